@@ -1,0 +1,65 @@
+"""python -m course.authoring: the commands of those who write the course."""
+
+import argparse
+import sys
+import time
+
+import nbformat
+
+from course.authoring import NOTEBOOKS, ROOT, AuthoringError, sources
+from course.authoring.book import to_html
+from course.authoring.pair import execute, problems, synchronise
+from course.authoring.tangle import tangle
+
+COMMANDS = {
+    "tangle": "write course/NAME.py from the export cells of notebooks/NN_NAME.py",
+    "run": "tangle, run the notebook, and store it with its outputs beside the .py",
+    "pair": "carry the newer half of each pair (.py, .ipynb) over to the older one",
+    "check": "fail if a module, a pair or a stored output is not up to date",
+    "book": "write every stored notebook as a page into build/book",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m course.authoring",
+        description="Tangle, run, check and publish the notebooks.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="\n".join(f"{name:8} {text}" for name, text in COMMANDS.items()),
+    )
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("names", nargs="*", help="like 03_attention; all notebooks if none")
+    options = parser.parse_args(arguments)
+    try:
+        return run(options.command, options.names)
+    except AuthoringError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def run(command: str, names: list[str]) -> int:
+    """Apply a command to notebooks; return 0, or 1 if `check` found a problem."""
+    found = []
+    for source in sources(names):
+        if command in ("tangle", "run") and tangle(source):
+            print(f"tangled {source.name}")
+        if command == "run":
+            begun = time.monotonic()
+            execute(source, source.with_suffix(".ipynb"))
+            print(f"ran {source.name} in {time.monotonic() - begun:.0f} s")
+        elif command == "pair":
+            synchronise(source)
+        elif command == "check":
+            found += problems(source)
+        elif command == "book":
+            notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+            target = ROOT / "build" / "book" / f"{source.stem}.html"
+            to_html(notebook, target, NOTEBOOKS, source.stem)
+            print(target.relative_to(ROOT))
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Pages: a notebook as one HTML file that needs neither a kernel nor a network."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import vl_convert
+from latex2mathml.converter import convert as to_mathml
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+VEGA_LITE = "application/vnd.vegalite.v5+json"
+
+
+class Renderer(IPythonRenderer):
+    """Markdown to HTML, with formulas as MathML, which browsers draw by themselves."""
+
+    def block_math(self, body: str) -> str:
+        return to_mathml(body, display="block")
+
+    def inline_math(self, body: str) -> str:
+        return to_mathml(body)
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return to_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", display="block")
+
+
+def markdown_to_html(source: str, folder: Path) -> str:
+    """Render a markdown cell; pictures that it names are put into the page."""
+    renderer = Renderer(escape=False, embed_images=True, path=str(folder))
+    return MarkdownWithMath(renderer=renderer).render(source)
+
+
+def embed_charts(notebook: nbformat.NotebookNode) -> bool:
+    """Turn each Vega-Lite output into a live chart; return whether there was one."""
+    count = 0
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            spec = output.get("data", {}).get(VEGA_LITE)
+            if spec is None:
+                continue
+            count += 1
+            text = nbformat.json.dumps(spec).replace("</", "<\\/")
+            output["data"] = {
+                "text/html": f'<div id="chart-{count}"></div><script type="module">'
+                f'window.vegaEmbed("#chart-{count}", {text}, {{"actions": false}});</script>'
+            }
+    return count > 0
+
+
+def to_html(notebook: nbformat.NotebookNode, target: Path, folder: Path, title: str) -> None:
+    """Write a run notebook as a self-contained page.
+
+    folder: where the pictures that its text names are looked up.
+    """
+    notebook = nbformat.from_dict(notebook)
+    live = embed_charts(notebook)
+    exporter = HTMLExporter(
+        template_name="lab", mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url=""
+    )
+    exporter.register_filter("markdown2html", lambda source: markdown_to_html(source, folder))
+    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": title}})
+    # what the template would fetch from the network
+    page = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", page)
+    page = re.sub(r'<script type="module">\s*import mermaid.*?</script>', "", page, flags=re.S)
+    if live:
+        bundle = f'<script type="module">{vl_convert.javascript_bundle()}</script>'
+        page = page.replace("</head>", bundle.replace("\\", "\\") + "</head>", 1)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page, encoding="utf-8")

@@ -1,0 +1,73 @@
+"""Pairs: notebooks/NN_name.py is reviewed, NN_name.ipynb carries the outputs of a real run."""
+
+from pathlib import Path
+
+import jupytext
+import nbformat
+from jupytext.cli import jupytext as jupytext_cli
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from course.authoring import AuthoringError
+from course.authoring.tangle import module_path, tangled
+
+
+def execute(source: Path, target: Path) -> nbformat.NotebookNode:
+    """Run a py:percent notebook from top to bottom and write it with its outputs.
+
+    Raises AuthoringError that shows the cell that failed; `target` is then left as it was.
+    """
+    notebook = jupytext.read(source)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"
+    client = NotebookClient(
+        notebook, timeout=3600, kernel_name="python3", record_timing=False,
+        resources={"metadata": {"path": str(source.parent)}}, coalesce_streams=True,
+    )
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        raise AuthoringError(f"{source.name} stopped in a cell:\n{error}") from error
+    notebook.metadata.pop("language_info", None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+    return notebook
+
+
+def synchronise(source: Path) -> None:
+    """Carry the newer half of a pair over to the older one."""
+    jupytext_cli(["--sync", str(source)])
+
+
+def problems(source: Path) -> list[str]:
+    """Return what is wrong with a notebook, its pair and its module, each with what mends it."""
+    found = []
+    text, module = tangled(source), module_path(source)
+    if text and (not module.exists() or module.read_text(encoding="utf-8") != text):
+        found.append(
+            f"course/{module.name} is not what notebooks/{source.name} tangles to. "
+            f"Mend: python -m course.authoring tangle {source.stem}"
+        )
+    stored_path = source.with_suffix(".ipynb")
+    mend = f"Mend: python -m course.authoring run {source.stem}"
+    if not stored_path.exists():
+        return [*found, f"notebooks/{stored_path.name} is missing. {mend}"]
+    written = jupytext.read(source).cells
+    stored = nbformat.read(stored_path, as_version=4).cells
+    content = [[(cell.cell_type, cell.source) for cell in cells] for cells in (written, stored)]
+    if content[0] != content[1]:
+        pairs = enumerate(zip(*content))
+        first = next((i for i, (a, b) in pairs if a != b), min(map(len, content)))
+        found.append(
+            f"notebooks/{source.name} and {stored_path.name} differ from cell {first} on. {mend} "
+            f"(or, to carry over the newer half: python -m course.authoring pair {source.stem})"
+        )
+    for number, cell in enumerate(stored):
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        where = f"notebooks/{stored_path.name}, cell {number}"
+        if any(output.output_type == "error" for output in cell.outputs):
+            found.append(f"{where}, holds an error. {mend}")
+        elif cell.execution_count is None:
+            found.append(f"{where}, is stored without its outputs. {mend}")
+    return found
