@@ -30,27 +30,26 @@ from functools import cache
 from course.corpora import actions
 from course.corpora.actions import Action
 from course.corpora.grammar import (
-    Dice,
-    Phrase,
     Predicate,
     Subject,
-    Tree,
-    Word,
     attribute,
     be,
+    because_clause,
+    followed,
     group_of,
-    leaf,
+    infinitive_clause,
+    main_clause,
     make_subject,
-    node,
-    place_phrase,
     possible,
     predicate,
     relative_clause,
     together,
     wardrobe,
+    while_clause,
     with_attribute,
 )
 from course.corpora.lexicon import GROUPS, TIMES, Noun
+from course.corpora.phrases import Dice, Phrase, Tree, Word, leaf, node, place_phrase
 
 SIZES = {"train": 12_000, "val": 500, "test": 500}
 LENGTHS = (4, 26)  # tokens, either side
@@ -86,80 +85,6 @@ class Caption:
     tree: str
 
 
-# ---- clauses: where German puts its verb ---------------------------------------------------
-
-
-def main_clause(subject: Subject, *verbs: Predicate, front: Phrase | None = None) -> Phrase:
-    """Verb second: "Im Park spielt ein Hund"; a second verb follows after "und"."""
-    german: list[Word] = []
-    finite, *sich = verbs[0].finite(subject.plural)
-    if front:
-        german += [*front.de, finite, *sich, *subject.phrase.de]
-    else:
-        german += [*subject.phrase.de, finite, *sich]
-    german += [*verbs[0].middle, *verbs[0].prefix(), *verbs[0].tail]
-    english = verbs[0].english()
-    for verb in verbs[1:]:
-        key = object()
-        finite, *sich = verb.finite(subject.plural)
-        german += [Word("und", (key,)), finite, *sich, *verb.middle, *verb.prefix(), *verb.tail]
-        english = node("VP", english, leaf("CC", "and", key), verb.english())
-    opening = [front.en, leaf(",", ",", *front_comma(front))] if front else []
-    verb_phrase = node("VP", be(subject.plural, verbs[0].key), english)
-    return Phrase(german, node("S", *opening, subject.phrase.en, verb_phrase))
-
-
-def front_comma(front: Phrase) -> tuple[object, ...]:
-    """The keys of the comma after what is said first, if German has one there too."""
-    return front.de[-1].keys if front.de[-1].form == "," else ()
-
-
-def while_clause(subject: Subject, verb: Predicate) -> Phrase:
-    """Verb final: "während ein Hund im Park spielt"."""
-    key = object()
-    german = [Word("während", (key,)), *subject.phrase.de, *verb.final(subject.plural)]
-    verb_phrase = node("VP", be(subject.plural, verb.key), verb.english())
-    clause = node("S", subject.phrase.en, verb_phrase)
-    return Phrase(german, node("SBAR", leaf("IN", "while", key), clause))
-
-
-def because_clause(reason: str) -> Phrase:
-    """A row of REASONS: "weil es kalt ist", because it is cold."""
-    german, english = reason.split(" = ")
-    words = [Word(form, (object(),)) for form in german.split()]
-    because = Word("weil", (object(),))
-
-    def leaves(part: str) -> list[Tree]:
-        fields = (word.split(":") for word in part.split())
-        return [leaf(tag, form, *words[int(index)].keys) for tag, form, index in fields]
-
-    subject, verb, rest = english.split(" | ")
-    label, _, rest = rest.partition(" ")
-    clause = node(
-        "S",
-        node("NP", *leaves(subject)),
-        node("VP", *leaves(verb), node(label, *leaves(rest))),
-    )
-    return Phrase(
-        [because, *words], node("SBAR", leaf("IN", "because", *because.keys), clause)
-    )
-
-
-def infinitive_clause(verb: Predicate, um: bool) -> Phrase:
-    """The verb with zu at the end: "(um) einen Ball zu fangen", (to) catch a ball."""
-    key = object()
-    german = [Word("um", (key,))] if um else []
-    inner = node("VP", leaf("TO", "to", key), verb.english(base=True))
-    return Phrase([*german, *verb.infinitive(key)], node("S", inner))
-
-
-def followed(main: Phrase, clause: Phrase) -> Phrase:
-    """A main clause, and a subordinate clause after it."""
-    *subject, verb_phrase = main.en.children
-    english = node("S", *subject, node("VP", *verb_phrase.children, clause.en))
-    return Phrase([*main.de, Word(","), *clause.de], english)
-
-
 # ---- scenes: what is said ------------------------------------------------------------------
 
 
@@ -177,8 +102,12 @@ class Setting:
     def choose(self, table: Sequence[Action]) -> Action:
         return self.dice.pick([action for action in table if possible(action, self.zone)])
 
-    def someone(self, action: Action, besides: Noun | None = None, determiner: str = "") -> Subject:
-        nouns = [noun for group in action.who for noun in GROUPS[group] if noun != besides]
+    def someone(
+        self, action: Action, besides: Sequence[Noun | None] = (), determiner: str = ""
+    ) -> Subject:
+        nouns = candidates(action, besides)
+        if "alone" in action.flags:
+            determiner = self.dice.pick(["ein", "ein", "ein", "der"])
         return make_subject(self.dice, self.dice.pick(nouns), 0.6 * self.detail, determiner)
 
     def those_who(self, action: Action) -> Subject:
@@ -187,7 +116,8 @@ class Setting:
             noun = self.dice.pick([*GROUPS["kid"], *GROUPS["visitor"]])
             if noun.group in action.who:
                 return group_of(self.dice, noun)
-        if {"grown", "kid"} <= {*action.who} and self.dice.chance(0.1):
+        pair = {"grown", "kid"} <= {*action.who} and "alone" not in action.flags
+        if pair and self.dice.chance(0.1):
             first = self.dice.pick(GROUPS["grown"])
             second = self.dice.pick([n for n in GROUPS["grown"] + GROUPS["kid"] if n != first])
             return together(self.dice, [first, second])
@@ -211,6 +141,11 @@ class Setting:
     def time(self) -> Phrase:
         name = self.dice.pick(["day", "sunny"] if self.zone == "out" else ["day"])
         return place_phrase(self.dice, self.dice.pick(TIMES[name]), 0)
+
+
+def candidates(action: Action, besides: Sequence[Noun | None]) -> list[Noun]:
+    """Who may do it, besides those who do something else."""
+    return [noun for group in action.who for noun in GROUPS[group] if noun not in besides]
 
 
 def wearing(dice: Dice, subject: Subject) -> Phrase | None:
@@ -294,19 +229,22 @@ def meanwhile(at: Setting) -> Phrase:
     action = at.choose(ANY + POSTURES)
     subject = at.those_who(action)
     first = at.told(action, subject)
-    other = at.choose([a for a in ANY + POSTURES if is_aside(a, not (first.place or action.goal))])
-    second = at.someone(other, subject.noun, at.dice.pick(INDEFINITE))
+    known = (subject.noun, subject.also)
+    free = not (first.place or action.goal)
+    other = at.choose([a for a in ANY + POSTURES if is_aside(a, known, free)])
+    second = at.someone(other, known, at.dice.pick(INDEFINITE))
     aside = while_clause(second, at.told(other, second, spare=True))
     if at.dice.chance(0.7) or first.tail:
         return followed(main_clause(subject, first), aside)
     return main_clause(subject, first, front=before(aside))
 
 
-def is_aside(action: Action, moving: bool) -> bool:
-    """Whether the action fits beside another one, wherever that goes on."""
-    elsewhere = {"zoo", "horse", "farm"} & {*action.who}
+def is_aside(action: Action, besides: Sequence[Noun | None], moving: bool) -> bool:
+    """Whether the action fits beside another one, wherever that goes on, and of somebody else."""
+    elsewhere = {"zoo", "monkey", "horse", "farm"} & {*action.who}
     spot = "must" not in action.flags or {*action.where} <= {"bench", "sofa", "lawn", "rug"}
-    return not elsewhere and spot and (moving or not action.goal)
+    fits = spot and not elsewhere and (moving or not action.goal)
+    return fits and bool(candidates(action, besides))
 
 
 def before(clause: Phrase) -> Phrase:
@@ -338,12 +276,16 @@ def attempt(at: Setting) -> Phrase:
     """Ein Junge versucht, auf einen Baum zu klettern."""
     action = at.choose([action for action in ANY if "try" in action.flags])
     subject = at.those_who(action)
-    clause = infinitive_clause(at.told(action, subject), um=False)
+    clause = infinitive_clause(replace(at.told(action, subject), manner=None), um=False)
     return main_clause(subject, Predicate(TRY, [], [], [clause.en], tail=[Word(","), *clause.de]))
 
 
 SCENES: list[Callable[[Setting], Phrase]] = (
-    [simple] * 7 + [fronted] * 4 + [existential] * 2 + [double] * 4 + [meanwhile] * 5
+    [simple] * 7
+    + [fronted] * 4
+    + [existential] * 2
+    + [double] * 4
+    + [meanwhile] * 5
     + [fragment, things, reason, purpose, attempt]
 )
 
@@ -384,16 +326,12 @@ def caption(dice: Dice) -> Caption:
     german = tidy([*said.de, Word(".", (stop,))])
     tree = capitalised(node(said.en.label, *said.en.children, leaf(".", ".", stop)))
     english = list(tree.leaves())
-    alignment = tuple(
-        (i, j)
-        for i, source in enumerate(german)
-        for j, target in enumerate(english)
-        if any(key in target.keys for key in source.keys)
-    )
+    where = [(key, j) for j, word in enumerate(english) for key in word.keys]
+    links = {(i, j) for i, word in enumerate(german) for key, j in where if key in word.keys}
     de_tokens = tuple(word.form for word in german)
     en_tokens = tuple(word.form for word in english)
     de, en = detokenised(de_tokens), detokenised(en_tokens)
-    return Caption(de, en, de_tokens, en_tokens, alignment, str(tree))
+    return Caption(de, en, de_tokens, en_tokens, tuple(sorted(links)), str(tree))
 
 
 def generate(n: int, seed: int = 0) -> list[Caption]:
@@ -407,6 +345,8 @@ def generate(n: int, seed: int = 0) -> list[Caption]:
         one = caption(dice)
         lengths = (len(one.de_tokens), len(one.en_tokens))
         fits = shortest <= min(lengths) and max(lengths) <= longest
+        nouns = [token for token in one.de_tokens[1:] if token[0].isupper()]
+        fits = fits and len(set(nouns)) == len(nouns)  # "Ein Pferd ..., während ein Pferd ..."
         if fits and one.de not in german and one.en not in english:
             german.add(one.de)
             english.add(one.en)

@@ -1,19 +1,16 @@
-"""Phrases and clauses of the captions corpus, both languages at once.
+"""Subjects, predicates and clauses of the captions corpus: who does what, and where the verb goes.
 
-Every rule makes a German and an English side together. Words that translate each other share a
-key (an anonymous object), whatever their order; the alignment is read off the keys at the end.
+Every function makes a German and an English side together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from random import Random
-from typing import TypeVar
+from functools import cache
 
 from course.corpora.actions import Action
 from course.corpora.lexicon import (
-    ADJECTIVES,
     ATTRIBUTES,
     GOALS,
     GROUPS,
@@ -24,217 +21,22 @@ from course.corpora.lexicon import (
     Noun,
     Place,
 )
-
-T = TypeVar("T")
-
-
-class Dice:
-    """Chance that falls alike in every version of Python: it draws on Random.random alone."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = Random(seed)
-
-    def chance(self, probability: float) -> bool:
-        return self._random.random() < probability
-
-    def uniform(self) -> float:
-        return self._random.random()
-
-    def pick(self, options: Sequence[T]) -> T:
-        return options[int(self._random.random() * len(options))]
-
-
-@dataclass(frozen=True)
-class Word:
-    """A token of either language; words that share a key are aligned."""
-
-    form: str
-    keys: tuple[object, ...] = ()
-
-
-@dataclass(frozen=True)
-class Tree:
-    """An English constituent: a label over children, or a part of speech over a word."""
-
-    label: str
-    children: tuple[Tree, ...] = ()
-    word: Word | None = None
-
-    def leaves(self) -> Iterator[Word]:
-        if self.word:
-            yield self.word
-        for child in self.children:
-            yield from child.leaves()
-
-    def __str__(self) -> str:
-        inside = [self.word.form] if self.word else map(str, self.children)
-        return f"({self.label} {' '.join(inside)})"
-
-
-def node(label: str, *children: Tree | None) -> Tree:
-    return Tree(label, tuple(child for child in children if child))
-
-
-def leaf(tag: str, form: str, *keys: object) -> Tree:
-    return Tree(tag, word=Word(form, keys))
-
-
-@dataclass(frozen=True)
-class Phrase:
-    """One constituent in both languages."""
-
-    de: list[Word]
-    en: Tree
-
-
-# Endings in the order masculine, feminine, neuter, plural.
-DER = {
-    "nom": "der die das die",
-    "acc": "den die das die",
-    "dat": "dem der dem den",
-    "gen": "des der des der",
-}
-EIN = {"nom": "- e - e", "acc": "en e - e", "dat": "em er em en", "gen": "es er es er"}
-WEAK = {"nom": "e e e en", "acc": "en e e en", "dat": "en en en en", "gen": "en en en en"}
-MIXED = {"nom": "er e es en", "acc": "en e es en", "dat": "en en en en", "gen": "en en en en"}
-STRONG = {"nom": "er e es e", "acc": "en e es e", "dat": "em er em en", "gen": "en er en er"}
-
-NUMERALS = {"zwei": "two", "drei": "three", "mehrere": "several", "beide": "two"}
-CONTRACTIONS = {
-    ("in", "dem"): "im",
-    ("in", "das"): "ins",
-    ("an", "dem"): "am",
-    ("an", "das"): "ans",
-    ("zu", "dem"): "zum",
-    ("zu", "der"): "zur",
-}
-# Parts of speech of the English prepositions that are not plain IN.
-PREPOSITION_TAGS = {"front": "NN", "next": "JJ", "to": "TO"}
-
-
-def ending(table: dict[str, str], case: str, gender: str, plural: bool) -> str:
-    return table[case].split()[3 if plural else "mfn".index(gender)].strip("-")
-
-
-def article(det: str, case: str, gender: str, plural: bool) -> str:
-    """The German determiner: "der", "ein", "sein", "ihr", a numeral, or "" for none."""
-    if det == "der":
-        return ending(DER, case, gender, plural)
-    if det in ("ein", "sein", "ihr"):
-        return det + ending(EIN, case, gender, plural)
-    if det == "mehrere":
-        return "mehrer" + ending(STRONG, case, gender, plural)
-    return det
-
-
-def german_noun(noun: Noun, case: str, plural: bool) -> str:
-    if plural:
-        return noun.de_plural + ("n" if case == "dat" and noun.de_plural[-1] not in "ns" else "")
-    if noun.weak and case != "nom":
-        return noun.de_plural
-    return noun.genitive if case == "gen" else noun.de
-
-
-def adjectives(dice: Dice, noun: Noun, chance: float) -> list[tuple[str, str]]:
-    """At most one adjective of each class that suits the noun: (German stem, English)."""
-    chances = [chance / 2 if name == "hair" else chance for name in noun.adjectives]
-    chosen = [name for name, p in zip(noun.adjectives, chances) if dice.chance(p)]
-    return [dice.pick(ADJECTIVES[name]) for name in chosen]
-
-
-def noun_phrase(
-    noun: Noun,
-    case: str,
-    det: str,
-    plural: bool = False,
-    adjs: Sequence[tuple[str, str]] = (),
-    owner: str = "",
-) -> Phrase:
-    """A determiner, adjectives and a noun.
-
-    `det` is ein, der, sein, ihr (with the English `owner`), zwei, drei, mehrere, beide (die
-    beiden), the (German without article, English with) or "" (no article in either).
-    """
-    det_key, noun_key = object(), object()
-    tables = {"der": WEAK, "beide": WEAK, "ein": MIXED, "sein": MIXED, "ihr": MIXED}
-    table = tables.get(det, STRONG)
-    english = noun.en_plural if plural else noun.en
-    many = (plural or noun.en_number == "+") and noun.en_number != "%"
-    *modifiers, head = english.split()
-    spoken = [en for _, en in adjs] + english.split()
-
-    de: list[Word] = []
-    form = article(det, case, noun.gender, plural)
-    leaves: list[Tree] = []
-    if det == "ein" and many:
-        det_key = noun_key  # eine Brille, glasses
-    elif det == "ein":
-        leaves.append(leaf("DT", "an" if spoken[0][0] in "aeiou" else "a", det_key))
-    elif det == "der":
-        leaves.append(leaf("DT", "the", det_key))
-    elif det == "the":
-        leaves.append(leaf("DT", "the", noun_key))
-    elif det == "beide":
-        leaves.append(leaf("DT", "the", det_key))
-    elif owner:
-        leaves.append(leaf("PRP$", owner, det_key))
-    if det in NUMERALS:
-        number_key = object()
-        leaves.append(leaf("JJ" if det == "mehrere" else "CD", NUMERALS[det], number_key))
-        if det == "beide":
-            de.append(Word(article("der", case, noun.gender, True), (det_key,)))
-            form = "beiden"
-        de.append(Word(form, (number_key,)))
-    elif det not in ("", "the"):
-        de.append(Word(form, (det_key,)))
-    for stem, en in adjs:
-        key = object()
-        de.append(Word(stem + ending(table, case, noun.gender, plural), (key,)))
-        leaves.append(leaf("JJ", en, key))
-    de.append(Word(german_noun(noun, case, plural), (noun_key,)))
-    leaves += [leaf("NN", word, noun_key) for word in modifiers]
-    leaves.append(leaf("NNS" if many else "NN", head, noun_key))
-    return Phrase(de, node("NP", *leaves))
-
-
-def english_preposition(words: str, *keys: object) -> list[Tree]:
-    """Leaves of "at", "in front of": flat, every word with the keys."""
-    several = " " in words
-    return [
-        leaf(PREPOSITION_TAGS.get(word, "IN") if several or word == "to" else "IN", word, *keys)
-        for word in words.split()
-    ]
-
-
-def prepositional(de: str, en: str, np: Phrase, *more_keys: object) -> Phrase:
-    """A preposition and its noun phrase; German contracts it with a definite article.
-
-    Without an English preposition ("-") the German one belongs to the verb of `more_keys`.
-    """
-    key = object()
-    keys = (key,) if en != "-" else more_keys
-    first, *rest = np.de
-    if contraction := CONTRACTIONS.get((de, first.form)):
-        german = [Word(contraction, (*keys, *first.keys)), *rest]
-    else:
-        german = [Word(de, keys), *np.de]
-    if en == "-":
-        return Phrase(german, np.en)
-    return Phrase(german, node("PP", *english_preposition(en, key, *more_keys), np.en))
-
-
-def place_phrase(dice: Dice, place: Place, chance: float) -> Phrase:
-    """A place, time or direction; its noun may have adjectives after an indefinite article."""
-    plural = place.det in NUMERALS
-    adjs = [] if place.det == "der" else adjectives(dice, place.noun, chance)
-    if "sunny" in place.noun.adjectives:
-        adjs = list(ADJECTIVES["sunny"])
-    np = noun_phrase(place.noun, place.case, place.det, plural, adjs)
-    if place.of:
-        whole = noun_phrase(place.of, "gen", "ein", adjs=adjectives(dice, place.of, chance))
-        of = node("PP", leaf("IN", "of", *whole.de[0].keys), whole.en)
-        np = Phrase(np.de + whole.de, node("NP", np.en, of))
-    return prepositional(place.de, place.en, np)
+from course.corpora.phrases import (
+    DER,
+    NUMERALS,
+    Dice,
+    Phrase,
+    Tree,
+    Word,
+    adjectives,
+    ending,
+    english_preposition,
+    leaf,
+    node,
+    noun_phrase,
+    place_phrase,
+    prepositional,
+)
 
 
 @dataclass(frozen=True)
@@ -258,9 +60,7 @@ class Subject:
 OWNERS = {"m": ("sein", "his"), "f": ("ihr", "her"), "n": ("", "")}
 
 
-def make_subject(
-    dice: Dice, noun: Noun, chance: float, determiner: str = ""
-) -> Subject:
+def make_subject(dice: Dice, noun: Noun, chance: float, determiner: str = "") -> Subject:
     """Draw determiner, number and adjectives of a subject."""
     dets = ["ein"] * 11 + ["der"] * 3 + ["zwei", "zwei", "drei", "mehrere", "beide"]
     det = determiner or dice.pick(dets)
@@ -354,8 +154,10 @@ class Predicate:
         # A prefix translates a particle or preposition, or else it is part of the verb.
         _, _, *particles = self.action.en
         separate = particles and self.action.de[2:]
-        governs = self.action.acc_en or self.action.governs[2] or (
-            self.action.dat_en and not self.action.acc
+        governs = (
+            self.action.acc_en
+            or self.action.governs[2]
+            or (self.action.dat_en and not self.action.acc)
         )
         keys = (self.key,) if separate or governs else (self.key, self.prefix_key)
         particle_keys = (self.prefix_key,) if separate else (self.key,)
@@ -385,6 +187,7 @@ def places(tables: dict[str, list[Place]], names: Sequence[str], zone: str) -> l
     return [place for place in found if not zone or place.zone in ("", zone)]
 
 
+@cache
 def possible(action: Action, zone: str) -> bool:
     """Whether the action can go on in the zone."""
     return (
@@ -394,7 +197,7 @@ def possible(action: Action, zone: str) -> bool:
     )
 
 
-OWNED = ("coat", "hat", "glasses", "dog", "car", "bicycle")
+OWNED = ("coat", "hat", "glasses", "shades", "dog", "car", "bicycle")
 
 
 def make_object(
@@ -414,7 +217,7 @@ def make_object(
     elif det == "many":
         det, plural = dice.pick(["zwei", "zwei", "drei", "mehrere"]), True
     elif det == "poss":
-        det = "ein"
+        det = "ein" if "ein" in action.dets else "der"
     adjs = [] if det == "the" else adjectives(dice, noun, chance)
     phrase = noun_phrase(noun, case, det, plural, adjs, owner)
     indefinite = det not in ("der", "sein", "ihr")
@@ -486,9 +289,7 @@ def predicate(
     if where and ("must" in action.flags or (not crowded and dice.chance(chance))):
         place = place_phrase(dice, dice.pick(where), chance)
     tail = relative.de if relative else []
-    return Predicate(
-        action, before, after, english, manner, None, place, tail, key, prefix_key
-    )
+    return Predicate(action, before, after, english, manner, None, place, tail, key, prefix_key)
 
 
 def attach(english: Tree, clause: Tree) -> Tree:
@@ -506,7 +307,7 @@ def be(plural: bool, *keys: object) -> Tree:
 def relative_clause(
     dice: Dice, action: Action, subject: Subject, chance: float, zone: str = ""
 ) -> Phrase:
-    """", die einen Hut trägt," and "who is wearing a hat"."""
+    """A clause with its verb at the end: die einen Hut trägt, who is wearing a hat."""
     key = object()
     told = predicate(dice, action, subject, chance, zone)
     human = subject.noun.group in PEOPLE
@@ -540,3 +341,75 @@ def with_attribute(subject: Subject, more: Phrase) -> Subject:
     """The subject with a prepositional phrase or a relative clause after it."""
     phrase = Phrase(subject.phrase.de + more.de, node("NP", subject.phrase.en, more.en))
     return replace(subject, phrase=phrase)
+
+
+# ---- clauses: where German puts its verb ---------------------------------------------------
+
+
+def main_clause(subject: Subject, *verbs: Predicate, front: Phrase | None = None) -> Phrase:
+    """Verb second: "Im Park spielt ein Hund"; a second verb follows after "und"."""
+    german: list[Word] = []
+    finite, *sich = verbs[0].finite(subject.plural)
+    if front:
+        german += [*front.de, finite, *sich, *subject.phrase.de]
+    else:
+        german += [*subject.phrase.de, finite, *sich]
+    german += [*verbs[0].middle, *verbs[0].prefix(), *verbs[0].tail]
+    english = verbs[0].english()
+    for verb in verbs[1:]:
+        key = object()
+        finite, *sich = verb.finite(subject.plural)
+        german += [Word("und", (key,)), finite, *sich, *verb.middle, *verb.prefix(), *verb.tail]
+        english = node("VP", english, leaf("CC", "and", key), verb.english())
+    opening = [front.en, leaf(",", ",", *front_comma(front))] if front else []
+    verb_phrase = node("VP", be(subject.plural, verbs[0].key), english)
+    return Phrase(german, node("S", *opening, subject.phrase.en, verb_phrase))
+
+
+def front_comma(front: Phrase) -> tuple[object, ...]:
+    """The keys of the comma after what is said first, if German has one there too."""
+    return front.de[-1].keys if front.de[-1].form == "," else ()
+
+
+def while_clause(subject: Subject, verb: Predicate) -> Phrase:
+    """Verb final: "während ein Hund im Park spielt"."""
+    key = object()
+    german = [Word("während", (key,)), *subject.phrase.de, *verb.final(subject.plural)]
+    verb_phrase = node("VP", be(subject.plural, verb.key), verb.english())
+    clause = node("S", subject.phrase.en, verb_phrase)
+    return Phrase(german, node("SBAR", leaf("IN", "while", key), clause))
+
+
+def because_clause(reason: str) -> Phrase:
+    """A row of REASONS: "weil es kalt ist", because it is cold."""
+    german, english = reason.split(" = ")
+    words = [Word(form, (object(),)) for form in german.split()]
+    because = Word("weil", (object(),))
+
+    def leaves(part: str) -> list[Tree]:
+        fields = (word.split(":") for word in part.split())
+        return [leaf(tag, form, *words[int(index)].keys) for tag, form, index in fields]
+
+    subject, verb, rest = english.split(" | ")
+    label, _, rest = rest.partition(" ")
+    clause = node(
+        "S",
+        node("NP", *leaves(subject)),
+        node("VP", *leaves(verb), node(label, *leaves(rest))),
+    )
+    return Phrase([because, *words], node("SBAR", leaf("IN", "because", *because.keys), clause))
+
+
+def infinitive_clause(verb: Predicate, um: bool) -> Phrase:
+    """The verb with zu at the end: "(um) einen Ball zu fangen", (to) catch a ball."""
+    key = object()
+    german = [Word("um", (key,))] if um else []
+    inner = node("VP", leaf("TO", "to", key), verb.english(base=True))
+    return Phrase([*german, *verb.infinitive(key)], node("S", inner))
+
+
+def followed(main: Phrase, clause: Phrase) -> Phrase:
+    """A main clause, and a subordinate clause after it."""
+    *subject, verb_phrase = main.en.children
+    english = node("S", *subject, node("VP", *verb_phrase.children, clause.en))
+    return Phrase([*main.de, Word(","), *clause.de], english)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 # German stem and English word; the class says what an adjective may describe.
 ADJECTIVES: dict[str, tuple[tuple[str, str], ...]] = {
     "adult": (("jung", "young"), ("alt", "old"), ("groß", "tall")),
+    "youth": (("jung", "young"), ("groß", "tall")),
     "kid": (("klein", "little"), ("fröhlich", "cheerful")),
     "hair": (("blond", "blond"),),
     "animal": (("klein", "small"), ("groß", "big"), ("jung", "young"), ("alt", "old")),
@@ -24,19 +25,14 @@ ADJECTIVES: dict[str, tuple[tuple[str, str], ...]] = {
     "colour": (
         ("rot", "red"),
         ("blau", "blue"),
-        ("grün", "green"),
-        ("gelb", "yellow"),
         ("schwarz", "black"),
         ("weiß", "white"),
     ),
+    "petals": (("rot", "red"), ("blau", "blue"), ("weiß", "white")),
     "dark": (("schwarz", "black"), ("blau", "blue"), ("braun", "brown")),
     "bright": (("bunt", "colorful"),),
     "warm": (("warm", "warm"),),
-    "long": (("lang", "long"), ("kurz", "short")),
-    "lengthy": (("lang", "long"),),
-    "heavy": (("schwer", "heavy"),),
-    "thick": (("dick", "thick"),),
-    "dirty": (("schmutzig", "dirty"),),
+    "long": (("lang", "long"),),
     "fresh": (("frisch", "fresh"),),
     "hot": (("heiß", "hot"),),
     "pretty": (("schön", "beautiful"),),
@@ -46,7 +42,7 @@ ADJECTIVES: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Noun:
     """A noun in both languages; a plural is "" where the corpus uses none."""
 
@@ -75,7 +71,7 @@ class Noun:
 _NOUNS = """
 grown: Mann, m, Männer | man, men | adult hair
 grown: Frau, f, Frauen | woman, women | adult hair
-visitor: Student, w, Studenten | student | adult
+visitor: Student, w, Studenten | student | youth
 visitor: Tourist, w, Touristen | tourist | adult
 police: Polizist, w, Polizisten | police officer | adult
 kid: Junge, w, Jungen | boy | kid hair
@@ -100,27 +96,24 @@ cat: Kätzchen, n, Kätzchen | kitten | cub fur
 horse: Pferd, n, Pferde | horse | animal fur
 farm: Kuh, f, Kühe | cow | animal fur
 farm: Schaf, n, Schafe | sheep, sheep | cub fur
-farm: Esel, m, Esel | donkey | animal
-zoo: Affe, w, Affen | monkey | animal
+monkey: Affe, w, Affen | monkey | animal
 zoo: Elefant, w, Elefanten | elephant | animal
 zoo: Bär, w, Bären | bear | animal
 duck: Ente, f, Enten | duck | size
 bird: Vogel, m, Vögel | bird | size bright
 hat: Hut, m, Hüte | hat | age colour
 hat: Mütze, f, Mützen | cap | bright
-helmet: Helm, m, Helme | helmet | age colour
 coat: Jacke, f, Jacken | jacket | warm colour
 coat: Pullover, m, Pullover | sweater | warm colour
 shirt: Hemd, n, Hemden | shirt | age colour
-scarf: Schal, m, Schals | scarf, scarves | lengthy colour
-robe: Mantel, m, Mäntel | coat | lengthy dark
+scarf: Schal, m, Schals | scarf, scarves | long colour
+robe: Mantel, m, Mäntel | coat | long dark
 robe: Lederjacke, f, Lederjacken | leather jacket | age dark
-robe: Anzug, m, Anzüge | suit | age dark
 apron: Schürze, f, Schürzen | apron | colour
 dress: Kleid, n, Kleider | dress | long colour
 dress: Rock, m, Röcke | skirt | long colour
 glasses: Brille, f, Brillen | glasses + | age
-glasses: Sonnenbrille, f, Sonnenbrillen | sunglasses + | age
+shades: Sonnenbrille, f, Sonnenbrillen | sunglasses + | age
 collar: Halsband, n, Halsbänder | collar | age colour
 hair: Haar, n, Haare | hair % | long locks
 beard: Bart, m, Bärte | beard | long beard
@@ -129,17 +122,15 @@ stick: Stock, m, Stöcke | stick | long
 stone: Stein, m, Steine | stone | size
 book: Buch, n, Bücher | book | age
 book: Zeitung, f, Zeitungen | newspaper | old
-letter: Brief, m, Briefe | letter | lengthy
+letter: Brief, m, Briefe | letter | long
 picture: Bild, n, Bilder | picture | size bright
 umbrella: Regenschirm, m, Regenschirme | umbrella | size colour
-bag: Tasche, f, Taschen | bag | heavy colour
-suitcase: Koffer, m, Koffer | suitcase | heavy colour
-bag: Korb, m, Körbe | basket | size
-box: Kiste, f, Kisten | box | heavy
+bag: Tasche, f, Taschen | bag | colour
+suitcase: Koffer, m, Koffer | suitcase | colour
+box: Kiste, f, Kisten | box | size
 pack: Rucksack, m, Rucksäcke | backpack | size colour
-camera: Kamera, f, Kameras | camera | age
 map: Stadtplan, m, Stadtpläne | city map | age
-flower: Blume, f, Blumen | flower | pretty colour
+flower: Blume, f, Blumen | flower | pretty petals
 candle: Kerze, f, Kerzen | candle | size colour
 vase: Vase, f, Vasen | vase | size colour
 balloon: Luftballon, m, Luftballons | balloon | size colour
@@ -147,10 +138,9 @@ sled: Schlitten, m, Schlitten | sled | age
 pram: Kinderwagen, m, Kinderwagen | stroller | age colour
 cart: Einkaufswagen, m, Einkaufswagen | shopping cart |
 bicycle: Fahrrad, n, Fahrräder | bicycle | age colour
-motorcycle: Motorrad, n, Motorräder | motorcycle | age colour
 car: Auto, n, Autos | car | age colour
-bus: Bus, m, Busse | bus | old colour
-train: Zug, m, Züge | train | lengthy
+bus: Bus, m, Busse | bus | colour
+train: Zug, m, Züge | train |
 window: Fenster, n, Fenster | window | size
 door: Tür, f, Türen | door | old
 fence: Zaun, m, Zäune | fence | old
@@ -162,7 +152,7 @@ soccer: Fußball, m, - | soccer |
 music: Musik, f, - | music |
 strings: Gitarre, f, | guitar |
 strings: Geige, f, | violin |
-fruit: Apfel, m, Äpfel | apple | size
+apple: Apfel, m, Äpfel | apple | size
 fruit: Banane, f, Bananen | banana |
 fruit: Orange, f, Orangen | orange | size
 cake: Kuchen, m, Kuchen | cake | size
@@ -190,8 +180,6 @@ place: Wald, m, | forest |
 place: Schnee, m, | snow |
 place: Küche, f, | kitchen |
 place: Wohnzimmer, n, | living room |
-place: Bibliothek, f, | library |
-place: Museum, n, | museum |
 place: Markt, m, | market |
 place: Bahnhof, m, | train station |
 place: Bushaltestelle, f, | bus stop |
@@ -214,11 +202,11 @@ place: Brunnen, m, | fountain | old
 place: Baum, m, Bäume | tree | size old
 place: Hügel, m, | hill | cub
 place: Bank, f, | bench | old
-place: Sofa, n, | sofa | size colour
+place: Sofa, n, | sofa | colour
 place: Decke, f, | blanket | colour
-place: Teppich, m, | rug | thick colour
+place: Teppich, m, | rug | colour
 place: Tisch, m, | table | size
-ladder: Leiter, f, | ladder | lengthy
+ladder: Leiter, f, | ladder | long
 roof: Dach, n, | roof |
 place: Rand, m, | edge |
 time: Morgen, m, | morning |
@@ -313,9 +301,9 @@ home in: in der Wohnzimmer = in; auf der Boden = on
 town out: auf der Straße = on; vor ein Café = in front of; auf ein Brücke = on
 town out: vor ein Kirche = in front of; neben ein Brunnen = next to; vor der Bahnhof = in front of
 town out: vor der Supermarkt = in front of; zwischen zwei Haus = between
-stop out: an der Bushaltestelle = at; vor der Supermarkt = in front of; vor der Museum = in front of
+stop out: an der Bushaltestelle = at; vor der Supermarkt = in front of
 station -: an der Bahnhof = at
-sight out: an der Straßenrand = by; auf der Dach Haus = on; unter ein Baum = under
+sight out: an der Straßenrand = by; unter ein Baum = under
 sight out: zwischen zwei Baum = between; an der Rand Wald = at
 bench out: auf ein Bank = on; auf ein Mauer = on; auf der Treppe = on; auf der Rand Brunnen = on
 sofa in: auf ein Sofa = on; auf der Treppe = on; auf der Boden = on
@@ -329,8 +317,7 @@ water out: in der See = in; in der Fluss = in
 kitchen in: in der Küche = in
 room in: in der Wohnzimmer = in
 cafe in: in ein Café = in; in ein Restaurant = in
-read in: in der Bibliothek = in; in der Wohnzimmer = in; in ein Café = in
-museum in: in der Museum = in
+read in: in der Wohnzimmer = in; in ein Café = in
 market out: auf der Markt = at
 shop in: in der Supermarkt = at
 stage -: auf der Bühne = on
@@ -361,6 +348,7 @@ GOALS = _places(
 way out: durch der Park = through; über der Straße = across; über ein Brücke = across
 way out: um der See = around; durch der Wald = through; über der Wiese = across
 errand out: zu der Bahnhof = to; zu der Bushaltestelle = to; zu der Strand = to
+refuge out: in der Haus = into; zu der Bahnhof = to; zu der Bushaltestelle = to
 run out: in der Wald = into; in der Garten = into; um ein Baum = around
 jump out: über ein Zaun = over; über ein Mauer = over; in der Wasser = into
 leap in: auf der Sofa = onto; auf der Tisch = onto; auf ein Teppich = onto
@@ -377,7 +365,6 @@ lawn out: in der Gras = in; auf ein Decke = on; unter ein Baum = under
 water out: in der Wasser = into
 air out: in der Luft = into
 table in: auf der Tisch = on
-wall in: an der Wand = on
 market out: zu der Markt = to; zu der Supermarkt = to
 garden out: in der Garten = into; auf der Wiese = into
 """,
@@ -401,23 +388,23 @@ MANNERS = {
 
 # What one wears, by group; and the preposition that says so: in a coat, with a hat.
 WARDROBE = {
-    "grown": "hat shirt coat scarf robe glasses",
-    "visitor": "hat shirt coat scarf glasses pack",
+    "grown": "hat shirt coat scarf robe glasses shades",
+    "visitor": "hat shirt coat scarf glasses shades pack",
     "kid": "hat coat scarf pack",
-    "builder": "helmet",
+    "builder": "shirt",
     "cook": "apron",
     "waiter": "apron",
     "farmer": "hat shirt",
     "artist": "hat shirt scarf",
-    "busker": "hat coat robe scarf glasses",
+    "busker": "hat coat robe scarf glasses shades",
     "clown": "hat",
     "dog": "collar",
 }
 ATTRIBUTES = {
     group: (de, en)
     for de, en, groups in (
-        ("mit", "with", ("glasses", "pack", "collar", "hair", "beard")),
-        ("mit", "in", ("hat", "helmet", "scarf")),
+        ("mit", "with", ("glasses", "shades", "pack", "collar", "hair", "beard")),
+        ("mit", "in", ("hat", "scarf")),
         ("in", "in", ("shirt", "coat", "robe", "apron", "dress")),
     )
     for group in groups
