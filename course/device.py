@@ -8,7 +8,22 @@ SCALES = ("smoke", "cpu", "gpu")
 
 # the one table of sizes: (smoke, cpu, gpu); smoke is for tests, cpu for two cores and two minutes
 SIZES: dict[str, tuple[float, float, float]] = {
+    "dropout_pairs": (40, 200, 200),
+    "dropout_epochs": (40, 60, 60),
+    "resume_pairs": (40, 200, 200),
+    "training_pairs": (400, 6000, 10000),
+    "training_val": (50, 300, 1000),
+    "training_epochs": (4, 5, 10),
+    "copy_layers": (1, 2, 2),
+    "copy_width": (32, 64, 64),
+    "copy_steps": (500, 600, 800),
+    "masking_steps": (100, 300, 300),
+    "attention_head_steps": (200, 400, 400),
+    "attention_fill_steps": (150, 400, 400),
+    "attention_longest_log2": (8, 11, 12),
     "walkthrough_minutes": (0.3, 6.0, 3.0),
+    "multi30k_minutes": (0.15, 0.75, 0.75),
+    "multi30k_test_sentences": (20, 100, 1000),
 }
 
 

@@ -2,8 +2,10 @@
 """Text: from sentences to token ids to batches, and back (paper, section 5.1)."""
 
 # %% auto #0
-__all__ = ['PAD', 'BOS', 'EOS', 'UNK', 'SPECIAL_TOKENS', 'PIECE', 'Pair', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary',
-           'pieces', 'merge_pair', 'learn_bpe', 'BPE', 'token_batches', 'encode_pairs', 'make_batches']
+__all__ = ['PAD', 'BOS', 'EOS', 'UNK', 'SPECIAL_TOKENS', 'PIECE', 'Pair', 'FIRST_BYTE', 'FIRST_SYMBOL', 'BYTE_NAMES',
+           'CACHED_PIECES', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary', 'pieces', 'count_pieces',
+           'merge_pair', 'learn_bpe', 'apply_merges', 'check_merges', 'BPE', 'to_tokenizers', 'encode_pairs',
+           'token_batches', 'make_batches']
 
 # %% ../notebooks/06_text.py
 import heapq
@@ -16,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import spacy
+from tokenizers import Tokenizer, decoders, models
 
 from .masking import Batch
 
@@ -28,23 +31,24 @@ def spacy_pipeline(language: str) -> spacy.Language:
     """Return spaCy's rule-based pipeline for "de" or "en"; needs no model download."""
     return spacy.blank(language)
 
-# %% ../notebooks/06_text.py
+
 def tokenize(text: str, language: str) -> list[str]:
-    """Split a sentence into words and punctuation with spaCy's rules."""
+    """Split a sentence into words and punctuation with spaCy's rules; white space is dropped."""
     return [token.text for token in spacy_pipeline(language)(text) if not token.is_space]
 
 # %% ../notebooks/06_text.py
 class Vocabulary:
-    """A two-way table between tokens and ids; the special tokens come first.
+    """A two-way table between words and ids; the ids of the special tokens come first.
 
-    Words that it does not hold become UNK.
+    Words that it does not hold become UNK. No word becomes another special id, not even "<pad>".
     """
 
     def __init__(self, tokens: Iterable[str]) -> None:
-        self.tokens = [*SPECIAL_TOKENS, *tokens]
-        self.ids = {token: i for i, token in enumerate(self.tokens)}
-        if len(self.ids) < len(self.tokens):
-            twice = [t for t, n in Counter(self.tokens).items() if n > 1]
+        words = list(tokens)
+        self.tokens = [*SPECIAL_TOKENS, *words]
+        self.ids = {word: i for i, word in enumerate(words, start=len(SPECIAL_TOKENS))}
+        if len(self.ids) < len(words):
+            twice = [t for t, n in Counter(words).items() if n > 1]
             raise ValueError(f"a vocabulary holds each token once; these come twice: {twice[:5]}")
 
     @classmethod
@@ -76,6 +80,11 @@ def pieces(text: str) -> list[str]:
     """
     return PIECE.findall(text)
 
+
+def count_pieces(sentences: Iterable[str]) -> Counter[str]:
+    """Count the pieces of sentences, each begun with a space, so that its first word is as any."""
+    return Counter(piece for sentence in sentences for piece in pieces(" " + sentence))
+
 # %% ../notebooks/06_text.py
 Pair = tuple[str, str]
 
@@ -102,13 +111,13 @@ def learn_bpe(piece_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
     pair_counts: Counter[Pair] = Counter()
     found_in: defaultdict[Pair, set[int]] = defaultdict(set)
 
-    def count_pairs(i: int, sign: int) -> None:
+    def count_word(i: int, sign: int) -> None:
         for pair in zip(words[i], words[i][1:]):
             pair_counts[pair] += sign * counts[i]
             found_in[pair].add(i)
 
     for i in range(len(words)):
-        count_pairs(i, +1)
+        count_word(i, +1)
     queue = [(-n, pair) for pair, n in pair_counts.items()]
     heapq.heapify(queue)
     merges: list[Pair] = []
@@ -120,9 +129,9 @@ def learn_bpe(piece_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
         changed: set[Pair] = set()
         for i in found_in.pop(best):
             changed.update(zip(words[i], words[i][1:]))
-            count_pairs(i, -1)
+            count_word(i, -1)
             words[i] = merge_pair(words[i], best)
-            count_pairs(i, +1)
+            count_word(i, +1)
             changed.update(zip(words[i], words[i][1:]))
         for pair in changed:
             if pair_counts[pair] > 0:
@@ -130,34 +139,78 @@ def learn_bpe(piece_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
     return merges
 
 # %% ../notebooks/06_text.py
+def apply_merges(piece: str, ranks: Mapping[Pair, int]) -> tuple[str, ...]:
+    """Return the symbols of a piece: the neighbours whose merge was learned first are joined first.
+
+    ranks: the number of each merge in the order learned. Where the best merge fits twice, the left
+    one is done first.
+    """
+    symbols = list(piece)
+    while True:
+        neighbours = zip(symbols, symbols[1:])
+        known = [(ranks[pair], i) for i, pair in enumerate(neighbours) if pair in ranks]
+        if not known:
+            return tuple(symbols)
+        _, i = min(known)
+        symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
+
+# %% ../notebooks/06_text.py
+FIRST_BYTE = len(SPECIAL_TOKENS)
+FIRST_SYMBOL = FIRST_BYTE + 256
+BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+CACHED_PIECES = 100_000
+
+
+def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
+    """Raise ValueError if the alphabet holds more than characters, or a merge can never happen."""
+    known = set(alphabet)
+    for character in known:
+        if len(character) != 1:
+            raise ValueError(f"the alphabet holds {character!r}, which is not one character")
+    for number, pair in enumerate(merges):
+        for part in pair:
+            if part not in known:
+                raise ValueError(f"merge {number}, {pair}: nothing before it makes {part!r}")
+        known.add("".join(pair))
+
+# %% ../notebooks/06_text.py
 class BPE:
     """A byte-pair encoder whose `decode(encode(text))` is `text`, whatever the text.
 
     A character that training never saw is spelled in its UTF-8 bytes, so UNK never occurs.
-    `alphabet`: the characters that have ids of their own; `merges`: in the order learned.
+    alphabet: the characters that have ids of their own; merges: in the order learned. Ids: special
+    tokens, 256 bytes, alphabet, merges; `names` shows each of them. Raises ValueError for merges
+    that can never happen.
     """
 
     def __init__(self, alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
-        self.alphabet = sorted(alphabet)
-        self.merges = [(left, right) for left, right in merges]
+        self.alphabet = sorted(set(alphabet))
+        self.merges = list(dict.fromkeys((left, right) for left, right in merges))
+        check_merges(self.alphabet, self.merges)
         self.ranks = {pair: rank for rank, pair in enumerate(self.merges)}
-        byte_tokens = [f"<0x{b:02X}>" for b in range(256)]
-        joined = [left + right for left, right in self.merges]
-        # two different merges can spell the same token: it has one id
-        self.vocabulary = Vocabulary(dict.fromkeys([*byte_tokens, *self.alphabet, *joined]))
-        self.first_byte = self.vocabulary.ids[byte_tokens[0]]
-        self.cache: dict[str, tuple[int, ...]] = {}
+        # two different merges can spell the same symbol: it has one id
+        self.symbols = list(dict.fromkeys([*self.alphabet, *map("".join, self.merges)]))
+        self.ids = {symbol: i for i, symbol in enumerate(self.symbols, start=FIRST_SYMBOL)}
+        shown = (symbol.replace(" ", "▁") for symbol in self.symbols)
+        self.names = [*SPECIAL_TOKENS, *BYTE_NAMES, *shown]
+        self.cache: dict[str, list[int]] = {}
 
     @classmethod
     def learn(cls, sentences: Iterable[str], vocab_size: int, min_char_count: int = 2) -> "BPE":
-        """Learn from training sentences; raises ValueError if `vocab_size` cannot hold the basis."""
-        piece_counts = Counter(p for s in sentences for p in pieces(" " + s))
+        """Learn at most `vocab_size` tokens from training sentences.
+
+        Characters seen fewer than `min_char_count` times are left to the bytes. Raises ValueError
+        if `vocab_size` cannot hold special tokens, bytes and alphabet.
+        """
+        if isinstance(sentences, str):
+            raise TypeError("BPE.learn needs a list of sentences; this is one string")
+        piece_counts = count_pieces(sentences)
         characters: Counter[str] = Counter()
         for piece, n in piece_counts.items():
             for character in piece:
                 characters[character] += n
         alphabet = {c for c, n in characters.items() if n >= min_char_count}
-        basis = len(SPECIAL_TOKENS) + 256 + len(alphabet)
+        basis = FIRST_SYMBOL + len(alphabet)
         if vocab_size < basis:
             raise ValueError(
                 f"vocab_size={vocab_size} is too small: special tokens, bytes and the alphabet "
@@ -167,44 +220,46 @@ class BPE:
         return cls(alphabet, learn_bpe(known, vocab_size - basis))
 
     def __len__(self) -> int:
-        return len(self.vocabulary)
+        return len(self.names)
 
     def split(self, piece: str) -> tuple[str, ...]:
         """Return the symbols of one piece: the merges applied in the order they were learned."""
-        symbols = tuple(piece)
-        while True:
-            known = [pair for pair in zip(symbols, symbols[1:]) if pair in self.ranks]
-            if not known:
-                return symbols
-            symbols = merge_pair(symbols, min(known, key=self.ranks.__getitem__))
+        return apply_merges(piece, self.ranks)
+
+    def symbol_ids(self, symbol: str) -> list[int]:
+        """Return the id of a symbol, or those of its bytes if it has none."""
+        if symbol in self.ids:
+            return [self.ids[symbol]]
+        return [FIRST_BYTE + byte for byte in symbol.encode("utf-8")]
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a sentence, without BOS and EOS."""
         ids: list[int] = []
         for piece in pieces(" " + text):
             if piece not in self.cache:
-                self.cache[piece] = tuple(i for s in self.split(piece) for i in self.symbol_ids(s))
+                if len(self.cache) >= CACHED_PIECES:
+                    self.cache.clear()
+                self.cache[piece] = [i for s in self.split(piece) for i in self.symbol_ids(s)]
             ids += self.cache[piece]
         return ids
 
-    def symbol_ids(self, symbol: str) -> list[int]:
-        """Return the id of a symbol, or those of its bytes if it has none."""
-        if symbol in self.vocabulary.ids and (len(symbol) == 1 or symbol[0] != "<"):
-            return [self.vocabulary.ids[symbol]]
-        return [self.first_byte + b for b in symbol.encode("utf-8")]
-
     def tokens(self, text: str) -> list[str]:
-        """Return the sentence cut into its tokens, for the eye; a leading space shows as ▁."""
-        return [self.vocabulary.tokens[i].replace(" ", "▁") for i in self.encode(text)]
+        """Return the sentence cut into its tokens, for the eye; a space shows as ▁."""
+        return [self.names[i] for i in self.encode(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of ids; special tokens are skipped, broken bytes become U+FFFD."""
+        """Return the text of ids; special tokens are skipped, broken bytes become U+FFFD.
+
+        Raises ValueError for a number that is no id.
+        """
         raw = bytearray()
         for i in ids:
-            if self.first_byte <= i < self.first_byte + 256:
-                raw.append(i - self.first_byte)
-            elif i >= len(SPECIAL_TOKENS):
-                raw += self.vocabulary.tokens[i].encode("utf-8")
+            if not 0 <= i < len(self):
+                raise ValueError(f"{i} is no id: this tokeniser has ids 0 to {len(self) - 1}")
+            if i >= FIRST_SYMBOL:
+                raw += self.symbols[i - FIRST_SYMBOL].encode("utf-8")
+            elif i >= FIRST_BYTE:
+                raw.append(i - FIRST_BYTE)
         return raw.decode("utf-8", errors="replace").removeprefix(" ")
 
     def save(self, path: Path) -> None:
@@ -214,9 +269,41 @@ class BPE:
 
     @classmethod
     def load(cls, path: Path) -> "BPE":
-        """Read a tokeniser that `save` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(content["alphabet"], content["merges"])
+        """Read a tokeniser that `save` wrote; raises ValueError if the file is none."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(content["alphabet"], content["merges"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is no tokeniser as BPE.save writes it ({type(error).__name__}: {error}). "
+                "Copy it again; a trained model needs the tokeniser that it was trained with"
+            ) from error
+
+# %% ../notebooks/06_text.py
+def to_tokenizers(bpe: BPE) -> Tokenizer:
+    """Return the same tokeniser from the `tokenizers` library, with the same ids.
+
+    Feed it our pieces: `encode(pieces(" " + text), is_pretokenized=True).ids`. Raises ValueError if
+    a symbol is spelled like a special token or a byte, for the library knows tokens by their names.
+    """
+    names = [*SPECIAL_TOKENS, *BYTE_NAMES, *bpe.symbols]
+    ids = {name: i for i, name in enumerate(names)}
+    if len(ids) < len(names):
+        twice = sorted({*SPECIAL_TOKENS, *BYTE_NAMES} & set(bpe.symbols))
+        raise ValueError(f"the library cannot tell these symbols from special ones: {twice[:5]}")
+    tokenizer = Tokenizer(models.BPE(ids, bpe.merges, byte_fallback=True))
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return tokenizer
+
+# %% ../notebooks/06_text.py
+Example = tuple[list[int], list[int]]
+
+
+def encode_pairs(bpe: BPE, pairs: Iterable[Pair]) -> list[Example]:
+    """Return each sentence pair as token ids, both sides ending in EOS."""
+    return [([*bpe.encode(src), EOS], [*bpe.encode(tgt), EOS]) for src, tgt in pairs]
 
 # %% ../notebooks/06_text.py
 def token_batches(
@@ -240,7 +327,10 @@ def token_batches(
     for i in order:
         size = max(sizes[i])
         if size > max_tokens:
-            raise ValueError(f"example {i} has {size} tokens, more than max_tokens={max_tokens}")
+            raise ValueError(
+                f"example {i} has {size} tokens, more than max_tokens={max_tokens}: "
+                "raise max_tokens, or leave the example out"
+            )
         longest = max(longest, size)
         if not batches or (len(batches[-1]) + 1) * longest > max_tokens:
             batches.append([])
@@ -249,14 +339,6 @@ def token_batches(
     if seed is not None:
         shuffle.shuffle(batches)
     return batches
-
-# %% ../notebooks/06_text.py
-Example = tuple[list[int], list[int]]
-
-
-def encode_pairs(bpe: BPE, pairs: Iterable[Pair]) -> list[Example]:
-    """Return each sentence pair as token ids, both sides ending in EOS."""
-    return [([*bpe.encode(src), EOS], [*bpe.encode(tgt), EOS]) for src, tgt in pairs]
 
 # %% ../notebooks/06_text.py
 def make_batches(

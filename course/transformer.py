@@ -3,7 +3,7 @@
 
 # %% auto #0
 __all__ = ['TransformerConfig', 'TokenEmbedding', 'positional_encoding', 'PositionalEncoding', 'layer_norm', 'LayerNorm',
-           'FeedForward', 'Residual', 'attention_of', 'EncoderLayer', 'DecoderLayer', 'Encoder', 'Decoder',
+           'FeedForward', 'Residual', 'attention_of', 'EncoderLayer', 'Encoder', 'DecoderLayer', 'Decoder',
            'Transformer']
 
 # %% ../notebooks/05_transformer.py
@@ -88,9 +88,10 @@ def positional_encoding(length: int, d_model: int) -> Tensor:
 
 # %% ../notebooks/05_transformer.py
 class PositionalEncoding(nn.Module):
-    """Add to each vector a pattern that says where it stands: (B, L, D) -> (B, L, D), then drop out.
+    """Add to each vector a pattern that says where it stands: (B, L, D) -> (B, L, D).
 
-    Sinusoids go on for any length; learned positions end at `max_len` (ValueError beyond).
+    Dropout follows. Sinusoids go on for any length; learned positions end at `max_len`
+    (ValueError beyond).
     Paper, sections 3.5 and 5.4.
     """
 
@@ -112,7 +113,7 @@ class PositionalEncoding(nn.Module):
                     f"a sentence of {length} tokens, but learned positions end at "
                     f"max_len={len(self.table)}: shorten it, or use sinusoidal positions"
                 )
-            self.table = positional_encoding(length, x.size(2)).to(x.device)
+            self.table = positional_encoding(length, x.size(2)).to(self.table)
         return self.dropout(x + self.table[:length])
 
 # %% ../notebooks/05_transformer.py
@@ -178,7 +179,7 @@ def attention_of(config: TransformerConfig) -> MultiHeadAttention:
     """Return a fresh attention sub-layer of the configured sizes."""
     return MultiHeadAttention(config.d_model, config.n_heads, config.d_k, config.d_v)
 
-# %% ../notebooks/05_transformer.py
+
 class EncoderLayer(nn.Module):
     """Self-attention, then feed-forward, each in a residual: x (B, S, D), mask -> (B, S, D)."""
 
@@ -191,6 +192,20 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = self.residuals[0](x, lambda x: self.self_attention(x, x, x, mask))
         return self.residuals[1](x, self.feed_forward)
+
+# %% ../notebooks/05_transformer.py
+class Encoder(nn.Module):
+    """`n_layers` encoder layers; a pre-norm stack ends in one more norm: (B, S, D) -> (B, S, D)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
+        self.norm = LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self.norm(x)
 
 # %% ../notebooks/05_transformer.py
 class DecoderLayer(nn.Module):
@@ -216,20 +231,6 @@ class DecoderLayer(nn.Module):
         x = self.residuals[0](x, lambda x: self.self_attention(x, x, x, tgt_mask))
         x = self.residuals[1](x, lambda x: self.cross_attention(x, memory, memory, src_mask))
         return self.residuals[2](x, self.feed_forward)
-
-# %% ../notebooks/05_transformer.py
-class Encoder(nn.Module):
-    """`n_layers` encoder layers; a pre-norm stack ends in one more norm: (B, S, D) -> (B, S, D)."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.n_layers))
-        self.norm = LayerNorm(config.d_model) if config.norm == "pre" else nn.Identity()
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        for layer in self.layers:
-            x = layer(x, mask)
-        return self.norm(x)
 
 # %% ../notebooks/05_transformer.py
 class Decoder(nn.Module):

@@ -14,10 +14,42 @@
 # %% [markdown]
 # # 07 · Training
 #
-# > Training: the loss, the schedule, the loop, checkpoints and their average (paper, section 5).
+# > Training: loss, learning rate, steps, checkpoints, resuming, averaging (paper, section 5).
+
+# %% [markdown]
+# A fresh Transformer (lesson 05) translates every sentence into noise. This lesson turns noise
+# into German-to-English translation, and it does so in a way that you can trust: the run can be
+# stopped, killed and continued, and it arrives at the same weights.
+#
+# **After this lesson you can**
+#
+# - say what label smoothing punishes, and compute the lowest loss that it allows;
+# - compute the paper's learning rate by hand, and say what each part of Adam does;
+# - make one large training step out of several small batches without changing the result;
+# - read a loss curve against baselines that you computed before training;
+# - save a run so that it survives Ctrl-C, a lost terminal and a full disk;
+# - average checkpoints, and say when that helps.
+#
+# **You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
+# and what a gradient is (lesson 01). **Time:** about 90 minutes. **In the paper:** section 5, all
+# of it; the averaging of checkpoints is in section 6.1.
+#
+# Five words that we use all the time:
+#
+# | word | meaning here |
+# |---|---|
+# | loss | one number that says how bad the predictions are; training makes it small |
+# | gradient | for each weight: how the loss changes if the weight grows a little |
+# | step | one change of all the weights (the paper: *training step*) |
+# | epoch | one pass over all the training sentences |
+# | learning rate | how far one step moves the weights |
+#
+# The first code cell holds what the exported code needs. Cells that begin with `#| export` become
+# the module `course/training.py`; all the others are demonstrations.
 
 # %%
 #| export
+import hashlib
 import json
 import math
 import os
@@ -25,23 +57,70 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from course import ASSETS
 from course.masking import Batch
 from course.text import BPE, PAD, Example, Pair, encode_pairs, make_batches, token_batches
 from course.transformer import Transformer, TransformerConfig
 
+# %%
+import copy
+import tempfile
+
+import torch.nn.functional as F
+
+from course.corpora import pairs
+from course.device import pick, size
+from course.text import BOS, EOS
+from course.viz import training as draw
+
+DEVICE = pick()
+WORK = Path(tempfile.mkdtemp())  # every run of this lesson writes here
+torch.manual_seed(0)
+
+# %% [markdown]
+# ## 1 · What is a good prediction? The loss (paper, section 5.4)
+#
+# At each position the decoder gives one score, a *logit*, to each of the $V$ tokens of the
+# vocabulary. Softmax turns the logits $z$ into probabilities $p$. The text says which token $y$
+# comes next. The usual loss is the **cross-entropy**: the negative logarithm of the probability
+# that the right token got.
+#
+# $$L = -\ln p_y$$
+#
+# The natural logarithm measures it in *nats*. A model that gives the right token probability 1
+# has loss 0. A model that has no idea, $p_y = 1/V$, has loss $\ln V$. People often report
+# $e^{L}$, called **perplexity**: a perplexity of 5 means "as unsure as a fair choice among 5
+# tokens".
+#
+# Now think about what this loss wants. It falls as long as $p_y$ grows. Softmax reaches 1 only
+# when one logit is infinitely larger than the others, so the model is asked for ever larger
+# logits, on sentences where several translations would be right. The paper's answer is **label
+# smoothing** (Szegedy et al. 2015): do not ask for probability 1. Take a small share
+# $\varepsilon = 0.1$ away from the right token and spread it evenly over all tokens. The target
+# becomes
+#
+# $$q_k = (1-\varepsilon)\,[k = y] + \frac{\varepsilon}{V}$$
+#
+# where $[k = y]$ is 1 for the right token and 0 otherwise. The cross-entropy against it is
+#
+# $$L = -\sum_{k=1}^{V} q_k \ln p_k
+# = -(1-\varepsilon) \ln p_y - \frac{\varepsilon}{V} \sum_{k=1}^{V} \ln p_k .$$
+#
+# The second sum is $\varepsilon$ times the *mean* of the log-probabilities. The code is that
+# line. It returns a **sum** over the tokens, not a mean. Section 5 of this lesson shows why.
 
 # %%
 #| export
@@ -57,6 +136,105 @@ def label_smoothed_loss(logits: Tensor, target: Tensor, epsilon: float = 0.1) ->
     return -((1 - epsilon) * right + epsilon * log_probs.mean(-1)).sum()
 
 
+# %% [markdown]
+# **Before you run the next cell, guess.** The vocabulary has 8 words, the right one is *dog*, and
+# $\varepsilon = 0.1$. A model becomes surer and surer of *dog*: 0.5, 0.9, 0.99, 0.9999. With the
+# plain loss this is always better. With the smoothed loss: where is the lowest point, and is the
+# loss 0 there?
+
+# %%
+words = ["a", "the", "dog", "cat", "runs", "sleeps", ".", "</s>"]
+right = torch.tensor([words.index("dog")])
+soft = torch.full((8,), 0.1 / 8)
+soft[right] += 1 - 0.1
+
+confidence = torch.linspace(0.05, 0.9999, 2000)
+wrong = ((1 - confidence) / 7)[:, None].expand(-1, 8)  # the rest, shared by the 7 wrong words
+logits = wrong.scatter(1, right.expand(2000, 1), confidence[:, None]).log()  # (2000, V)
+losses = {
+    f"ε = {epsilon}": [label_smoothed_loss(z[None], right, epsilon).item() for z in logits]
+    for epsilon in (0.0, 0.1)
+}
+entropy = -(soft * soft.log()).sum().item()
+lowest = min(losses["ε = 0.1"])
+best = confidence[losses["ε = 0.1"].index(lowest)].item()
+assert abs(best - soft[right].item()) < 1e-3 and abs(lowest - entropy) < 1e-4
+assert losses["ε = 0.1"][-1] > lowest + 0.2 and losses["ε = 0.0"][-1] < 1e-3
+hard = F.one_hot(right, 8)[0].tolist()
+draw.smoothed_target(words, hard, soft.tolist(), confidence.tolist(), losses, (best, lowest))
+
+# %% [markdown]
+# The dashed curve, the plain loss, falls all the way to the right. The smoothed one turns: it is
+# lowest where the model gives *dog* exactly what the target gives it,
+# $1 - \varepsilon + \varepsilon / V = 0.9125$. After that, being surer costs more.
+#
+# And the lowest value is not 0. For any $p$, the cross-entropy $-\sum q_k \ln p_k$ is at least
+# the **entropy** of the target, $H(q) = -\sum q_k \ln q_k$, with equality only for $p = q$
+# (Gibbs' inequality). So a smoothed loss has a **floor** that no model can go below. Remember it:
+# the loss printed during training includes this floor. For comparisons we always compute the
+# plain loss, $\varepsilon = 0$.
+#
+# The gradient says the same in one line. For the logits,
+#
+# $$\frac{\partial L}{\partial z_k} = p_k - q_k .$$
+#
+# The gradient is the difference between what the model says and what the target says. A model
+# that is surer than the target, $p_y > q_y$, is pushed *back*. The next cell checks this formula
+# by automatic differentiation. It then compares the whole function with PyTorch's, loss and
+# gradient. It also settles a detail on which libraries differ: **over how many tokens is
+# $\varepsilon$ spread?** Ours and PyTorch's spread it over all $V$. Others spread it over the
+# $V - 1$ wrong ones, which is the same with $\varepsilon' = \varepsilon\,(V-1)/V$. Published
+# values of $\varepsilon$ mean slightly different things; for a vocabulary of thousands the
+# difference is tiny.
+
+# %%
+logits = torch.randn(6, 50, dtype=torch.double, requires_grad=True)  # (N, V)
+target = torch.randint(50, (6,))
+ours = label_smoothed_loss(logits, target, 0.1)
+(gradient,) = torch.autograd.grad(ours, logits)
+
+q = torch.full((6, 50), 0.1 / 50, dtype=torch.double).scatter_add(
+    1, target[:, None], torch.full((6, 1), 0.9, dtype=torch.double)
+)
+torch.testing.assert_close(gradient, logits.softmax(-1) - q)  # p - q
+
+theirs = F.cross_entropy(logits, target, label_smoothing=0.1, reduction="sum")
+torch.testing.assert_close(ours, theirs)
+torch.testing.assert_close(gradient, torch.autograd.grad(theirs, logits)[0])
+
+wrong_only = 0.1 * 49 / 50  # ε' spread over the V - 1 wrong tokens
+log_p = logits.log_softmax(-1)
+right_log_p = log_p.gather(1, target[:, None]).sum()
+others = -(1 - wrong_only) * right_log_p - wrong_only / 49 * (log_p.sum() - right_log_p)
+torch.testing.assert_close(ours, others)
+assert abs(ours.item() - others.item()) < 1e-9
+print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V over V-1")
+
+# %% [markdown]
+# Does it help? In the paper's table 3 (row D) the base model without smoothing has the *better*
+# perplexity, 4.67 against 4.92, and the *worse* translations, 25.3 BLEU against 25.8. A model
+# that is told to stay unsure is measured as less sure, and still translates better.
+#
+# > **Try it.** Set $\varepsilon$ to 0.5 in the figure. Where is the lowest point now? At which
+# > $\varepsilon$ would the best model be one that ignores the input?
+
+# %% [markdown]
+# ## 2 · Which tokens count? Padding does not
+#
+# Sentences of one batch have different lengths, so the short ones are filled up with a padding
+# token (lesson 04). Padding is not text: it must add nothing to the loss. Two common ways go
+# wrong:
+#
+# - Compute the loss of every position and multiply the padded ones by 0. The result is right, but
+#   the most expensive product of the model, states times vocabulary, has been computed for
+#   nothing.
+# - Use `F.cross_entropy(..., ignore_index=PAD)` with its default, the mean. If a batch (or one
+#   computer's part of it) holds no real token, this mean is 0/0, which is NaN, "not a number".
+#   One NaN destroys all the weights in the next step.
+#
+# We choose the real positions *before* the projection to the vocabulary: `states[real]` picks the
+# rows where `real` is True, so $(B, T, D)$ becomes $(N, D)$, with $N$ the number of real tokens.
+
 # %%
 #| export
 def batch_loss(model: Transformer, batch: Batch, epsilon: float = 0.0) -> Tensor:
@@ -66,6 +244,63 @@ def batch_loss(model: Transformer, batch: Batch, epsilon: float = 0.0) -> Tensor
     real = batch.tgt_out != PAD  # (B, T)
     return label_smoothed_loss(model.project(states[real]), batch.tgt_out[real], epsilon)
 
+
+# %% [markdown]
+# **Guess:** three sentences with 3, 9 and 5 target tokens are put in one batch. How many rows
+# reach the projection: 27, 17 or 9? And is the loss of the batch the sum of the three losses
+# alone?
+
+# %%
+small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dropout=0.0)
+model = Transformer(small).double()  # float64, so that equal means equal
+sources = [[*torch.randint(4, 40, (n,)).tolist(), EOS] for n in (4, 6, 2)]
+targets = [[*torch.randint(4, 40, (n - 1,)).tolist(), EOS] for n in (3, 9, 5)]
+
+projected = []  # how many rows the projection sees
+hook = model.w_vocab.register_forward_hook(lambda module, x, y: projected.append(x[0].shape[0]))
+together = batch_loss(model, Batch.from_sequences(sources, targets, PAD, BOS)).item()
+hook.remove()
+alone = [
+    batch_loss(model, Batch.from_sequences([s], [t], PAD, BOS)).item()
+    for s, t in zip(sources, targets)
+]
+assert projected == [3 + 9 + 5]
+assert abs(together - sum(alone)) < 1e-9
+print(f"{projected[0]} rows projected, not {3 * 9}; the batch's loss is the sum of the sentences'")
+
+# %% [markdown]
+# The sum over a batch does not depend on the company that a sentence is in. And a batch of
+# nothing but padding? An empty sum is 0, with gradient 0. The mean of nothing is NaN.
+
+# %%
+nothing = Batch.from_sequences([[PAD, PAD]], [[PAD, PAD]], PAD, BOS)
+loss = batch_loss(model, nothing, 0.1)
+loss.backward()
+assert nothing.n_tokens == 0 and loss.item() == 0
+assert all(p.grad.abs().max() == 0 for p in model.parameters())  # no NaN, exactly 0
+naive = F.cross_entropy(torch.randn(2, 40), nothing.tgt_out[0], ignore_index=PAD)
+assert naive.isnan()
+print(f"sum: {loss.item()}, mean with ignore_index: {naive.item()}")
+
+# %% [markdown]
+# ## 3 · How far to step? The learning rate (paper, section 5.3)
+#
+# The gradient says in which direction to change the weights; the learning rate says how far. The
+# paper changes the rate during training. With $t$ the number of the step, counted from 1, and $w$
+# the number of warm-up steps (*warmup_steps*, 4000 in the paper), equation 3 is
+#
+# $$\mathrm{rate}(t) = d_{\mathrm{model}}^{-1/2} \cdot
+# \min\left(t^{-1/2},\ t \cdot w^{-3/2}\right) .$$
+#
+# The second term is a straight line through 0; the first falls like $1/\sqrt{t}$. The minimum
+# follows the line first and the root later. They meet where $t^{-1/2} = t \cdot w^{-3/2}$, that
+# is $t^{3/2} = w^{3/2}$, so $t = w$. There the rate has its **peak**,
+# $(d_{\mathrm{model}} \cdot w)^{-1/2}$.
+#
+# Why begin small? Fresh weights give large gradients in some layers, above all next to the output
+# when the norms stand after the residuals as in the paper (Xiong et al. 2020). Adam's estimates,
+# next section, also rest on few gradients at first. Large steps in the wrong direction at the
+# very beginning are hard to repair.
 
 # %%
 #| export
@@ -80,12 +315,62 @@ def paper_learning_rate(step: int, d_model: int, warmup: int = 4000) -> float:
     return d_model**-0.5 * min(step**-0.5, step * warmup**-1.5)
 
 
+# %% [markdown]
+# **Guess:** the base model has $d_{\mathrm{model}} = 512$ and 4000 warm-up steps. Is its highest
+# rate nearer to 0.1, 0.01, 0.001 or 0.0001? And what happens if you give this function to
+# PyTorch's `LambdaLR`, which counts steps from 0?
+
+# %%
+for d_model, warmup in ((512, 4000), (1024, 4000), (64, 100)):
+    rates = [paper_learning_rate(step, d_model, warmup) for step in range(1, 3 * warmup)]
+    assert rates.index(max(rates)) + 1 == warmup
+    assert math.isclose(max(rates), (d_model * warmup) ** -0.5)
+    print(f"d_model {d_model}, warm-up {warmup}: peak {max(rates):.2e} at step {warmup}")
+
+some_optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+try:
+    torch.optim.lr_scheduler.LambdaLR(some_optimizer, lambda t: paper_learning_rate(t, 512))
+    raise AssertionError("step 0 was accepted")
+except ValueError as error:
+    print("LambdaLR:", error)
+
+# %% [markdown]
+# The paper's schedule has one property that matters to us: it never ends. It falls slowly, and it
+# does not know when you will stop. If you can say in advance how long you will train, a schedule
+# that reaches exactly 0 at the end usually gives a better model for the same work. So our default
+# rises to a peak and then falls on a straight line. With $s$ the share of the budget that is
+# spent, from 0 to 1,
+#
+# $$\mathrm{rate}(t) = r_{\max} \cdot \min\left(\frac{t}{w},\ 1 - s\right) .$$
+#
+# The budget may be a number of epochs, or *minutes*: $s$ is then read from the clock.
+
 # %%
 #| export
 def linear_learning_rate(step: int, progress: float, peak: float, warmup: int) -> float:
     """Return a rate that rises to `peak` in `warmup` steps and falls to 0 as `progress` goes to 1."""
     return peak * min(step / warmup, 1.0 - progress)
 
+
+# %%
+paper = {
+    f"d_model {d}, warm-up {w}": [paper_learning_rate(t, d, w) for t in range(1, 20001)]
+    for d, w in ((512, 4000), (512, 8000), (1024, 4000))
+}
+ours = {
+    f"{n} steps": [linear_learning_rate(t, t / n, 1.5e-3, 300) for t in range(1, n + 1)]
+    for n in (1000, 3000)
+}
+assert all(rates[-1] == 0 for rates in ours.values())  # at the end of the budget
+assert all(rates[-1] > max(rates) / 4 for rates in paper.values())  # after 20,000 steps
+draw.schedules(paper, ours, warmup=300)
+
+# %% [markdown]
+# Left: doubling the warm-up moves the peak to the right and lowers it by $\sqrt{2}$; a wider
+# model gets a lower rate everywhere. Right: both runs end at 0, whatever their length.
+#
+# All choices of a training run go into one frozen record. "Frozen" means that nothing can change
+# it after it is made: what you read there is what was used.
 
 # %%
 #| export
@@ -95,6 +380,7 @@ class TrainingConfig:
 
     max_tokens: padded tokens of a batch, the longer side; accumulate: batches a step;
     average: how many snapshots of the last `average_span` of the run are averaged at its end.
+    Raises ValueError for a value that cannot be.
     """
 
     max_tokens: int = 1600
@@ -110,9 +396,16 @@ class TrainingConfig:
     average_span: float = 0.1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "accumulate", "peak_lr", "warmup", "clip", "average_span"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is more than 0, not {getattr(self, name)}")
+        if self.schedule not in ("linear", "paper"):
+            raise ValueError(f"schedule={self.schedule!r} is unknown: choose linear or paper")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is in [0, 1), not {self.label_smoothing}")
 
-# %%
-#| export
+
 def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: float) -> float:
     """Return the rate for a step (from 1) when a share `progress` of the budget is spent."""
     if config.schedule == "paper":
@@ -120,14 +413,140 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: flo
     return linear_learning_rate(step, progress, config.peak_lr, config.warmup)
 
 
+# %% [markdown]
+# > **Try it.** For which `warmup` does the paper's schedule with $d_{\mathrm{model}} = 64$ have
+# > the peak 0.003? Solve it on paper, then check with `paper_learning_rate`.
+
+# %% [markdown]
+# ## 4 · From gradient to step: Adam (paper, section 5.3)
+#
+# Gradients of different weights differ in size by factors of thousands, so one rate cannot fit
+# all. **Adam** (Kingma and Ba 2014) gives each weight its own scale. For each weight it keeps two
+# running averages: $m$ of the gradient $g$, and $v$ of its square.
+#
+# $$\begin{aligned}
+# m_t &= \beta_1 m_{t-1} + (1-\beta_1)\, g_t , & \hat{m}_t &= \frac{m_t}{1-\beta_1^t} \\
+# v_t &= \beta_2 v_{t-1} + (1-\beta_2)\, g_t^2 , & \hat{v}_t &= \frac{v_t}{1-\beta_2^t}
+# \end{aligned}$$
+#
+# $$\theta_t = \theta_{t-1} - \mathrm{rate}(t) \cdot \frac{\hat{m}_t}{\sqrt{\hat{v}_t} + \epsilon}$$
+#
+# Read the last line: the average gradient divided by its typical size. If all gradients of a
+# weight are the same, this is $+1$ or $-1$, and the weight moves by exactly the rate. If the sign
+# changes from step to step, $m$ is near 0 and the weight hardly moves.
+#
+# **Why the hats?** $m$ and $v$ begin at 0, so at first they are too small. Write $v_t$ out as a
+# sum and suppose that every $g_i^2$ has the same mean $\mathrm{E}[g^2]$:
+#
+# $$v_t = (1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i} g_i^2
+# \quad\Rightarrow\quad
+# \mathrm{E}[v_t] = \mathrm{E}[g^2]\,(1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i}
+# = \mathrm{E}[g^2]\,(1-\beta_2^t) .$$
+#
+# Dividing by $1-\beta_2^t$ removes exactly this error. It is called **bias correction**.
+#
+# **Why $\beta_2 = 0.98$?** The weights $\beta_2^{t-i}$ of the sum fade over about $1/(1-\beta_2)$
+# steps: 50 steps for the paper's 0.98, 1000 for PyTorch's default 0.999. During warm-up the
+# gradients shrink quickly, and a memory of 1000 steps would still divide by the large gradients
+# of the beginning.
+#
+# **What is $\epsilon$ for?** It keeps the division safe when $v = 0$. It also sets a size below
+# which gradients are treated as noise: for $|g| \gg \epsilon$ the first step has the length of
+# the rate, for $|g| \ll \epsilon$ almost none. The paper's $10^{-9}$ is smaller than PyTorch's
+# default $10^{-8}$.
+#
+# In code there is nothing to write: PyTorch has this optimizer. `fused=True` does the whole
+# update in one pass over the memory.
+
 # %%
 #| export
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
-    """Return the paper's Adam; the rate is set before every step."""
+    """Return the paper's Adam; the rate is set before every step. Paper, section 5.3."""
     return torch.optim.Adam(
         model.parameters(), lr=0.0, betas=config.betas, eps=config.eps, fused=True
     )
 
+
+# %% [markdown]
+# But do we understand it? The next cell writes the four equations by hand and compares 20 steps
+# with PyTorch's. **Guess for the last two lines:** how far does a weight move in the *first* step
+# if its gradient is 1000, and how far if it is 0.001? The rate is 0.01.
+
+# %%
+def adam_by_hand(theta, gradients, rate, beta1=0.9, beta2=0.98, eps=1e-9):
+    """Follow the equations above; return the weights after each gradient."""
+    m, v = torch.zeros_like(theta), torch.zeros_like(theta)
+    for t, g in enumerate(gradients, start=1):
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        theta = theta - rate * (m / (1 - beta1**t)) / ((v / (1 - beta2**t)).sqrt() + eps)
+        yield theta
+
+
+layer = nn.Linear(3, 1, bias=False).double()
+start = layer.weight.detach().clone()
+optimizer = make_optimizer(layer, TrainingConfig())
+gradients = list(torch.randn(20, 1, 3, dtype=torch.double))
+for by_hand, g in zip(adam_by_hand(start, gradients, 0.01), gradients):
+    layer.weight.grad = g
+    optimizer.param_groups[0]["lr"] = 0.01
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.detach(), by_hand)
+
+sizes = torch.tensor([1000.0, 0.001, 1e-9, 1e-12], dtype=torch.double)
+(first,) = adam_by_hand(torch.zeros(4, dtype=torch.double), [sizes], 0.01)
+assert torch.allclose(-first / 0.01, sizes / (sizes + 1e-9))
+for g, share in zip(sizes.tolist(), (-first / 0.01).tolist()):
+    print(f"gradient {g:g}: the first step is {share:.3f} times the rate")
+
+# %% [markdown]
+# A million times more gradient, the same step. This is why warm-up and Adam belong together: in
+# the first steps each weight moves by the full rate, even if its gradient is almost only noise.
+#
+# The picture shows what the bias correction is good for. All gradients are equal here, so each
+# step should have length 1 (in units of the rate).
+
+# %%
+t = torch.arange(1, 1001, dtype=torch.double)
+raw = {
+    f"without correction, $\\beta_2$ = {b}": ((1 - 0.9**t) / (1 - b**t).sqrt()).tolist()
+    for b in (0.98, 0.999)
+}
+ones = [torch.ones(1, dtype=torch.double)] * 1000
+path = torch.cat([torch.zeros(1), *adam_by_hand(torch.zeros(1), ones, 1.0)])
+corrected = (-path.diff()).tolist()
+assert max(abs(length - 1) for length in corrected) < 1e-6
+assert max(raw["without correction, $\\beta_2$ = 0.999"]) > 6
+draw.step_lengths(raw, corrected)
+
+# %% [markdown]
+# > **Try it.** Put $\beta_1 = 0$ into `adam_by_hand`. What remains of Adam in its first step? Why
+# > is it sometimes called "sign descent"?
+
+# %% [markdown]
+# ## 5 · One step, from many batches: gradient accumulation
+#
+# The paper's batches hold about 25,000 source and 25,000 target tokens. They do not fit into the
+# memory of a laptop. But a gradient is a sum over tokens, and a sum can be computed in parts: run
+# several small batches, add up their gradients, then make **one** step. This is *gradient
+# accumulation*.
+#
+# There is one trap. We want the gradient of the mean loss per token. With $L_1$ and $L_2$ the
+# summed losses of two batches that hold $n_1$ and $n_2$ real tokens,
+#
+# $$\frac{\nabla L_1 + \nabla L_2}{n_1 + n_2} \quad\text{is right,}\qquad
+# \frac{1}{2} \left( \frac{\nabla L_1}{n_1} + \frac{\nabla L_2}{n_2} \right)
+# \quad\text{is wrong unless } n_1 = n_2 .$$
+#
+# The second formula is what you get from a loss with a mean in each batch: a token in a small
+# batch counts more than a token in a large one. So: sum in each batch, and divide by the tokens
+# of the **whole step**.
+#
+# The function below does this and two more things. It **clips** the gradient: if its norm (the
+# length of the gradient seen as one long vector) is above `clip`, it is scaled down to that
+# length, so that one strange batch cannot do much damage. (The paper does not mention clipping;
+# it is common and cheap.) And it refuses to step on a loss or a gradient that is not finite,
+# because after such a step all the weights would be NaN.
 
 # %%
 #| export
@@ -142,27 +561,101 @@ def train_step(
     gradient's norm before clipping.
 
     The sum of the losses is divided by the tokens of the whole step, so that many small batches
-    give the gradient of one large one.
+    give the gradient of one large one. Raises FloatingPointError, with the weights as they were,
+    if loss or gradient is not finite.
     """
-    n_tokens = sum(batch.n_tokens for batch in batches)
+    n_tokens = max(1, sum(batch.n_tokens for batch in batches))
     total = 0.0
+    optimizer.zero_grad()
     for batch in batches:
         loss = batch_loss(model, batch, config.label_smoothing)
-        (loss / n_tokens).backward()
+        (loss / n_tokens).backward()  # adds to the gradient
         total += loss.item()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip).item()
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        raise FloatingPointError(f"loss {total / n_tokens}, gradient norm {norm}")
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
-    optimizer.zero_grad()
-    return total / n_tokens, norm.item()
+    return total / n_tokens, norm
 
+
+# %% [markdown]
+# How can we see the gradient that a step used? With plain gradient descent (SGD) at rate 1 and
+# without clipping, the weights change by exactly the negative gradient. So we give `train_step`
+# that optimizer and look at the difference.
+#
+# **Guess:** two batches with 2 and 10 sentences. How far is the mean of the two means from the
+# right gradient: 1 %, 10 % or more?
+
+# %%
+def gradient_of(batches: Sequence[Batch]) -> Tensor:
+    """Return the gradient that `train_step` follows, as one long vector."""
+    trial = copy.deepcopy(model)
+    before = nn.utils.parameters_to_vector(trial.parameters())
+    plain = TrainingConfig(clip=math.inf)
+    train_step(trial, batches, torch.optim.SGD(trial.parameters()), 1.0, plain)
+    return (before - nn.utils.parameters_to_vector(trial.parameters())).detach()
+
+
+torch.manual_seed(1)
+lengths = [3] * 2 + [4, 5, 6, 7, 8, 9, 10, 11, 12, 12]
+sentences = [[*torch.randint(4, 40, (n - 1,)).tolist(), EOS] for n in lengths]
+full = Batch.from_sequences(sentences, sentences, PAD, BOS)
+parts = [Batch.from_sequences(s, s, PAD, BOS) for s in (sentences[:2], sentences[2:])]
+
+whole, accumulated = gradient_of([full]), gradient_of(parts)
+mean_of_means = (gradient_of(parts[:1]) + gradient_of(parts[1:])) / 2
+error = ((mean_of_means - whole).norm() / whole.norm()).item()
+torch.testing.assert_close(accumulated, whole)
+assert parts[0].n_tokens != parts[1].n_tokens and error > 0.1
+print(f"tokens: {parts[0].n_tokens} and {parts[1].n_tokens}")
+print(f"accumulated: equal to the full batch; mean of means: off by {error:.0%}")
+
+# %% [markdown]
+# Note what this claim contains: the full batch is padded in another way than its parts, and still
+# the gradient is the same. Padding contributes nothing here either.
+#
+# Who forms the groups? An epoch of 7 batches with `accumulate=3` gives groups of 3, 3 and **1**.
+# It is a frequent error to step only on every third batch: the last sentences of the epoch are
+# then never used, or their gradient leaks into the next epoch. Since the divisor is the number of
+# tokens, a smaller last group needs no special treatment.
+
+# %%
+#| export
+def groups_of(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Yield `size` batches at a time; the last group may be smaller, and is not dropped."""
+    batches = iter(batches)
+    while group := list(islice(batches, size)):
+        yield group
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert [len(group) for group in groups_of(range(7), 3)] == [3, 3, 1]
+assert [batch for group in groups_of(range(7), 3) for batch in group] == list(range(7))
+print([len(group) for group in groups_of(range(7), 3)])
+
+# %% [markdown]
+# > **Try it.** Give both batches the same number of tokens. What becomes of the error of the mean
+# > of means? Why is it still wrong to rely on it?
+
+# %% [markdown]
+# ## 6 · Is it learning? A loop of ten lines
+#
+# A model is judged on sentences that it was not trained on, the *validation* set (val). Two
+# switches matter: dropout off (`model.eval()`), and no smoothing. Nothing else may happen:
+# evaluating must not change what training does next, so it must not draw random numbers, and it
+# must put the model back into the mode in which it found it.
 
 # %%
 #| export
 @torch.no_grad()
 def evaluate_loss(model: Transformer, batches: Iterable[Batch]) -> float:
-    """Return the mean loss per real token in nats, without dropout and without smoothing."""
+    """Return the mean loss per real token in nats, without dropout and without smoothing.
+
+    The model's mode and the random generator stay as they are. Raises ValueError without a token.
+    """
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -171,39 +664,133 @@ def evaluate_loss(model: Transformer, batches: Iterable[Batch]) -> float:
         total += batch_loss(model, batch.to(device)).item()
         n_tokens += batch.n_tokens
     model.train(training)
+    if not n_tokens:
+        raise ValueError("nothing to evaluate: the batches hold no real token")
     return total / n_tokens
 
 
 # %%
-#| export
-def average_checkpoints(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the mean of several models' weights, name by name. Paper, section 6.1."""
-    total: dict[str, Tensor] = {}
-    count = 0
-    for state in states:
-        count += 1
-        for name, weight in state.items():
-            total[name] = total.get(name, 0) + weight.double()
-    if not count:
-        raise ValueError("no checkpoint to average")
-    return {name: (weight / count).float() for name, weight in total.items()}
+noisy = Transformer(replace(small, dropout=0.5)).train()
+before = torch.get_rng_state()
+first, second = evaluate_loss(noisy, [full]), evaluate_loss(noisy, parts)
+assert math.isclose(first, second, rel_tol=1e-5)  # no dropout; batches do not matter
+assert torch.equal(before, torch.get_rng_state()) and noisy.training
+assert batch_loss(noisy, full).item() != batch_loss(noisy, full).item()  # training: dropout is on
+print(f"untrained: {first:.2f} nats per token; ln V = {math.log(40):.2f}")
 
+# %% [markdown]
+# Now everything is there for a training loop. This one is complete:
+
+# %%
+def train_simply(model: Transformer, examples, config: TrainingConfig, epochs: int):
+    """Train; yield the number of each epoch that ends."""
+    optimizer = make_optimizer(model, config)
+    step = 0
+    for epoch in range(epochs):
+        batches = make_batches(examples, config.max_tokens, seed=epoch)
+        for group in groups_of((batch.to(DEVICE) for batch in batches), config.accumulate):
+            step += 1
+            rate = learning_rate(config, model.config.d_model, step, epoch / epochs)
+            train_step(model, group, optimizer, rate, config)
+        yield epoch + 1
+
+
+# %% [markdown]
+# We use it to answer a question of section 5.4: **what does dropout do?** During training,
+# dropout sets each number to 0 with probability $P_{\mathrm{drop}}$ and multiplies the others by
+# $1/(1-P_{\mathrm{drop}})$. The paper applies it to the output of each sub-layer and to the sum
+# of embeddings and positions, with $P_{\mathrm{drop}} = 0.1$ (0.3 for the big model).
+#
+# The data are image captions in German and English, written for this course. We take very few of
+# them, far too few to learn translation from.
+#
+# **Guess:** without dropout, what will the two curves do, the loss on the sentences that it
+# trains on and the loss on new ones? What will change with dropout 0.3?
+
+# %%
+few = pairs("captions", "train")[: int(size("dropout_pairs"))]
+new = pairs("captions", "val")[:100]
+bpe = BPE.learn([sentence for pair in few for sentence in pair], 500)
+known, unknown = encode_pairs(bpe, few), encode_pairs(bpe, new)
+epochs, points = int(size("dropout_epochs")), 10
+
+histories = {}
+for dropout in (0.0, 0.3):
+    torch.manual_seed(0)
+    shape = TransformerConfig(len(bpe), len(bpe), 64, 4, 128, 2, dropout=dropout, norm="pre")
+    learner = Transformer(shape).to(DEVICE)
+    recipe = TrainingConfig(max_tokens=500, peak_lr=3e-3, warmup=20, label_smoothing=0.0)
+    histories[f"dropout {dropout}"] = [
+        (
+            epoch,
+            evaluate_loss(learner, make_batches(known, 2000)),
+            evaluate_loss(learner, make_batches(unknown, 2000)),
+        )
+        for epoch in train_simply(learner, known, recipe, epochs)
+        if epoch % (epochs // points) == 0
+    ]
+
+gap = {label: history[-1][2] - history[-1][1] for label, history in histories.items()}
+assert gap["dropout 0.0"] > gap["dropout 0.3"] + 0.1
+draw.overfitting(histories)
+
+# %% [markdown]
+# Left: the loss on the known sentences goes towards 0, and the loss on new sentences first falls
+# and then **rises**. The model has learned the sentences by heart. This is *overfitting*. Right:
+# with dropout the model must find the answer from an incomplete picture, a different one each
+# time, so learning by heart does not pay. The known sentences cost more, the new ones less, and
+# the gap is smaller. Dropout is no free gift: with much data and few epochs it only slows
+# learning down.
+#
+# > **Try it.** Use `label_smoothing=0.1` instead of dropout in this experiment. It also narrows
+# > the gap. Can you say why from the gradient $p - q$?
+
+# %% [markdown]
+# ## 7 · Keeping the result: checkpoints
+#
+# The loop above forgets everything when the notebook closes. A **checkpoint** is the model on
+# disk. Ours is a directory with three files:
+#
+# | file | holds |
+# |---|---|
+# | `config.json` | the sizes of the model |
+# | `tokenizer.json` | the merges of the tokeniser, without which the weights mean nothing |
+# | `model.safetensors` | the weights, each under its name |
+#
+# Why not `torch.save`? It writes Python's *pickle* format, and loading a pickle can run any code
+# that somebody put into it. A safetensors file holds numbers and names, nothing else.
+#
+# What can go wrong while a file is written? The process is killed, or the disk is full, and half
+# a file remains in place of the good one. The cure is old and simple: write to a second file
+# beside the first, wait until it is on the disk (`fsync`), then rename it. The system renames in
+# one indivisible moment. At each instant there is either the whole old file or the whole new one.
+# Such an operation is called **atomic**.
 
 # %%
 #| export
 class CheckpointError(RuntimeError):
-    """A checkpoint that is not there or cannot be read; the message says what to do."""
+    """A checkpoint or a run that cannot be read or written; the message says what to do."""
 
 
-SHIPPED = ASSETS / "checkpoints"
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then move it there: a crash leaves the old one whole.
 
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then move it there: a crash leaves the old one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    Raises CheckpointError if the file system refuses, as when the disk is full.
+    """
     beside = path.with_name(path.name + ".part")
-    write(beside)
-    os.replace(beside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise CheckpointError(
+            f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
+            "mend the permissions, then go on with --resume"
+        ) from error
 
 
 def write_json(path: Path, content: object) -> None:
@@ -212,31 +799,79 @@ def write_json(path: Path, content: object) -> None:
     write_atomically(path, lambda p: p.write_text(text + "\n", encoding="utf-8"))
 
 
-def save_checkpoint(
-    directory: Path, model: Transformer, bpe: BPE, dtype: torch.dtype = torch.float32
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Write what translation needs: config.json, tokenizer.json, model.safetensors."""
-    write_json(directory / "config.json", asdict(model.config))
-    write_atomically(directory / "tokenizer.json", bpe.save)
-    state = weights_of(model)
-    weights = {name: weight.to(dtype).contiguous() for name, weight in state.items()}
-    write_atomically(directory / "model.safetensors", lambda p: save_file(weights, p))
+    """Write safetensors atomically, with the permissions that any new file gets."""
+    content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, lambda p: p.write_bytes(tensors_to_bytes(content, metadata)))
 
 
+# %% [markdown]
+# The claim: a write that stops in the middle harms nothing.
+
+# %%
+note = WORK / "note.txt"
+write_atomically(note, lambda p: p.write_text("the old text"))
+
+
+def killed_in_the_middle(path: Path) -> None:
+    path.write_text("the new te")
+    raise KeyboardInterrupt
+
+
+with suppress(KeyboardInterrupt):
+    write_atomically(note, killed_in_the_middle)
+assert note.read_text() == "the old text"
+print("after a write that was cut off:", note.read_text())
+
+# %% [markdown]
+# Now the model. Two details. A tied embedding (lesson 05) is one matrix with several names;
+# `named_parameters` lists it once, so it is stored once. And when we load, we compare names and
+# shapes ourselves: PyTorch's `copy_` would silently *broadcast* a vector into a matrix, and
+# nobody would notice until the translations are nonsense.
+
+# %%
+#| export
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Return a copy of every parameter on the CPU, each shared one once."""
     return {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Set every parameter; raises KeyError or RuntimeError if one is missing or has another shape."""
+    """Set every parameter; raises ValueError if a name or a shape does not fit."""
+    parameters = dict(model.named_parameters())
+    if other := sorted(parameters.keys() ^ weights.keys()):
+        raise ValueError(f"the weights are of another model: {other[0]} is on one side only")
+    for name, parameter in parameters.items():
+        if parameter.shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, not {tuple(parameter.shape)}"
+            raise ValueError(f"the weights are of another model: {name} has shape {shapes}")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
 
+def save_checkpoint(
+    directory: Path, model: Transformer, bpe: BPE, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write what translation needs: config.json, tokenizer.json, model.safetensors."""
+    write_json(directory / "config.json", asdict(model.config))
+    write_atomically(directory / "tokenizer.json", bpe.save)
+    weights = {name: weight.to(dtype) for name, weight in weights_of(model).items()}
+    write_tensors(directory / "model.safetensors", weights)
+
+
+# %% [markdown]
+# Loading is the place where a reader meets errors: a wrong name, a copy that stopped half-way,
+# files of two different models in one directory. One kind of error for all of them, and a message
+# that says what is wrong and what to do.
+
 # %%
 #| export
+SHIPPED = ASSETS / "checkpoints"
+
+
 def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
     """Return the model, in eval mode, and the tokeniser of a directory or a shipped checkpoint.
 
@@ -254,9 +889,11 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
     try:
         config = TransformerConfig(**json.loads((directory / "config.json").read_text("utf-8")))
         bpe = BPE.load(directory / "tokenizer.json")
+        if len(bpe) != config.src_vocab:
+            raise ValueError(f"{len(bpe)} tokens in tokenizer.json, {config.src_vocab} in the model")
         model = Transformer(config)
         load_weights(model, load_file(directory / "model.safetensors"))
-    except Exception as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"{directory} is no whole checkpoint ({type(error).__name__}: {error}). It needs "
             "config.json, tokenizer.json and model.safetensors as `python -m course train` writes "
@@ -265,31 +902,102 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
     return model.eval(), bpe
 
 
+# %% [markdown]
+# **Guess:** does a model that was saved and loaded give *nearly* the same logits, or *exactly*
+# the same? And what if it is saved with 16-bit numbers, half the size?
+
+# %%
+learner = learner.cpu().eval()
+save_checkpoint(WORK / "full", learner, bpe)
+save_checkpoint(WORK / "half", learner, bpe, torch.float16)
+batch = next(make_batches(unknown, 500))
+inputs = batch.src, batch.tgt_in, batch.src_mask, batch.tgt_mask
+with torch.no_grad():
+    wanted = learner(*inputs)
+    exact = load_checkpoint(WORK / "full")[0](*inputs)
+    rounded = load_checkpoint(WORK / "half")[0](*inputs)
+weight = [(WORK / kind / "model.safetensors").stat().st_size for kind in ("full", "half")]
+assert torch.equal(exact, wanted)  # bit for bit
+assert not torch.equal(rounded, wanted) and (rounded - wanted).abs().max() < 0.1
+assert 0.5 <= weight[1] / weight[0] < 0.55
+print(f"float32: the same bits; float16: {weight[1] / weight[0]:.2f} of the size, almost the same")
+
+# %%
+try:
+    load_checkpoint("multi31k")
+    raise AssertionError("a checkpoint that does not exist was loaded")
+except CheckpointError as error:
+    print(error)
+
+# %% [markdown]
+# ### The average of several checkpoints (paper, section 6.1)
+#
+# The paper does not translate with the last checkpoint. It averages the **weights** of the last 5
+# (base) or 20 (big), name by name:
+#
+# $$\bar{\theta} = \frac{1}{K} \sum_{k=1}^{K} \theta_k$$
+#
+# The idea: near the end, the weights move around a good place, pushed by the noise of single
+# batches. The mean of several positions is nearer to the centre than each of them. It costs
+# nothing at translation time. We sum in float64, so that the order of the checkpoints does not
+# matter.
+
 # %%
 #| export
-@contextmanager
-def stop_request() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event, so that a step is never cut in two.
+def average_checkpoints(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of several models' weights, name by name. Paper, section 6.1.
 
-    A second Ctrl-C stops at once.
+    Raises ValueError if there is none, or if they are of different models.
     """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
+    total: dict[str, Tensor] = {}
+    count = 0
+    for state in states:
+        if count and state.keys() != total.keys():
+            raise ValueError("checkpoints of different models cannot be averaged")
+        for name, weight in state.items():
+            total[name] = total[name] + weight.double() if count else weight.double()
+        count += 1
+    if not count:
+        raise ValueError("no checkpoint to average")
+    return {name: (weight / count).float() for name, weight in total.items()}
 
-    def handler(signum, frame) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
 
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
+# %%
+three = [weights_of(Transformer(small)) for _ in range(3)]
+mean = average_checkpoints(three)
+for name in mean:
+    expected = torch.stack([state[name] for state in three]).double().mean(0)
+    torch.testing.assert_close(mean[name].double(), expected, atol=1e-7, rtol=0)
+same = average_checkpoints([three[0]] * 5)
+assert all(torch.equal(same[name], three[0][name]) for name in same)
+assert mean.keys() == three[0].keys() and len(mean) > 10
+print(f"{len(mean)} tensors: each is the mean of its three")
 
+# %% [markdown]
+# > **Try it.** Average two models that were trained from *different* seeds and measure the loss.
+# > It is bad. Why may we average checkpoints of one run, but not of two? (Hint: exchange two
+# > columns of $w_1$ and the two matching rows of $w_2$ in a feed-forward layer. Is it another
+# > model?)
+
+# %% [markdown]
+# ## 8 · Stopping and going on
+#
+# A long run will be interrupted. A laptop is closed, a shared machine sends SIGTERM, a colleague
+# uses `kill -9`. To *go on* means more than loading the weights. **Guess before you read on:**
+# what else does the next step depend on? Try to find five things.
+#
+# - **Adam's averages** $m$ and $v$ and its step count. Without them the run begins again with the
+#   first steps of section 4: each of full length.
+# - **The position**: step, epoch, batch. The rate depends on it, and so does which batch comes
+#   next.
+# - **The order of the data.** It is computed from the seed and the epoch, so the position is
+#   enough.
+# - **The generator of the random numbers** that dropout draws.
+# - **Everything that you chose**: configuration, seed, corpus, tokeniser. The program cannot
+#   restore your command line; but it can notice that it is not the same.
+#
+# A position is a small record. A state is one safetensors file with all tensors, and the position
+# in its header, so that they can never be of different moments.
 
 # %%
 #| export
@@ -312,26 +1020,29 @@ def save_state(
     if torch.cuda.is_available():
         tensors["cuda_rng"] = torch.cuda.get_rng_state()
     for name, parameter in model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach().cpu()
+        tensors[f"weight.{name}"] = parameter.detach()
         for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value.cpu()
+            tensors[f"{key}.{name}"] = value
     metadata = {"position": json.dumps(asdict(position))}
-    write_atomically(
-        directory / "state.safetensors",
-        lambda p: save_file({k: v.contiguous() for k, v in tensors.items()}, p, metadata),
-    )
+    write_tensors(directory / "state.safetensors", tensors, metadata)
 
 
 def load_state(
     directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Position:
-    """Read what `save_state` wrote back into the model and the optimizer; return the position."""
+    """Read what `save_state` wrote back into the model and the optimizer; return the position.
+
+    Raises CheckpointError if there is nothing to resume from.
+    """
     path = directory / "state.safetensors"
     if not path.exists():
         raise CheckpointError(f"nothing to resume: {path} is not there. Start without --resume")
-    tensors = load_file(path)
-    with safe_open(path, "pt") as file:
-        position = Position(**json.loads(file.metadata()["position"]))
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            position = Position(**json.loads(file.metadata()["position"]))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"cannot resume: {path} cannot be read ({error})") from error
     load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
@@ -344,6 +1055,85 @@ def load_state(
     return position
 
 
+# %% [markdown]
+# Do we need all of it? The next cell makes three steps, saves the state, and makes two more. Then
+# it goes back to the saved state and makes the two steps again, with one part missing each time.
+
+# %%
+def two_more_steps(forget: str) -> Tensor:
+    """Go on from the saved state without one part of it; return the weights as one vector."""
+    walker = Transformer(replace(small, dropout=0.2))
+    optimizer = make_optimizer(walker, TrainingConfig())
+    torch.manual_seed(3)
+    for step in range(5):
+        if step == 3:
+            save_state(WORK / "state", Position(step), walker, optimizer)
+            if forget:
+                walker = Transformer(replace(small, dropout=0.2))
+                optimizer = make_optimizer(walker, TrainingConfig())
+                load_state(WORK / "state", walker, optimizer)
+            if forget == "Adam's averages":
+                optimizer = make_optimizer(walker, TrainingConfig())
+            if forget == "the random generator":
+                torch.manual_seed(4)
+        train_step(walker, parts, optimizer, 1e-3, TrainingConfig())
+    return nn.utils.parameters_to_vector(walker.parameters()).detach()
+
+
+def same_start(forget: str) -> Tensor:
+    torch.manual_seed(2)
+    return two_more_steps(forget)
+
+
+unbroken = same_start("")
+assert torch.equal(same_start("nothing"), unbroken)
+for forgotten in ("Adam's averages", "the random generator"):
+    distance = (same_start(forgotten) - unbroken).abs().max().item()
+    assert distance > 1e-4
+    print(f"without {forgotten}: a weight is off by {distance:.4f}")
+print("with the whole state: the same bits")
+
+# %% [markdown]
+# ### A polite stop
+#
+# Ctrl-C normally raises an exception wherever the program happens to be, perhaps when half of the
+# weights have been changed. For the time of the training we replace this: the signal only sets a
+# flag, and the loop looks at the flag between two steps. A second Ctrl-C stops at once, for the
+# impatient. Against `kill -9` no program can defend itself. There the last state on disk helps.
+
+# %%
+#| export
+@contextmanager
+def stop_request() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into an event, so that a step is never cut in two.
+
+    A second Ctrl-C stops at once. Outside the main thread signals stay as they are.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handler(signum, frame) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)
+
+
+# %% [markdown]
+# ### How long to train
+#
+# A budget is a number of epochs or of minutes. A run by epochs is *exact*: everything follows
+# from the seed. A run by minutes follows the clock, so it differs a little each time; it is the
+# honest choice when you want to know "what can I get in ten minutes on my machine?".
+
 # %%
 #| export
 @dataclass(frozen=True)
@@ -351,7 +1141,7 @@ class Budget:
     """How long to train: epochs or minutes, one of the two.
 
     Runs by epochs are exact: the same seed gives the same weights on a CPU, broken off or not.
-    Runs by minutes follow the clock.
+    Runs by minutes follow the clock. Raises ValueError for both, none, or nothing to spend.
     """
 
     epochs: int | None = None
@@ -360,8 +1150,14 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.minutes is None):
             raise ValueError("give a budget of epochs or of minutes, one of the two")
-        if (self.epochs or self.minutes or 0) <= 0:
-            raise ValueError(f"a budget is more than 0, not {self.epochs or self.minutes}")
+        amount = self.minutes if self.epochs is None else self.epochs
+        if not 0 < amount < math.inf:
+            raise ValueError(f"a budget is more than 0 and finite, not {amount}")
+
+    @property
+    def unit(self) -> str:
+        """Return "epochs" or "minutes"."""
+        return "minutes" if self.epochs is None else "epochs"
 
     def progress(self, position: Position, batches_an_epoch: int) -> float:
         """Return the share of the budget that is spent, 0 to 1."""
@@ -370,83 +1166,188 @@ class Budget:
         return min(1.0, (position.epoch + position.batch / batches_an_epoch) / self.epochs)
 
 
+def snapshots_due(config: TrainingConfig, progress: float) -> int:
+    """Return how many snapshots a run has taken by then; the last is due at its very end."""
+    moments = (
+        1 - config.average_span * (1 - number / config.average)
+        for number in range(1, config.average + 1)
+    )
+    return sum(moment <= progress for moment in moments)
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+ten = Budget(epochs=10)
+for epoch, batch in ((0, 0), (0, 10), (9, 0), (9, 10), (10, 0)):
+    progress = ten.progress(Position(epoch=epoch, batch=batch), batches_an_epoch=20)
+    taken = snapshots_due(TrainingConfig(), progress)
+    print(f"epoch {epoch}, batch {batch} of 20: {progress:.0%} spent, {taken} of 8 snapshots")
+assert progress == 1 and taken == 8
+
+# %% [markdown]
+# ### The diary of a run
+#
+# Each tenth step, and each epoch, adds a line of JSON to `log.jsonl`. After a crash the log may
+# be *ahead* of the state: its last lines tell of steps that will be made again. They are dropped
+# on resuming. The very last line may be half a line; it is dropped too.
+
 # %%
 #| export
 class Log:
-    """A JSON-lines file; on resuming, the lines after the checkpoint's step are dropped."""
+    """A JSON-lines file; on resuming, the lines after the position are dropped."""
 
-    def __init__(self, path: Path, last_step: int) -> None:
+    def __init__(self, path: Path, position: Position) -> None:
         self.path = path
-        kept = []
-        if last_step and path.exists():
-            lines = path.read_text("utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= last_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+        here = (position.epoch, position.batch)
+        lines = parse_lines(path.read_text("utf-8")) if position.step and path.exists() else []
+        kept = [line for line in lines if (line["epoch"], line["batch"]) <= here]
+        write_atomically(path, lambda p: p.write_text("".join(map(as_line, kept)), "utf-8"))
 
     def write(self, position: Position, **values: float) -> None:
         """Append one line."""
         line = {**asdict(position), **values}
+        rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({k: _rounded(v) for k, v in line.items()}) + "\n")
+            file.write(as_line(rounded))
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
+def as_line(values: Mapping[str, float]) -> str:
+    """Return a line of JSON."""
+    return json.dumps(values) + "\n"
+
+
+def parse_lines(text: str) -> list[dict[str, float]]:
+    """Return the whole lines; one without an end, cut off by a crash, is no line yet."""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def read_log(directory: Path) -> list[dict[str, float]]:
     """Return the lines of a run's log."""
-    text = (directory / "log.jsonl").read_text("utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return parse_lines((directory / "log.jsonl").read_text("utf-8"))
 
 
 # %%
-#| export
-def groups_of(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Yield `size` batches at a time; the last group may be smaller, and is not dropped."""
-    batches = iter(batches)
-    while group := list(islice(batches, size)):
-        yield group
+log = Log(WORK / "log.jsonl", Position())
+for step in range(1, 6):
+    log.write(Position(step=step, batch=step), loss=1 / step)
+with log.path.open("a") as file:
+    file.write('{"step": 6, "ba')  # what kill -9 can leave behind
+Log(WORK / "log.jsonl", Position(step=3, batch=3))  # resume from a state of step 3
+assert [line["step"] for line in read_log(WORK)] == [1, 2, 3]
+print([line["step"] for line in read_log(WORK)])
 
-
-def due_snapshot(config: TrainingConfig, before: float, after: float) -> int | None:
-    """Return the number (from 1) of the snapshot that falls due between two points of progress."""
-    due = None
-    for number in range(1, config.average + 1):
-        moment = 1 - config.average_span * (1 - number / config.average)
-        if before < moment <= after:
-            due = number
-    return due
-
+# %% [markdown]
+# ### Is it the same run?
+#
+# Resuming with another seed, another batch size or another corpus would give a mixture that
+# nobody can repeat. So a run writes into `training.json` what it was started with. Of corpus and
+# tokeniser a *digest* is enough, a short fingerprint (SHA-256) that changes if anything in them
+# changes. The length of the budget is not compared: a run may be extended.
 
 # %%
 #| export
-class Trainer:
-    """One run: a model, its data, a budget, and a directory that always holds a way back.
+def run_record(
+    model: Transformer, bpe: BPE, config: TrainingConfig, budget: Budget, corpus: Sequence[Pair]
+) -> dict[str, object]:
+    """Return what must be the same to resume a run, as JSON holds it."""
+    sizes = {f"model.{name}": value for name, value in asdict(model.config).items()}
+    record = {
+        **asdict(config),
+        **sizes,
+        "budget": budget.unit,
+        "tokenizer": digest([bpe.alphabet, bpe.merges]),
+        "corpus": digest(corpus),
+    }
+    return json.loads(json.dumps(record))
 
-    Writes log.jsonl (every ten steps and every epoch), state.safetensors (to resume from) and
-    the checkpoint: the latest weights, at the end the average of the last snapshots.
-    """
+
+def digest(content: object) -> str:
+    """Return a short fingerprint of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def check_record(path: Path, record: Mapping[str, object]) -> None:
+    """Raise CheckpointError that names the first difference to what a run was started with."""
+    try:
+        started = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot tell how this run was started: {path} ({error})") from error
+    for name in record:
+        if started.get(name) != record[name]:
+            raise CheckpointError(
+                f"cannot resume {path.parent}: it was started with {name}={started.get(name)!r}, "
+                f"not {record[name]!r}. Give it the same again, or start anew in another directory"
+            )
+
+
+# %% [markdown]
+# ## 9 · The whole trainer
+#
+# Now the parts come together in two classes. The first, `Run`, knows one step: compute the rate,
+# make the step, move the position, take a snapshot if one is due, save if asked. It begins a run
+# in one of two ways, fresh or resumed, and it refuses what would lose work: a fresh start where a
+# run already lies.
+
+# %%
+#| export
+class Run:
+    """A model, its budget and a directory that always holds a way back: one step at a time."""
 
     def __init__(
-        self, model: Transformer, bpe: BPE, config: TrainingConfig, budget: Budget, directory: Path
+        self,
+        model: Transformer,
+        bpe: BPE,
+        config: TrainingConfig,
+        budget: Budget,
+        directory: Path | str,
+        quiet: bool = False,
     ) -> None:
         self.model, self.bpe, self.config = model, bpe, config
-        self.budget, self.directory = budget, directory
+        self.budget, self.directory, self.quiet = budget, Path(directory), quiet
         self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, config)
         self.position = Position()
 
-    def step(self, group: Sequence[Batch], n_batches: int) -> dict[str, float]:
+    def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
+        """Start afresh, or load the state; raises CheckpointError if that would lose or mix runs."""
+        record = run_record(self.model, self.bpe, self.config, self.budget, corpus)
+        state, model = (self.directory / f"{name}.safetensors" for name in ("state", "model"))
+        if resume:
+            if state.exists():
+                check_record(self.directory / "training.json", record)
+            self.position = load_state(self.directory, self.model, self.optimizer)
+        elif state.exists() or model.exists():
+            raise CheckpointError(
+                f"{self.directory} holds a run already: go on with --resume, or choose another place"
+            )
+        else:
+            write_json(self.directory / "training.json", record)
+            torch.manual_seed(self.config.seed)
+        self.n_batches = n_batches
+        self.taken = snapshots_due(self.config, self.progress())
+        for number, path in self.snapshots().items():
+            if number > self.taken:  # of steps that will be made again, or of an earlier end
+                path.unlink()
+        self.log = Log(self.directory / "log.jsonl", self.position)
+        self.begun = time.monotonic() - self.position.seconds
+        self.saved = time.monotonic()
+
+    def progress(self) -> float:
+        """Return the share of the budget that is spent, 0 to 1."""
+        return self.budget.progress(self.position, self.n_batches)
+
+    def step(self, group: Sequence[Batch]) -> dict[str, float]:
         """Make one step on a group of batches and move the position; return what to log."""
-        before = self.budget.progress(self.position, n_batches)
         step = self.position.step + 1
-        rate = learning_rate(self.config, self.model.config.d_model, step, before)
+        rate = learning_rate(self.config, self.model.config.d_model, step, self.progress())
         on_device = [batch.to(self.device) for batch in group]
-        loss, norm = train_step(self.model, on_device, self.optimizer, rate, self.config)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"the loss is {loss} at step {step}: lower the peak rate")
+        try:
+            loss, norm = train_step(self.model, on_device, self.optimizer, rate, self.config)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"step {step} at rate {rate:.2g}: {error}. Start again with a lower peak_lr or a "
+                "longer warmup"
+            ) from error
         self.position = replace(
             self.position,
             step=step,
@@ -454,17 +1355,75 @@ class Trainer:
             seconds=time.monotonic() - self.begun,
             tokens=self.position.tokens + sum(batch.n_tokens for batch in group),
         )
-        after = self.budget.progress(self.position, n_batches)
-        if number := due_snapshot(self.config, before, after):
-            path = self.directory / "snapshots" / f"{number:03d}.safetensors"
-            write_atomically(path, lambda p: save_file(weights_of(self.model), p))
-        return {"loss": loss, "rate": rate, "norm": norm, "progress": after}
+        self.take_snapshot()
+        return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
+
+    def snapshots(self) -> dict[int, Path]:
+        """Return the snapshots on disk by their number."""
+        paths = sorted((self.directory / "snapshots").glob("[0-9][0-9][0-9].safetensors"))
+        return {int(path.stem): path for path in paths}
+
+    def take_snapshot(self) -> None:
+        """Write the weights for the average, if the moment for one has passed."""
+        due = snapshots_due(self.config, self.progress())
+        if due > self.taken:
+            path = self.directory / "snapshots" / f"{due:03d}.safetensors"
+            write_tensors(path, weights_of(self.model))
+            self.taken = due
 
     def save(self) -> None:
-        """Write the checkpoint and the state to resume from."""
-        save_checkpoint(self.directory, self.model, self.bpe)
+        """Write the state to resume from, then the checkpoint to translate with."""
         save_state(self.directory, self.position, self.model, self.optimizer)
+        save_checkpoint(self.directory, self.model, self.bpe)
         self.saved = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the progress bar."""
+        if not self.quiet:
+            tqdm.write(text)
+
+
+# %% [markdown]
+# The progress bar shows the share of the budget, the time left, the loss and the tokens per
+# second. In a notebook whose outputs are stored it is switched off by `quiet=True`.
+
+# %%
+#| export
+def progress_bar(initial: float = 0.0, quiet: bool = False) -> tqdm:
+    """Return a bar that shows the share of the budget spent, the time left, loss and tokens/s."""
+    layout = "{percentage:3.0f}% |{bar:20}| {elapsed} < {remaining} {postfix}"
+    return tqdm(total=1.0, initial=initial, bar_format=layout, mininterval=0.5, disable=quiet)
+
+
+def update_bar(bar: tqdm, position: Position, values: Mapping[str, float]) -> None:
+    """Move the bar to the progress of the latest step."""
+    speed = position.tokens / max(position.seconds, 1e-9)
+    text = f"step {position.step}, loss {values['loss']:.3f}, {speed:,.0f} tokens/s"
+    bar.set_postfix_str(text, refresh=False)
+    bar.update(values["progress"] - bar.n)
+
+
+# %% [markdown]
+# The second class, `Trainer`, knows the loop. Compare its method `epoch` with `train_simply`: the
+# core is the same, a seed for each epoch, groups, a step. Around it stand the log, the bar, the
+# flag, and a save each minute. Three decisions deserve a sentence:
+#
+# - At the end of each epoch the state is saved *before* the validation, so that a stop never has
+#   to wait for it.
+# - If the minutes run out during validation, the run is over; the last snapshot is then taken
+#   there.
+# - A run that is finished and is resumed again with the same budget does nothing but load its
+#   result. With a larger budget it goes on: from its last weights, not from their average.
+
+# %%
+#| export
+class Trainer(Run):
+    """A run from its first step to the average at its end; it can be stopped and resumed.
+
+    Writes training.json (what it was started with), log.jsonl (every ten steps and every epoch),
+    state.safetensors (to resume from), snapshots/ and the checkpoint: the latest weights, at the
+    end the average of the snapshots. `quiet`: no progress bar, nothing printed.
+    """
 
     def run(
         self,
@@ -475,81 +1434,81 @@ class Trainer:
     ) -> bool:
         """Train until the budget is spent; return False if Ctrl-C or SIGTERM came before.
 
-        Raises CheckpointError if there is nothing to resume, or something to lose.
+        The model is left in eval mode. Raises CheckpointError if there is nothing to resume, or
+        something to lose; FloatingPointError if the loss is not finite.
         """
-        if resume:
-            self.position = load_state(self.directory, self.model, self.optimizer)
-        elif (self.directory / "state.safetensors").exists():
-            raise CheckpointError(
-                f"{self.directory} holds a run already: go on with --resume, or choose another place"
-            )
-        else:
-            torch.manual_seed(self.config.seed)
+        if not train_pairs or not val_pairs:
+            raise ValueError("training needs pairs to train on and pairs to validate on")
         examples = encode_pairs(self.bpe, train_pairs)
         val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
-        self.log = Log(self.directory / "log.jsonl", self.position.step)
-        self.begun = time.monotonic() - self.position.seconds
-        self.saved = time.monotonic()
-        self.model.train()
-        with stop_request() as stop, progress_bar() as bar:
-            done = self.budget.progress(self.position, 1) >= 1
-            while not done:
-                done = self.epoch(examples, stop, bar, save_seconds)
-                if stop.is_set():
-                    self.save()
-                    return False
-                val_loss = evaluate_loss(self.model, val_batches)
-                self.log.write(self.position, val_loss=val_loss)
-                bar.write(f"step {self.position.step}: val loss {val_loss:.3f}")
-        self.save()
-        self.finish(val_batches)
-        return True
+        lengths = [(len(src), len(tgt)) for src, tgt in examples]
+        self.begin(train_pairs, len(token_batches(lengths, self.config.max_tokens)), resume)
+        with stop_request() as stop, progress_bar(self.progress(), self.quiet) as bar:
+            while self.progress() < 1 and not stop.is_set():
+                self.epoch(examples, stop, bar, save_seconds)
+                self.save()
+                if self.position.batch == 0 or self.progress() >= 1:
+                    self.validate(val_batches)
+        done = self.progress() >= 1
+        if done:
+            self.finish(val_batches)
+        else:
+            self.say(f"stopped at step {self.position.step}: go on with --resume")
+        self.model.eval()
+        return done
 
     def epoch(
         self, examples: Sequence[Example], stop: threading.Event, bar: tqdm, save_seconds: float
     ) -> bool:
-        """Go through the corpus once from the current position; return whether the budget is spent."""
+        """Go on from the current position to the end of the epoch, of the budget, or to a stop.
+
+        Returns whether the budget is spent.
+        """
+        self.model.train()
         seed = self.config.seed * 1_000_003 + self.position.epoch
-        order = [(len(src), len(tgt)) for src, tgt in examples]
-        n_batches = len(token_batches(order, self.config.max_tokens, seed))
         batches = make_batches(examples, self.config.max_tokens, seed, self.position.batch)
         for group in groups_of(batches, self.config.accumulate):
-            values = self.step(group, n_batches)
+            values = self.step(group)
             update_bar(bar, self.position, values)
             if self.position.step % 10 == 0:
                 self.log.write(self.position, **values)
-            if stop.is_set() or self.budget.minutes and values["progress"] >= 1:
-                return True
+            if stop.is_set() or self.progress() >= 1:
+                break
             if time.monotonic() - self.saved > save_seconds:
                 self.save()
-        self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
-        return self.budget.progress(self.position, n_batches) >= 1
+        if self.position.batch >= self.n_batches:
+            self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
+        return self.progress() >= 1
+
+    def validate(self, val_batches: Sequence[Batch]) -> None:
+        """Log the loss on the validation set; the time that it takes counts."""
+        val_loss = evaluate_loss(self.model, val_batches)
+        self.position = replace(self.position, seconds=time.monotonic() - self.begun)
+        self.log.write(self.position, val_loss=val_loss)
+        self.say(f"step {self.position.step}: val loss {val_loss:.3f}")
 
     def finish(self, val_batches: Sequence[Batch]) -> None:
-        """Make the average of the snapshots the checkpoint."""
-        paths = sorted((self.directory / "snapshots").glob("*.safetensors"))
-        if paths:
-            load_weights(self.model, average_checkpoints(load_file(p) for p in paths))
-            val_loss = evaluate_loss(self.model, val_batches)
-            self.log.write(self.position, averaged=len(paths), val_loss=val_loss)
+        """Make the average of the snapshots the checkpoint, unless that has been done."""
+        step = self.position.step
+        if any("averaged" in line and line["step"] == step for line in read_log(self.directory)):
+            load_weights(self.model, load_file(self.directory / "model.safetensors"))
+            self.say(f"finished already, at step {step}: a larger budget goes on from there")
+            return
+        self.take_snapshot()
+        self.save()
+        if paths := self.snapshots().values():
+            load_weights(self.model, average_checkpoints(load_file(path) for path in paths))
             save_checkpoint(self.directory, self.model, self.bpe)
+        val_loss = evaluate_loss(self.model, val_batches)
+        self.log.write(self.position, averaged=len(paths), val_loss=val_loss)
+        self.say(f"average of {len(paths)} snapshots: val loss {val_loss:.3f}")
 
 
-# %%
-#| export
-def progress_bar() -> tqdm:
-    """Return a bar that shows the share of the budget spent, the time left, loss and tokens/s."""
-    layout = "{percentage:3.0f}% |{bar:20}| {elapsed} < {remaining} {postfix}"
-    return tqdm(total=1.0, bar_format=layout, mininterval=0.5)
-
-
-def update_bar(bar: tqdm, position: Position, values: Mapping[str, float]) -> None:
-    """Move the bar to the progress of the latest step."""
-    speed = position.tokens / max(position.seconds, 1e-9)
-    text = f"step {position.step}, loss {values['loss']:.3f}, {speed:,.0f} tokens/s"
-    bar.set_postfix_str(text, refresh=False)
-    bar.update(values["progress"] - bar.n)
-
+# %% [markdown]
+# Last, three presets: sizes of the model and how to train it. `tiny` learns the captions in a
+# minute or two, `cpu` is made for a real corpus on a laptop, `base` is the paper's base model.
+# `tiny` and `cpu` put the norms *before* the sub-layers (lesson 05): that needs less care with
+# the warm-up.
 
 # %%
 #| export
@@ -571,8 +1530,284 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
 
 
 def preset_model(preset: str, sentences: Iterable[str], seed: int) -> tuple[Transformer, BPE]:
-    """Return a fresh model of a preset's sizes and a tokeniser learned from training sentences."""
+    """Return a fresh model of a preset's sizes and a tokeniser learned from training sentences.
+
+    Raises ValueError for a preset that does not exist.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
     sizes = dict(PRESETS[preset][0])
     bpe = BPE.learn(sentences, sizes.pop("vocab"))
     torch.manual_seed(seed)
     return Transformer(TransformerConfig(len(bpe), len(bpe), **sizes)), bpe
+
+
+# %% [markdown]
+# ## 10 · The proof: break a run
+#
+# We train the preset `tiny` twice on the CPU, for two epochs, with dropout and two batches a
+# step. The first run goes through. In the second we press Ctrl-C after a third of the steps:
+# `signal.raise_signal` sends the same signal as the key. Then a new `Trainer`, with a new model
+# from *another* seed, resumes.
+#
+# **Guess:** will the final weights of the two runs differ by 0.1, by 0.000001, or by nothing at
+# all?
+
+# %%
+class Recorder(Trainer):
+    """A Trainer that keeps every loss, and that can press Ctrl-C after a certain step."""
+
+    def __init__(self, *args, press_after: int | None = None) -> None:
+        super().__init__(*args, quiet=True)
+        self.losses: dict[int, float] = {}
+        self.press_after = press_after
+
+    def step(self, group: Sequence[Batch]) -> dict[str, float]:
+        values = super().step(group)
+        self.losses[self.position.step] = values["loss"]
+        if self.position.step == self.press_after:
+            signal.raise_signal(signal.SIGINT)  # what Ctrl-C sends
+        return values
+
+
+some = pairs("captions", "train")[: int(size("resume_pairs"))]
+recipe = replace(PRESETS["tiny"][1], max_tokens=200, accumulate=2, warmup=10)
+
+
+def recorder(name: str, seed: int = 0, press_after: int | None = None) -> Recorder:
+    """Return a trainer with a fresh model on the CPU."""
+    model, bpe = preset_model("tiny", [sentence for pair in some for sentence in pair], seed)
+    return Recorder(model, bpe, recipe, Budget(epochs=2), WORK / name, press_after=press_after)
+
+
+# %%
+unbroken = recorder("unbroken")
+assert unbroken.run(some, new[:20])
+third = unbroken.position.step // 3
+
+first_part = recorder("broken", press_after=third)
+assert not first_part.run(some, new[:20])  # False: stopped before the budget was spent
+second_part = recorder("broken", seed=99)  # other weights, about to be replaced
+assert second_part.run(some, new[:20], resume=True)
+
+left, right = weights_of(unbroken.model), weights_of(second_part.model)
+assert all(torch.equal(left[name], right[name]) for name in left)  # bit for bit
+assert unbroken.losses == first_part.losses | second_part.losses
+assert 0 < third < unbroken.position.step and min(second_part.losses) == third + 1
+draw.resumed(unbroken.losses, {"until Ctrl-C": first_part.losses, "resumed": second_part.losses})
+
+# %% [markdown]
+# Nothing at all. All losses and all weights are equal to the last bit: the order of the data, the
+# random numbers of dropout, Adam's averages, the learning rate, the snapshots and their average.
+# (On a GPU some sums are computed in an order that changes from run to run; there, expect
+# equality to a few digits only.)
+#
+# What does the directory hold, and what does the trainer refuse?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+held = sorted(p.name for p in (WORK / "broken").iterdir())
+refusals = []
+for attempt in (
+    lambda: recorder("broken").run(some, new[:20]),  # a new run where one lies
+    lambda: recorder("elsewhere").run(some, new[:20], resume=True),
+    lambda: recorder("broken").run(some[1:], new[:20], resume=True),  # another corpus
+):
+    try:
+        attempt()
+    except CheckpointError as error:
+        refusals.append(str(error).replace(str(WORK), "WORK"))
+assert len(refusals) == 3 and "state.safetensors" in held
+print(held)
+print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
+
+# %% [markdown]
+# > **Try it.** Change `recipe` so that the resumed trainer has another `warmup`, and read the
+# > message. Then press the stop button of the notebook (it sends SIGINT) while a longer run is
+# > going on, and resume it.
+
+# %% [markdown]
+# ## 11 · A real run, read against baselines
+#
+# Now we train `tiny` on more captions. Before looking at any curve, compute what *no knowledge*
+# costs. A loss of 2.0 alone says nothing. Compared with these levels it does:
+#
+# - **Uniform**: all $V$ tokens equally likely. Loss $\ln V$.
+# - **Unigram**: the model knows how frequent each token is, and nothing else. Its loss on new
+#   text is $-\frac{1}{N} \sum_{i} \ln f(y_i)$, with $f$ the frequencies counted in the training
+#   text.
+# - **Floor of the smoothed loss**: the entropy of the smoothed target (section 1). The *training*
+#   loss cannot fall below it, the plain validation loss can.
+
+# %%
+corpus = pairs("captions", "train")[: int(size("training_pairs"))]
+val = pairs("captions", "val")[: int(size("training_val"))]
+model, bpe = preset_model("tiny", [sentence for pair in corpus for sentence in pair], seed=0)
+V = len(bpe)
+
+counts = torch.ones(V)  # each token once more than it was seen, so that none has probability 0
+for _, tgt in encode_pairs(bpe, corpus):
+    counts += torch.bincount(torch.tensor(tgt), minlength=V)
+log_frequency = (counts / counts.sum()).log()
+val_tokens = [token for _, tgt in encode_pairs(bpe, val) for token in tgt]
+unigram = -log_frequency[val_tokens].mean().item()
+
+soft = torch.full((V,), 0.1 / V)
+soft[0] += 0.9
+floor = -(soft * soft.log()).sum().item()
+assert 0 < floor < unigram < math.log(V)
+print(f"V = {V}; ln V = {math.log(V):.2f}, unigram {unigram:.2f}, floor {floor:.2f} nats per token")
+
+# %% [markdown]
+# **Guess:** where will the loss start, and in which order will it pass the lines?
+
+# %%
+epochs = int(size("training_epochs"))
+trainer = Trainer(
+    model.to(DEVICE), bpe, PRESETS["tiny"][1], Budget(epochs=epochs), WORK / "tiny", quiet=True
+)
+assert trainer.run(corpus, val)
+log = read_log(WORK / "tiny")
+steps = [line for line in log if "loss" in line]
+final = log[-1]["val_loss"]
+assert steps[0]["loss"] > unigram > final
+assert min(line["loss"] for line in steps) > floor
+levels = {"uniform, ln V": math.log(V), "unigram": unigram, "floor of the smoothed loss": floor}
+draw.run_curves(log, levels)
+
+# %%
+print(f"{trainer.position.step} steps, {trainer.position.tokens:,} target tokens")
+print(f"val loss {final:.3f} nats, perplexity {math.exp(final):.2f}")
+assert final == log[-1]["val_loss"] and log[-1]["averaged"] == 8
+
+# %% [markdown]
+# Read it from the top.
+#
+# - A loss that *starts* far above $\ln V$ would be an error of the initial weights: worse than no
+#   idea.
+# - The fast first fall ends near the unigram line: the model learns which tokens are frequent,
+#   with almost no attention to the sentence.
+# - Everything below the unigram line needs context: the words before, and the German source.
+# - The smoothed training loss stays above its floor, and the validation loss may lie far below
+#   it. That is not a mistake: the two curves measure different things.
+# - The gradient's norm jumps at first, while the rate is rising, and is clipped there. If it grew
+#   towards the end, the rate would be too high.
+#
+# ## 12 · When does averaging help?
+#
+# The run wrote 8 snapshots in the last tenth of its budget. We train once more with the paper's
+# schedule, whose rate is still high at the end, and measure each snapshot and the average.
+#
+# **Guess:** in which of the two runs is the average clearly better than the best single snapshot?
+
+# %%
+paper_recipe = replace(PRESETS["tiny"][1], schedule="paper", warmup=200)
+other = preset_model("tiny", [sentence for pair in corpus for sentence in pair], seed=0)[0]
+Trainer(
+    other.to(DEVICE), bpe, paper_recipe, Budget(epochs=epochs), WORK / "paper", quiet=True
+).run(corpus, val)
+
+val_batches = list(make_batches(encode_pairs(bpe, val), 2000))
+runs = {}
+for title, directory in (("ours: rate falls to 0", "tiny"), ("paper's schedule", "paper")):
+    snapshots = [load_file(p) for p in sorted((WORK / directory / "snapshots").iterdir())]
+    measured = []
+    for weights in [*snapshots, average_checkpoints(snapshots)]:
+        load_weights(other, weights)
+        measured.append(evaluate_loss(other, val_batches))
+    runs[title] = (measured[:-1], measured[-1])
+
+gain = {title: sum(s) / len(s) - average for title, (s, average) in runs.items()}
+assert gain["paper's schedule"] > max(0, gain["ours: rate falls to 0"])
+draw.averages(runs)
+
+# %%
+for title, (snapshots, average) in runs.items():
+    print(f"{title}: mean of the snapshots {sum(snapshots) / len(snapshots):.4f}, average {average:.4f}")
+    assert len(snapshots) == 8 and average < max(snapshots)
+
+# %% [markdown]
+# With the paper's schedule the weights still jump around when the run ends, and the average is
+# better than every single snapshot. With a rate that falls to 0 the snapshots are already close
+# together, and the average changes little. Lowering the rate and averaging do the same work: both
+# remove the noise of the last steps. The paper's schedule ends high, so the paper needs the
+# average.
+#
+# > **Try it.** Set `average_span=0.9` and train again. Why does an average over almost the whole
+# > run hurt?
+
+# %% [markdown]
+# ## What comes next
+#
+# Three things that large runs need are not here yet, and there is no placeholder for them:
+# **mixed precision** (most products with 16-bit numbers, half the memory, on a GPU several times
+# the speed), **compiling** the model (`torch.compile`), and **several GPUs** that share each
+# batch. For the last, keep section 5 in mind: each GPU has another number of real tokens, so the
+# mean of their means is wrong there as well. They come in a section of their own.
+#
+# ## What you built
+#
+# | name | takes → gives |
+# |---|---|
+# | `label_smoothed_loss` | logits $(N, V)$, target $(N)$ → sum of the losses, a scalar |
+# | `batch_loss` | model, `Batch` → sum over the real tokens |
+# | `paper_learning_rate`, `linear_learning_rate`, `learning_rate` | step, progress → rate |
+# | `TrainingConfig`, `Budget`, `Position` | frozen records: how, how long, where |
+# | `make_optimizer`, `train_step`, `groups_of` | batches → one step; loss per token, gradient norm |
+# | `evaluate_loss` | model, batches → mean loss per token, plain |
+# | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | model and tokeniser ↔ a directory |
+# | `average_checkpoints` | several sets of weights → their mean |
+# | `save_state`, `load_state`, `stop_request`, `Log`, `read_log` | stop, resume, remember |
+# | `Trainer(...).run(train_pairs, val_pairs)` | a run from start to end; True if it is finished |
+# | `PRESETS`, `preset_model` | `tiny`, `cpu`, `base` |
+#
+# ## Summary · 小结
+#
+# - Cross-entropy is $-\ln p_y$. Label smoothing asks for $1-\varepsilon+\varepsilon/V$ instead of
+#   1, punishes being too sure, and has a floor: the entropy of its target. The gradient is
+#   $p - q$.
+# - Sum the losses and divide by the real tokens of the whole step. Then padding, the way of
+#   batching and accumulation do not matter.
+# - The paper's rate rises for $w$ steps to $(d_{\mathrm{model}} w)^{-1/2}$ and falls like
+#   $1/\sqrt{t}$. Adam divides by the typical size of the gradient; its first steps have full
+#   length, so warm up.
+# - To resume exactly, keep the weights, Adam's averages, the position, the random generator, and
+#   a record of all choices. Write atomically.
+# - Read a loss against baselines. Average snapshots if the rate is still high at the end.
+#
+# **小结**
+#
+# - 交叉熵损失是 $-\ln p_y$。标签平滑把目标从 1 降到 $1-\varepsilon+\varepsilon/V$，惩罚过度自信；它的损失有一个下限，
+#   即平滑后目标分布的熵。对 logits 的梯度是 $p - q$。
+# - 先对损失求和，再除以整个更新步中真实词元的总数。这样填充、分批方式和梯度累积都不影响结果。
+# - 论文的学习率先线性上升 $w$ 步，到达峰值 $(d_{\mathrm{model}} w)^{-1/2}$，然后按 $1/\sqrt{t}$ 下降。Adam
+#   用梯度的典型大小作归一化，最初几步总是走满步长，因此需要预热（warm-up）。
+# - 要精确地恢复训练，需要保存权重、Adam 的两个滑动平均、训练位置、随机数生成器的状态，以及所有设置的记录；
+#   写文件要用原子操作。
+# - 读损失曲线要与事先算好的基线比较。如果训练结束时学习率仍然较高，检查点平均会有明显帮助。
+#
+# ## Further reading
+#
+# - Vaswani et al. 2017, *Attention Is All You Need*, sections 5 and 6.1. arXiv 1706.03762
+# - Szegedy et al. 2015, *Rethinking the Inception Architecture for Computer Vision*, section 7:
+#   label smoothing. arXiv 1512.00567
+# - Müller, Kornblith, Hinton 2019, *When Does Label Smoothing Help?* arXiv 1906.02629
+# - Kingma, Ba 2014, *Adam: A Method for Stochastic Optimization*. arXiv 1412.6980
+# - Srivastava et al. 2014, *Dropout: A Simple Way to Prevent Neural Networks from Overfitting*,
+#   JMLR 15
+# - Xiong et al. 2020, *On Layer Normalization in the Transformer Architecture*: why warm-up.
+#   arXiv 2002.04745
+# - Popel, Bojar 2018, *Training Tips for the Transformer Model*. arXiv 1804.00247
+# - Ott et al. 2018, *Scaling Neural Machine Translation*: accumulation, large batches. arXiv
+#   1806.00187
+#
+# The homework of this lesson has graded exercises. Before you go there, three more to try here:
+#
+# > **Try it.** Write a `batch_loss` that uses the mean of each batch, run the claim of section 5
+# > with it, and see which assertion fails.
+#
+# > **Try it.** Give `Trainer` a `Budget(minutes=0.5)` and `quiet=False`, press the stop button,
+# > and resume with `Budget(minutes=1)`. What happens to the learning rate at that moment, and
+# > why?
+#
+# > **Try it.** Set `peak_lr=1.0` and `clip=1e9`. What does the trainer say, and at which step?

@@ -1,5 +1,6 @@
 """Pages: a notebook as one HTML file that needs neither a kernel nor a network."""
 
+import json
 import re
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def embed_charts(notebook: nbformat.NotebookNode) -> bool:
             if spec is None:
                 continue
             count += 1
-            text = nbformat.json.dumps(spec).replace("</", "<\\/")
+            text = json.dumps(spec).replace("</", "<\\/")
             output["data"] = {
                 "text/html": f'<div id="chart-{count}"></div><script type="module">'
                 f'window.vegaEmbed("#chart-{count}", {text}, {{"actions": false}});</script>'

@@ -7,15 +7,16 @@ import nbformat
 from jupytext.cli import jupytext as jupytext_cli
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from tqdm import tqdm
 
 from course.authoring import AuthoringError
 from course.authoring.tangle import module_path, tangled
 
 
-def execute(source: Path, target: Path) -> nbformat.NotebookNode:
+def execute(source: Path, target: Path, progress: bool = False) -> nbformat.NotebookNode:
     """Run a py:percent notebook from top to bottom and write it with its outputs.
 
-    Raises AuthoringError that shows the cell that failed; `target` is then left as it was.
+    progress: show a bar over its cells. Raises AuthoringError that shows the cell that failed; `target` is then left as it was.
     """
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
@@ -24,8 +25,11 @@ def execute(source: Path, target: Path) -> nbformat.NotebookNode:
         notebook, timeout=3600, kernel_name="python3", record_timing=False,
         resources={"metadata": {"path": str(source.parent)}}, coalesce_streams=True,
     )
+    bar = tqdm(total=len(notebook.cells), unit="cell", disable=not progress)
+    client.on_cell_start = lambda cell, cell_index: bar.update(cell_index - bar.n)
     try:
-        client.execute()
+        with bar:
+            client.execute()
     except CellExecutionError as error:
         raise AuthoringError(f"{source.name} stopped in a cell:\n{error}") from error
     notebook.metadata.pop("language_info", None)

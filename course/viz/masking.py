@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from course.viz import BLUE, GREY
+from course.viz import BLUE, GREY, RED
 
 PALE = "#E8E8E8"
+ORANGE_INK = "#A04000"  # dark enough to read on white
 TWO_COLOURS = ListedColormap([PALE, BLUE])  # forbidden, allowed: told apart in greyscale too
 HAND_OVER = (Patch(color=BLUE, label="True: may attend"), Patch(color=PALE, label="False"))
 
@@ -35,22 +36,39 @@ def masks(
     panels: Mapping[str, tuple[Tensor, Sequence[str], Sequence[str]]],
     title: str,
     columns: int = 2,
-    ylabel: str = "the query stands here",
 ) -> Figure:
     """Draw masks as matrices: title -> (mask (Q, K), query words, key words)."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
+    tallest = max(mask.size(0) for mask, _, _ in panels.values())
+    widest = max(mask.size(1) for mask, _, _ in panels.values())
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.6 * columns, 3.9 * rows + 0.4), squeeze=False, layout="constrained"
-    )
+        rows, columns,
+        figsize=(columns * (0.3 * widest + 1.6), rows * (0.3 * tallest + 1.3) + 0.8),
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
     for axis, (name, (mask, queries, keys)) in zip(axes.flat, panels.items()):
         grid(axis, mask.cpu().numpy(), queries, keys)
         axis.set_title(name, fontsize=10)
+        axis.set(xlabel="key: who is asked", ylabel="query: who asks")
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    figure.supylabel(ylabel, fontsize=10)
     figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     figure.legend(handles=HAND_OVER, loc="outside lower right", ncols=2, fontsize=9)
+    plt.close(figure)
+    return figure
+
+
+def exercises(mask: Tensor, reads: Sequence[str], predicts: Sequence[str], title: str) -> Figure:
+    """Draw a causal mask (T, T), with what each row must predict written at its right end."""
+    figure, axis = plt.subplots(figsize=(6.6, 4.6), layout="constrained")
+    grid(axis, mask.cpu().numpy(), [f"{i + 1}" for i in range(len(reads))], reads)
+    for i, word in enumerate(predicts):
+        axis.text(len(reads) + 0.2, i + 0.5, f"→ {word}", va="center", color=ORANGE_INK)
+    axis.set_ylabel("exercise")
+    axis.set_xlabel("given: the blue words of the row")
+    axis.text(len(reads) + 0.2, -0.35, "to predict", va="center", fontsize=9, color=GREY)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     plt.close(figure)
     return figure
 
@@ -61,6 +79,7 @@ def broadcast(padding: Tensor, causal: Tensor, keys: Sequence[Sequence[str]]) ->
     figure, axes = plt.subplots(
         count, 3, figsize=(9.5, 3.5 * count), squeeze=False, layout="constrained"
     )
+    figure.get_layout_engine().set(hspace=0.1)
     for b in range(count):
         strip = padding[b, 0].expand(size, -1).cpu().numpy()
         triangle = causal[0, 0].cpu().numpy()
@@ -102,7 +121,7 @@ def learning_curves(
     )  # fmt: skip
     for axis, (name, run) in zip(axes.flat, runs.items()):
         axis.plot(run["steps"], run["train"], "-", color=BLUE, lw=1.2, label="loss in training")
-        axis.plot(run["checked"], run["alone"], "s--", color="#D55E00", ms=4, lw=1.4,
+        axis.plot(run["checked"], run["alone"], "s--", color=RED, ms=4, lw=1.4,
                   label="loss when it writes word by word")  # fmt: skip
         for level, value in levels.items():
             axis.axhline(value, color=GREY, lw=0.8, ls=":")
@@ -169,7 +188,7 @@ def ways(
             text = "NaN" if np.isnan(value) else f"{value:.2f}"
             axis.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=10,
                       weight="bold" if np.isnan(value) else "normal",
-                      color="#B30000" if np.isnan(value) else "black")  # fmt: skip
+                      color=RED if np.isnan(value) else "black")  # fmt: skip
         axis.set_title(column, fontsize=10)
         axis.set_xticks(np.arange(len(keys)) + 0.5, keys)
         axis.set_yticks(np.arange(len(rows)) + 0.5, list(rows))

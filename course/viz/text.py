@@ -11,6 +11,7 @@ from course.viz import BLUE, GREEN, GREY, ORANGE
 
 PALE_BLUE, PALE_ORANGE = "#cfe3f1", "#f9dca6"
 MARKERS = "osD^v"
+PAPER = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 
 
 def boxes(axis: Axes, y: float, symbols: Sequence[str], new: Sequence[bool]) -> None:
@@ -77,7 +78,9 @@ def zipf(curves: Mapping[str, Sequence[int]], title: str) -> Figure:
     largest = max(max(counts) for counts in curves.values())
     longest = max(len(counts) for counts in curves.values())
     line = [largest / rank for rank in range(1, longest + 1)]
-    axis.loglog(range(1, longest + 1), line, color=GREY, ls=":", lw=1, label="proportional to 1/rank")
+    axis.loglog(
+        range(1, longest + 1), line, color=GREY, ls=":", lw=1, label="proportional to 1/rank"
+    )
     axis.set(xlabel="rank of the word", ylabel="times it occurs", ylim=(0.7, None))
     axis.legend(fontsize=8)
     return finish(figure, title)
@@ -96,7 +99,9 @@ def length_histograms(
             mean = sum(lengths) / len(lengths)
             style = {"color": colour, "edgecolor": "white", "alpha": 0.75, "hatch": hatch, "lw": 0}
             name = f"{label}, mean {mean:.1f}"
-            axis.hist(lengths, bins=range(0, longest + 2, max(1, longest // bins)), label=name, **style)
+            axis.hist(
+                lengths, bins=range(0, longest + 2, max(1, longest // bins)), label=name, **style
+            )
         axis.set_ylabel("sentences")
         axis.set_title(language, fontsize=10)
         axis.legend(fontsize=8)
@@ -105,22 +110,19 @@ def length_histograms(
 
 
 def trade_off(
-    sizes: Sequence[int], lengths: Mapping[str, Sequence[float]], floor: Mapping[str, float], title: str
+    sizes: Sequence[int],
+    lengths: Mapping[str, Sequence[float]],
+    floor: Mapping[str, float],
+    title: str,
 ) -> Figure:
-    """Draw mean tokens a sentence over the size of the vocabulary; `floor`: one token a word."""
+    """Draw mean tokens a sentence over the size of the vocabulary; `floor`: one token a piece."""
     figure, axis = plt.subplots(figsize=(6, 3.6))
-    for (language, means), marker, colour in zip(lengths.items(), MARKERS, (BLUE, ORANGE)):
+    for (language, means), marker, colour, style in zip(
+        lengths.items(), MARKERS, (BLUE, ORANGE), (":", "-.")
+    ):
         axis.plot(sizes, means, marker=marker, ms=5, color=colour, label=f"{language}, BPE")
-        axis.axhline(floor[language], color=colour, ls=":", lw=1)
-        axis.annotate(
-            f"{language}: one token for each word and comma",
-            (sizes[-1], floor[language]),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            fontsize=7.5,
-            color=GREY,
-        )
+        label = f"{language}, one token a piece ({floor[language]:.1f})"
+        axis.axhline(floor[language], color=colour, ls=style, lw=1.2, label=label)
     axis.set_xscale("log")
     axis.set_xticks(sizes, [str(s) for s in sizes], fontsize=8)
     axis.minorticks_off()
@@ -136,23 +138,23 @@ def padding(
 
     waste: scheme -> share of padding, 0 to 1; rectangles: scheme -> the lengths in one batch.
     """
-    figure = plt.figure(figsize=(8, 5.6))
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1))
+    figure, axes = plt.subplot_mosaic(
+        [[*rectangles], ["waste"] * len(rectangles)], figsize=(8, 5.4), height_ratios=(1.1, 1)
+    )
     widest = max(max(lengths) for lengths in rectangles.values())
-    for axis, (scheme, lengths) in zip(top.subplots(1, len(rectangles)), rectangles.items()):
-        rows = range(len(lengths))
+    for scheme, lengths in rectangles.items():
+        axis, rows = axes[scheme], range(len(lengths))
         axis.barh(rows, [max(lengths)] * len(lengths), height=1, color=PALE_ORANGE)
         axis.barh(rows, lengths, height=1, color=BLUE)
-        axis.set(xlim=(0, widest), xlabel="position", ylabel="sentence")
+        axis.set(xlim=(0, widest), xlabel="position (light: padding)", ylabel="sentence")
         axis.invert_yaxis()
         axis.set_title(f"one batch: {scheme}", fontsize=9)
-    axis = bottom.subplots()
-    names = list(waste)
+    axis, names = axes["waste"], list(waste)
     bars = axis.barh(names, [100 * waste[name] for name in names], color=BLUE, height=0.6)
-    axis.bar_label(bars, [f"{100 * waste[name]:.1f} %" for name in names], padding=3, fontsize=9)
-    axis.axvline(10, color=GREY, ls="--", lw=1)
+    axis.bar_label(
+        bars, [f"{100 * waste[name]:.1f} %" for name in names], padding=3, fontsize=9, bbox=PAPER
+    )
+    axis.axvline(10, color=GREY, ls="--", lw=1, zorder=0)
     axis.set(xlabel="positions that are padding (%); dashed line: 10 %", xlim=(0, 100))
     axis.invert_yaxis()
-    top.suptitle(title, x=0.01, ha="left", fontsize=11)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
 
-STYLES = [(RED, "o", "-"), (ORANGE, "s", "--"), (GREY, "^", "-."), (BLUE, "D", "-"), (GREEN, "v", ":")]
+COLOURS = (RED, ORANGE, GREY, BLUE, GREEN)
+STYLES = list(zip(COLOURS, "os^Dv", ("-", "--", "-.", "-", ":")))  # colour, marker, line
 
 
 def finish(figure: Figure) -> Figure:
@@ -22,16 +23,40 @@ def finish(figure: Figure) -> Figure:
     return figure
 
 
+def starts(
+    word_size: Mapping[str, float],
+    first_loss: Mapping[str, float],
+    position_size: float,
+    uniform: float,
+) -> Figure:
+    """Draw for each way to start an embedding how large a word is, and the first loss."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9), sharey=True)
+    panels = (
+        (left, word_size, position_size, "a position: {:.2f}", "standard deviation of a component",
+         "Two starts make words quieter than positions"),
+        (right, first_loss, uniform, "ln V = {:.2f}", "loss before training (nats)",
+         "One start is wrong with great certainty"),
+    )
+    for axis, values, line, words, label, title in panels:
+        bars = axis.barh(list(values), list(values.values()), color=BLUE, height=0.55)
+        axis.bar_label(bars, fmt="%.2f", padding=3, fontsize=9)
+        axis.axvline(line, color=RED, ls="--", label=words.format(line))
+        axis.set(xlabel=label, title=title, xlim=(0, 1.25 * max(values.values())))
+        axis.legend(loc="lower right", fontsize=9)
+    left.invert_yaxis()
+    return finish(figure)
+
+
 def counting(digits: Tensor) -> Figure:
     """Draw binary numbers as a grid: digits (numbers, digits), the highest digit first."""
     figure, axis = plt.subplots(figsize=(8, 2.2))
-    axis.imshow(digits.T, cmap="Greys", vmin=0, vmax=1.6, aspect="auto")
+    axis.imshow(digits.T, cmap="Greys", vmin=0, vmax=3, aspect="auto")
     for (number, digit), value in np.ndenumerate(np.asarray(digits)):
         axis.text(number, digit, int(value), ha="center", va="center", fontsize=8)
     n_digits = digits.shape[1]
     axis.set_yticks(range(n_digits), [str(2**d) for d in reversed(range(n_digits))])
     axis.set(xlabel="number", ylabel="digit worth")
-    axis.set_title("Each digit flips half as often as the one below it", loc="left")
+    axis.set_title("Each digit flips half as often as the one below it")
     return finish(figure)
 
 
@@ -41,14 +66,14 @@ def encoding_map(table: Tensor, columns: Sequence[int]) -> Figure:
     image = left.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(image, ax=left, label="value")
     left.set(xlabel="component (column)", ylabel="position (row)")
-    left.set_title("Fast waves on the left, slow ones on the right", loc="left")
+    left.set_title("Fast waves on the left, slow ones on the right")
     for column, (colour, marker, line) in zip(columns, STYLES):
         label = f"component {column}"
         right.plot(table[:, column], color=colour, marker=marker, markevery=8, ms=4, ls=line,
                    label=label)
     right.set(xlabel="position", ylabel="value", ylim=(-1.15, 1.75))
-    right.legend(frameon=False, ncols=2, loc="upper center", fontsize=8)
-    right.set_title("Four of the columns", loc="left")
+    right.legend(ncols=2, loc="upper center", fontsize=8)
+    right.set_title("Four of the columns")
     return finish(figure)
 
 
@@ -60,8 +85,8 @@ def dot_products(products: Tensor, positions: Sequence[int]) -> Figure:
         axis.plot(offset, row, color=colour, ls=line, marker=marker, markevery=9, ms=4,
                   label=f"from position {position}")
     axis.set(xlabel="distance k to the other position", ylabel="dot product")
-    axis.legend(frameon=False)
-    axis.set_title("Near positions look alike, and only the distance counts", loc="left")
+    axis.legend()
+    axis.set_title("Near positions look alike, and only the distance counts")
     return finish(figure)
 
 
@@ -76,8 +101,10 @@ def lines_by_depth(
                       label=name)
         axis.set(xlabel="layers in the stack", ylabel=label, yscale=scale)
         axis.set_xticks(sorted({depth for points in curves.values() for depth in points}))
-        axis.set_title(title, loc="left", fontsize=10)
-        axis.legend(frameon=False, fontsize=8)
+        axis.set_title(title, fontsize=10)
+        if scale == "linear":
+            axis.set_ylim(bottom=0)
+        axis.legend(fontsize=8)
     return finish(figure)
 
 
@@ -96,7 +123,7 @@ def decision_maps(
             chosen = points[labels == value]
             axis.scatter(*chosen.T, marker=marker, c=colour, edgecolors="grey", s=22, label=name)
         axis.set(xlabel="noun (−1) or verb (+1)", ylabel="singular (−1) or plural (+1)")
-        axis.set_title(title, loc="left", fontsize=9)
+        axis.set_title(title, fontsize=9)
         figure.colorbar(image, ax=axis, label="probability of -s", shrink=0.8)
     axes[0][0].legend(loc="center", fontsize=8)
     return finish(figure)
@@ -106,14 +133,14 @@ def influence_maps(panels: Sequence[tuple[str, str, Tensor]]) -> Figure:
     """Draw for each (title, x label, matrix) how much each column moves each row (T, L)."""
     figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), squeeze=False)
     for axis, (title, label, matrix) in zip(axes[0], panels):
-        image = axis.imshow(matrix, cmap="Blues", vmin=0)
+        image = axis.imshow(matrix, cmap="Blues", vmin=0, aspect="auto")
         for (row, column), value in np.ndenumerate(np.asarray(matrix)):
             if value == 0:
                 axis.text(column, row, "0", ha="center", va="center", fontsize=8, color="black")
         axis.set_xticks(range(matrix.shape[1]))
         axis.set_yticks(range(matrix.shape[0]))
         axis.set(xlabel=label, ylabel="output position")
-        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_title(title, fontsize=10)
         figure.colorbar(image, ax=axis, label="size of the gradient", shrink=0.8)
     return finish(figure)
 
@@ -123,17 +150,21 @@ def vocabulary_intervals(
 ) -> Figure:
     """Draw for each row of a table the vocabularies that give its figure: name -> (low, high)."""
     figure, axis = plt.subplots(figsize=(8, 4.2))
-    axis.axvspan(*common, color=GREEN, alpha=0.35, lw=0,
-                 label=f"fits all rows but big: {common[0]:,.0f} to {common[1]:,.0f}")
-    axis.axvline(stated, color=RED, ls="--", label=f'"about {stated:,.0f}" (section 5.1)')
+    last = len(intervals) - 1
+    axis.axvspan(*common, color=GREEN, alpha=0.4, lw=0)
+    axis.annotate(f"fits every row but big:\n{common[0]:,.0f} to {common[1]:,.0f}",
+                  (common[0], last), xytext=(-8, 0), textcoords="offset points",
+                  ha="right", va="center", fontsize=9)
+    axis.axvline(stated, color=RED, ls="--")
+    axis.annotate(f"“about {stated:,.0f}”\n(section 5.1)", (stated, 0.4), xytext=(6, 0),
+                  textcoords="offset points", va="center", fontsize=9, color=RED)
     for y, (low, high) in enumerate(intervals.values()):
-        axis.plot([low, high], [y, y], color=BLUE, lw=5, solid_capstyle="butt")
+        axis.plot([low, high], [y, y], color=BLUE, ls="-", lw=5, solid_capstyle="butt")
     axis.set_yticks(range(len(intervals)), list(intervals))
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.set(xlabel="size of the shared vocabulary (tokens)", ylabel="row of table 3")
-    axis.legend(frameon=False, loc="lower right", fontsize=8)
-    axis.set_title("One vocabulary explains every row of table 3 except the big model", loc="left")
+    axis.set_title("One vocabulary explains every row of table 3 except the big model")
     return finish(figure)
 
 
@@ -147,7 +178,7 @@ def learning_curve(losses: Sequence[float], baselines: Mapping[str, float]) -> F
                       ha="right", fontsize=9)
     axis.set(xlabel="training step", ylabel="loss (nats per token)", xlim=(0, len(losses) + 2))
     axis.set_ylim(0, max(*losses, *baselines.values()) * 1.05)
-    axis.set_title("The loss falls below what is possible without reading the source", loc="left")
+    axis.set_title("The loss falls below what is possible without reading the source")
     return finish(figure)
 
 
@@ -156,7 +187,7 @@ def attention_heads(
 ) -> Figure:
     """Draw the weights of each head (H, T, S) with its tokens."""
     n_heads = len(weights)
-    figure, axes = plt.subplots(1, n_heads, figsize=(2.6 * n_heads, 3.1), sharey=True,
+    figure, axes = plt.subplots(1, n_heads, figsize=(2.6 * n_heads, 2.9), sharey=True,
                                 squeeze=False)
     for head, axis in enumerate(axes[0]):
         image = axis.imshow(weights[head], cmap="Blues", vmin=0, vmax=1)
@@ -174,7 +205,7 @@ def attention_heads(
 
 # The model, drawn from a recorded call ---------------------------------------------------------
 
-COLOURS = {
+TINTS = {
     "TokenEmbedding": RED,
     "PositionalEncoding": RED,
     "MultiHeadAttention": ORANGE,
@@ -182,7 +213,8 @@ COLOURS = {
     "LayerNorm": GREEN,
     "Linear": GREY,
 }
-WIDTH = 3.1  # of a box, in inches
+Point = tuple[float, float]
+WIDTH = 3.4  # of a box, in inches
 
 
 def sizes(shape: Sequence[int]) -> str:
@@ -205,7 +237,7 @@ class Column:
     def __init__(self, axis: Axes, x: float, y: float, side: int) -> None:
         self.axis, self.x, self.y, self.side = axis, x, y, side
 
-    def arrow(self, start: tuple[float, float], end: tuple[float, float], head: bool = True) -> None:
+    def arrow(self, start: Point, end: Point, head: bool = True) -> None:
         """Draw a straight line, with an arrow's head or without."""
         style = {"arrowstyle": "-|>" if head else "-", "color": "black", "lw": 1,
                  "shrinkA": 0, "shrinkB": 0}
@@ -220,12 +252,13 @@ class Column:
         """Draw a call as a box above what is there; return the height of its middle."""
         thin = call.kind == "Dropout"
         height = 0.26 if thin else 0.52
-        bottom = self.y + 0.3
+        bottom = self.y + 0.26
         self.arrow((self.x, self.y), (self.x, bottom))
-        colour = COLOURS.get(call.kind, "white")
+        colour = TINTS.get(call.kind, "white")
         self.axis.add_patch(
             FancyBboxPatch(
-                (self.x - WIDTH / 2, bottom), WIDTH, height, boxstyle="round,pad=0,rounding_size=.08",
+                (self.x - WIDTH / 2, bottom), WIDTH, height,
+                boxstyle="round,pad=0,rounding_size=.08",
                 facecolor=(colour, 0.25), edgecolor="grey" if thin else colour,
                 linestyle="--" if thin else "-", lw=1.2,
             )
@@ -236,13 +269,14 @@ class Column:
         else:
             kwargs = {"ha": "center", "va": "center"}
             self.axis.text(self.x, middle + 0.11, label, fontsize=9, weight="bold", **kwargs)
-            self.axis.text(self.x, middle - 0.13, describe(call), fontsize=7.5, **kwargs)
+            shapes = f"{call.kind}:  {describe(call)}"
+            self.axis.text(self.x, middle - 0.13, shapes, fontsize=7.5, **kwargs)
         self.y = bottom + height
         return middle
 
     def add(self, start: float) -> None:
         """Draw the sum of a residual connection that left the line at height `start`."""
-        centre = self.y + 0.3
+        centre = self.y + 0.29
         self.arrow((self.x, self.y), (self.x, centre - 0.11))
         self.axis.add_patch(Circle((self.x, centre), 0.11, facecolor="white", edgecolor="black"))
         self.axis.text(self.x, centre, "+", ha="center", va="center", fontsize=10)
@@ -263,32 +297,32 @@ class Column:
                 if inner.kind == "Dropout":
                     self.add(start)
         elif call.kind == "PositionalEncoding":
-            heights[call.name] = self.box(call, f"{short} · {call.kind}")
+            heights[call.name] = self.box(call, short)
             self.box(call.inner[0], "dropout")
         elif call.kind == "Dropout":
             self.box(call, short)
         elif call.kind != "Identity":
-            heights[call.name] = self.box(call, f"{short} · {call.kind}")
+            heights[call.name] = self.box(call, short)
         return heights
 
     def stack(self, call: Any) -> dict[str, float]:
         """Draw an encoder or a decoder: one layer in a frame, how often it comes, a last norm."""
         layers = [inner for inner in call.inner if inner.kind.endswith("Layer")]
-        bottom, heights = self.y + 0.08, {}
+        self.arrow((self.x, self.y), (self.x, self.y + 0.2), head=False)
+        self.y += 0.2
+        bottom, heights = self.y - 0.07, {}
         for inner in layers[0].inner:
             heights |= self.call(inner)
-        left = self.x - WIDTH / 2 - 0.32
+        left, top = self.x - WIDTH / 2 - 0.32, self.y + 0.1
         self.axis.add_patch(
             FancyBboxPatch(
-                (left, bottom), WIDTH + 0.64, self.y + 0.06 - bottom, facecolor=(0, 0, 0, 0.04),
+                (left, bottom), WIDTH + 0.64, top - bottom, facecolor=(0, 0, 0, 0.04),
                 boxstyle="round,pad=0,rounding_size=.12", edgecolor="grey", lw=1, zorder=0,
             )
         )
-        self.axis.text(
-            self.x + self.side * (WIDTH / 2 + 0.42), (bottom + self.y) / 2, f"{len(layers)} ×",
-            ha="left" if self.side > 0 else "right", va="center", fontsize=14,
-        )
-        self.axis.text(left + 0.1, self.y - 0.02, layers[0].kind, fontsize=8, va="top", color="0.3")
+        self.axis.text(left + 0.05, top + 0.06, f"{len(layers)} × {layers[0].kind}", fontsize=11)
+        self.arrow((self.x, self.y), (self.x, self.y + 0.25), head=False)
+        self.y += 0.25
         for inner in call.inner[len(layers):]:
             heights |= self.call(inner)
         return heights
@@ -300,7 +334,7 @@ def draw_model(call: Any, title: str) -> Figure:
     A call has `name` (the module's path), `kind` (its class), `shapes_in`, `shape_out` and
     `inner`, the calls it made, in order.
     """
-    figure, axis = plt.subplots(figsize=(10, 9.6))
+    figure, axis = plt.subplots(figsize=(9.6, 11))
     turn = next(i for i, inner in enumerate(call.inner) if inner.kind == "Encoder") + 1
     left, right = Column(axis, 0, 0, side=-1), Column(axis, 5, 0, side=1)
     left.text(f"src  {sizes(call.shapes_in[0])}")
@@ -314,13 +348,13 @@ def draw_model(call: Any, title: str) -> Figure:
     right.y += 0.42
     right.text(f"logits  {sizes(call.shape_out)}")
     cross = next(height for name, height in heights.items() if name.endswith("cross_attention"))
-    gap, top = 2.5, left.y + 0.3
+    gap, top = 2.3, left.y + 0.2
     left.arrow((0, left.y), (0, top), head=False)
     left.arrow((0, top), (gap, top), head=False)
     left.arrow((gap, top), (gap, cross), head=False)
     left.arrow((gap, cross), (5 - WIDTH / 2, cross))
     axis.text(0.1, top + 0.08, f"memory  {sizes(call.inner[turn - 1].shape_out)}", fontsize=9)
-    axis.set(xlim=(-2.6, 7.6), ylim=(-0.2, max(left.y + 0.6, right.y) + 0.1), aspect="equal")
+    axis.set(xlim=(-2.2, 7.2), ylim=(-0.2, max(left.y + 0.6, right.y) + 0.1), aspect="equal")
     axis.axis("off")
-    axis.set_title(title, loc="left")
+    axis.set_title(title)
     return finish(figure)

@@ -1,0 +1,27 @@
+# Each target makes its own environment; Python 3.11 to 3.13 is all it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONUTF8 := 1
+
+.PHONY: lab walkthrough test book
+
+lab: .venv/installed  ## open JupyterLab on the first notebook
+	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+walkthrough: .venv/installed  ## run the whole paper into build/walkthrough.html
+	$(BIN)/python -m course walkthrough
+
+test: .venv/installed  ## lint, module and pair checks, unit tests, every notebook
+	$(BIN)/ruff check .
+	$(BIN)/python -m course.authoring check
+	$(BIN)/python -m pytest tests --cov --cov-fail-under=90
+	$(BIN)/python -m pytest notebooks
+
+book: .venv/installed  ## every notebook as a page, into build/book
+	$(BIN)/python -m course.authoring book
+
+.venv/installed: requirements.txt constraints.txt pyproject.toml
+	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), 'Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...'"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@

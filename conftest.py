@@ -1,0 +1,5 @@
+import os
+
+# before torch is imported: every notebook and subprocess of the tests inherits these
+os.environ.setdefault("COURSE_SCALE", "smoke")
+os.environ.setdefault("COURSE_OFFLINE", "1")

@@ -1,0 +1,262 @@
+"""python -m course: the course's commands."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from course.corpora import CORPORA, CorpusError
+
+MAX_LINE_TOKENS = 500
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line, whose --help teaches by examples."""
+    top = argparse.ArgumentParser(
+        prog="python -m course",
+        description="Attention Is All You Need, built in notebooks that run.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="""A first tour:
+  python -m course doctor                          is everything here?
+  python -m course walkthrough                     the whole paper, run from top to bottom
+  python -m course train --corpus captions --preset tiny --out runs/first --minutes 2
+  echo "Ein Hund rennt." | python -m course translate --checkpoint runs/first
+  python -m course evaluate --checkpoint runs/first --corpus captions --split test
+
+`python -m course COMMAND --help` explains each one.""",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str, example: str) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=help, description=help[0].upper() + help[1:] + ".",
+            epilog="Example:\n  " + example,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    command("doctor", "check Python, packages, device and data", "python -m course doctor")
+
+    data = command("data", "fetch or generate a corpus, verify it, print its statistics",
+                   "python -m course data --corpus multi30k")
+    data.add_argument("--corpus", choices=CORPORA, default="multi30k")
+    data.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie (or: COURSE_DATA)")
+
+    train = command("train", "train a German-English Transformer",
+                    "python -m course train --corpus multi30k --preset cpu --out runs/cpu "
+                    "--minutes 40\n\nCtrl-C stops after the current step; the same command with "
+                    "--resume goes on.\nA budget in epochs is exact: one seed, one result, broken "
+                    "off or not. A budget in\nminutes follows the clock, so its result varies.")
+    train.add_argument("--corpus", choices=CORPORA, required=True)
+    train.add_argument("--preset", required=True, help="tiny (captions), cpu (two cores), base")
+    train.add_argument("--out", type=Path, required=True, help="directory for log and checkpoint")
+    budget = train.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--minutes", type=float)
+    budget.add_argument("--epochs", type=positive)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie (or: COURSE_DATA)")
+
+    translate = command("translate", "translate German into English, a line in, a line out",
+                        'echo "Ein Hund rennt." | python -m course translate --checkpoint runs/cpu')
+    evaluate = command("evaluate", "measure BLEU and chrF of a checkpoint on a split",
+                       "python -m course evaluate --checkpoint runs/cpu --corpus multi30k "
+                       "--split test_2016_flickr --beam 4")
+    for sub in (translate, evaluate):
+        sub.add_argument("--checkpoint", required=True, help="a directory, or one that is shipped")
+        sub.add_argument("--beam", type=positive, default=4, help="4, as in the paper; 1 is greedy")
+        sub.add_argument("--length-penalty", type=float, default=0.6, metavar="A", help="0.6")
+    evaluate.add_argument("--corpus", choices=CORPORA, required=True)
+    evaluate.add_argument("--split", required=True, help="val, test, test_2016_flickr ...")
+    evaluate.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie")
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+
+    command("walkthrough", "run the walkthrough of the paper into build/, as notebook and page",
+            "python -m course walkthrough")
+    return top
+
+
+def positive(text: str) -> int:
+    """Read a whole number of 1 or more."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def data(options: argparse.Namespace) -> int:
+    """Print the size of every split that can be had."""
+    from course.corpora import multi30k, pairs, statistics
+
+    splits = multi30k.SPLITS if options.corpus == "multi30k" else ("train", "val", "test")
+    print(f"{'split':18}{'pairs':>8}{'tokens de':>11}{'tokens en':>11}{'mean':>6}{'longest':>9}")
+    missing = 0
+    for split in splits:
+        try:
+            counts = statistics(pairs(options.corpus, split, options.dir))
+        except CorpusError as error:
+            missing += 1
+            print(f"{split:18}{error}", file=sys.stderr)
+            if split == "train":
+                return 1
+            continue
+        longest = max(counts.de.max_length, counts.en.max_length)
+        print(f"{split:18}{counts.pairs:8,}{counts.de.tokens:11,}{counts.en.tokens:11,}"
+              f"{counts.de.mean_length:6.1f}{longest:9}")
+    return 1 if missing else 0
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train or go on training; 130 if it was stopped."""
+    from course.corpora import pairs
+    from course.device import pick
+    from course.training import PRESETS, Budget, Trainer, load_checkpoint, preset_model
+
+    if options.preset not in PRESETS:
+        raise ValueError(f"no preset {options.preset!r}: choose one of {', '.join(PRESETS)}")
+    budget = Budget(options.epochs, options.minutes)
+    train_pairs = pairs(options.corpus, "train", options.dir)
+    val_pairs = pairs(options.corpus, "val", options.dir)
+    print(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to check",
+          file=sys.stderr)
+    if options.resume:
+        model, bpe = load_checkpoint(options.out)
+    else:
+        text = (sentence for pair in train_pairs for sentence in pair)
+        model, bpe = preset_model(options.preset, text, options.seed)
+    model.to(pick())
+    size = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {pick()}",
+          file=sys.stderr)
+    config = replace(PRESETS[options.preset][1], seed=options.seed)
+    trainer = Trainer(model, bpe, config, budget, options.out)
+    if trainer.run(train_pairs, val_pairs, resume=options.resume):
+        print(f"Done: {options.out}")
+        return 0
+    print(f"Stopped at step {trainer.position.step}; nothing is lost. Go on: the same command "
+          "with --resume", file=sys.stderr)
+    return 130
+
+
+def translate(options: argparse.Namespace) -> int:
+    """Translate standard input; at a terminal each line at once, else in groups."""
+    from course import decoding
+    from course.device import pick
+    from course.training import load_checkpoint
+
+    model, bpe = load_checkpoint(options.checkpoint)
+    model.to(pick())
+    size = 1 if sys.stdin.isatty() else 200
+    for group in lines_of(sys.stdin.buffer, size):
+        sentences = [shortened(bpe, number, line) for number, line in group]
+        for line in decoding.translate(model, bpe, sentences, options.beam, options.length_penalty):
+            print(line.replace("\n", " "), flush=True)
+    return 0
+
+
+def lines_of(stream, size: int) -> Iterator[list[tuple[int, str]]]:
+    """Yield groups of numbered lines; raises ValueError for a line that is not UTF-8."""
+    group = []
+    for number, raw in enumerate(stream, 1):
+        try:
+            group.append((number, raw.decode("utf-8").rstrip("\r\n")))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"line {number} is not UTF-8 (byte {raw[error.start]:#04x}): convert it, for "
+                "example with iconv -f latin1 -t utf-8"
+            ) from error
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def shortened(bpe, number: int, line: str) -> str:
+    """Return a line as it is, or, with a warning, the beginning that the model can take."""
+    ids = bpe.encode(line)
+    if len(ids) <= MAX_LINE_TOKENS:
+        return line
+    print(f"line {number} has {len(ids):,} tokens; only the first {MAX_LINE_TOKENS} are translated. "
+          "The model knows single sentences: split the text into lines.", file=sys.stderr)
+    return bpe.decode(ids[:MAX_LINE_TOKENS])
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """Print the scores of a checkpoint."""
+    from course import multi30k
+    from course.corpora import pairs
+    from course.device import pick
+    from course.training import load_checkpoint
+
+    sentence_pairs = pairs(options.corpus, options.split, options.dir)
+    model, bpe = load_checkpoint(options.checkpoint)
+    model.to(pick())
+    begun = time.monotonic()
+    scores, _ = multi30k.evaluate(model, bpe, sentence_pairs, options.beam,
+                                  options.length_penalty, progress=sys.stderr.isatty())
+    result = {
+        "checkpoint": str(options.checkpoint), "corpus": options.corpus, "split": options.split,
+        "beam": options.beam, "length_penalty": options.length_penalty,
+        **asdict(scores), "seconds": round(time.monotonic() - begun, 1),
+    }
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(f"{options.split}: {scores.sentences:,} sentences in {result['seconds']} s, "
+              f"beam {options.beam}, length penalty {options.length_penalty}")
+        for name in ("bleu", "bleu_lowercased", "chrf", "chrf_lowercased"):
+            print(f"{name:16}{getattr(scores, name):6.2f}  {scores.signatures[name]}")
+    return 0
+
+
+def walkthrough(options: argparse.Namespace) -> int:
+    """Run the walkthrough and print where it is and how it ended."""
+    from course.authoring import NOTEBOOKS, ROOT
+    from course.authoring.book import to_html
+    from course.authoring.pair import execute
+    from course.device import pick
+
+    source, build = NOTEBOOKS / "walkthrough.py", ROOT / "build"
+    print("Running the walkthrough: about ten minutes on two cores.", flush=True)
+    notebook = execute(source, build / "walkthrough.ipynb", progress=True)
+    to_html(notebook, build / "walkthrough.html", NOTEBOOKS, "Attention Is All You Need")
+    result = json.loads((build / "walkthrough.json").read_text("utf-8"))
+    print(build / "walkthrough.ipynb", build / "walkthrough.html", sep="\n")
+    print(f"device: {pick()}")
+    print(f"{result['german']}\n-> {result['english']}")
+    print(f"BLEU {result['bleu']:.1f} on {result['corpus']} {result['split']} "
+          f"({result['sentences']} sentences, {result['signature']})")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return the exit status."""
+    options = parser().parse_args(arguments)
+    if options.command == "doctor":
+        from course.doctor import doctor
+
+        return 0 if doctor() else 1
+    from course.authoring import AuthoringError
+    from course.training import CheckpointError
+
+    commands = {"data": data, "train": train, "translate": translate, "evaluate": evaluate,
+                "walkthrough": walkthrough}
+    try:
+        return commands[options.command](options)
+    except (CorpusError, CheckpointError, AuthoringError, FloatingPointError, OSError,
+            ValueError) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        print(f"{options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{options.command}: stopped.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The command line, used as a reader would: its output, its exit status, its messages."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from course import corpora
+from course.__main__ import main
+
+WORDS = {"Hund": "dog", "Mann": "man", "Ball": "ball", "Baum": "tree", "Hut": "hat"}
+PAIRS = [
+    (f"Ein {a} und ein {b} und ein {c}.", f"A {WORDS[a]} and a {WORDS[b]} and a {WORDS[c]}.")
+    for a in WORDS for b in WORDS for c in WORDS
+]
+
+
+@pytest.fixture
+def small_corpus(monkeypatch):
+    splits = {"train": PAIRS[:100], "val": PAIRS[100:110], "test": PAIRS[110:]}
+    monkeypatch.setattr(corpora, "pairs", lambda corpus, split, directory=None: splits[split])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    splits = {"train": PAIRS[:100], "val": PAIRS[100:110]}
+    patch.setattr(corpora, "pairs", lambda corpus, split, directory=None: splits[split])
+    out = tmp_path_factory.mktemp("cli") / "run"
+    status = main(["train", "--corpus", "captions", "--preset", "tiny", "--out", str(out),
+                   "--epochs", "12"])
+    patch.undo()
+    assert status == 0
+    return out
+
+
+def feed(monkeypatch, raw: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
+
+
+@pytest.mark.parametrize("command", ["", "doctor", "data", "train", "translate", "evaluate",
+                                     "walkthrough"])
+def test_help_teaches_by_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), "--help"])
+    assert stop.value.code == 0
+    assert f"python -m course {command}".strip() in capsys.readouterr().out
+
+
+def test_data_prints_the_statistics_of_captions(capsys):
+    assert main(["data", "--corpus", "captions"]) == 0
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines()] == ["split", "train", "val", "test"]
+
+
+def test_data_without_multi30k_says_what_was_tried(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("COURSE_OFFLINE", "1")
+    assert main(["data", "--dir", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+def test_a_training_run_leaves_a_whole_checkpoint_and_a_log(checkpoint):
+    names = {path.name for path in checkpoint.iterdir()}
+    assert {"config.json", "tokenizer.json", "model.safetensors", "log.jsonl"} <= names
+    lines = [json.loads(line) for line in (checkpoint / "log.jsonl").read_text().splitlines()]
+    assert sum("val_loss" in line for line in lines) >= 12
+
+
+def test_translate_keeps_order_and_empty_lines(checkpoint, monkeypatch, capsys):
+    feed(monkeypatch, "Ein Hund und ein Mann und ein Ball.\n\nEin Baum.\n".encode())
+    assert main(["translate", "--checkpoint", str(checkpoint), "--beam", "1"]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 4 and lines[0] and lines[1] == "" and lines[2]
+
+
+def test_translate_names_the_line_that_is_not_utf8(checkpoint, monkeypatch, capsys):
+    feed(monkeypatch, b"Ein Hund.\nEin H\xfcgel.\n")
+    assert main(["translate", "--checkpoint", str(checkpoint)]) == 1
+    assert "line 2 is not UTF-8 (byte 0xfc)" in capsys.readouterr().err
+
+
+def test_translate_warns_about_a_line_that_is_too_long(checkpoint, monkeypatch, capsys):
+    feed(monkeypatch, ("Hund " * 2000).encode() + b"\n")
+    monkeypatch.setattr("course.__main__.MAX_LINE_TOKENS", 12)
+    assert main(["translate", "--checkpoint", str(checkpoint), "--beam", "1"]) == 0
+    captured = capsys.readouterr()
+    assert "line 1 has" in captured.err and len(captured.out.splitlines()) == 1
+
+
+def test_evaluate_prints_scores_with_signatures(checkpoint, small_corpus, capsys):
+    arguments = ["evaluate", "--checkpoint", str(checkpoint), "--corpus", "captions", "--split",
+                 "test", "--beam", "2"]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["sentences"] == 15 and result["beam"] == 2
+    assert "tok:13a" in result["signatures"]["bleu"] and "case:lc" in (
+        result["signatures"]["bleu_lowercased"])
+    assert main(arguments) == 0
+    assert f"{result['bleu']:.2f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("translate --checkpoint no-such-model", "no checkpoint 'no-such-model'"),
+        ("evaluate --checkpoint x --corpus captions --split dev", "dev"),
+        ("train --corpus captions --preset huge --out x --epochs 1", "no preset 'huge'"),
+        ("train --corpus captions --preset tiny --out {tmp} --epochs 1 --resume", "resume"),
+        ("train --corpus captions --preset tiny --out {tmp} --minutes -1", "more than 0"),
+    ],
+)
+def test_a_wrong_request_is_told_in_one_line(arguments, words, tmp_path, monkeypatch, capsys):
+    feed(monkeypatch, b"")
+    assert main(arguments.format(tmp=tmp_path / "run").split()) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_is_not_overwritten(checkpoint, small_corpus, capsys):
+    before = (checkpoint / "model.safetensors").read_bytes()
+    assert main(["train", "--corpus", "captions", "--preset", "tiny", "--out", str(checkpoint),
+                 "--epochs", "1"]) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert (checkpoint / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", ["train --corpus captions --preset tiny --out x",
+                                       "translate --checkpoint x --beam 0", "fly"])
+def test_usage_errors_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    assert stop.value.code == 2
