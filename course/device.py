@@ -8,12 +8,17 @@ SCALES = ("smoke", "cpu", "gpu")
 
 # the one table of sizes: (smoke, cpu, gpu); smoke is for tests, cpu for two cores and two minutes
 SIZES: dict[str, tuple[float, float, float]] = {
-    "dropout_pairs": (40, 200, 200),
-    "dropout_epochs": (40, 60, 60),
+    "decoding_pairs": (2000, 12000, 12000),
+    "decoding_epochs": (4, 2, 2),
+    "decoding_sentences": (24, 200, 500),
+    "dropout_pairs": (25, 200, 200),
+    "dropout_epochs": (20, 40, 40),
     "resume_pairs": (40, 200, 200),
-    "training_pairs": (400, 6000, 10000),
-    "training_val": (50, 300, 1000),
-    "training_epochs": (4, 5, 10),
+    "training_pairs": (300, 6000, 12000),
+    "training_val": (50, 300, 500),
+    "training_epochs": (4, 4, 10),
+    "training_tokens": (250, 1000, 1000),
+    "training_warmup": (30, 100, 100),
     "copy_layers": (1, 2, 2),
     "copy_width": (32, 64, 64),
     "copy_steps": (500, 600, 800),
@@ -22,6 +27,9 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "attention_fill_steps": (150, 400, 400),
     "attention_longest_log2": (8, 11, 12),
     "walkthrough_minutes": (0.3, 6.0, 3.0),
+    "walkthrough_copy_steps": (400, 600, 600),
+    "walkthrough_test_sentences": (40, 1000, 1000),
+    "walkthrough_beam": (1, 4, 4),
     "multi30k_minutes": (0.15, 0.75, 0.75),
     "multi30k_test_sentences": (20, 100, 1000),
 }

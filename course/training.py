@@ -6,8 +6,9 @@ __all__ = ['SHIPPED', 'PRESETS', 'label_smoothed_loss', 'batch_loss', 'paper_lea
            'TrainingConfig', 'learning_rate', 'make_optimizer', 'train_step', 'groups_of', 'evaluate_loss',
            'CheckpointError', 'write_atomically', 'write_json', 'write_tensors', 'weights_of', 'load_weights',
            'save_checkpoint', 'load_checkpoint', 'average_checkpoints', 'Position', 'save_state', 'load_state',
-           'stop_request', 'Budget', 'snapshots_due', 'Log', 'as_line', 'parse_lines', 'read_log', 'run_record',
-           'digest', 'check_record', 'Run', 'progress_bar', 'update_bar', 'Trainer', 'preset_model']
+           'stop_request', 'Budget', 'snapshots_due', 'snapshot_paths', 'Log', 'as_line', 'parse_lines', 'read_log',
+           'run_record', 'digest', 'check_record', 'claim_directory', 'Run', 'progress_bar', 'update_bar', 'Trainer',
+           'preset_model']
 
 # %% ../notebooks/07_training.py
 import hashlib
@@ -69,7 +70,10 @@ def paper_learning_rate(step: int, d_model: int, warmup: int = 4000) -> float:
 
 # %% ../notebooks/07_training.py
 def linear_learning_rate(step: int, progress: float, peak: float, warmup: int) -> float:
-    """Return a rate that rises to `peak` in `warmup` steps and falls to 0 as `progress` goes to 1."""
+    """Return a rate that rises to `peak` in `warmup` steps and falls to 0 with the budget.
+
+    progress: the share of the budget that is spent, 0 to 1.
+    """
     return peak * min(step / warmup, 1.0 - progress)
 
 # %% ../notebooks/07_training.py
@@ -199,7 +203,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             "mend the permissions, then go on with --resume"
         ) from error
 
-
+# %% ../notebooks/07_training.py
 def write_json(path: Path, content: object) -> None:
     """Write JSON atomically."""
     text = json.dumps(content, indent=1, ensure_ascii=False)
@@ -232,7 +236,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
-
+# %% ../notebooks/07_training.py
 def save_checkpoint(
     directory: Path, model: Transformer, bpe: BPE, dtype: torch.dtype = torch.float32
 ) -> None:
@@ -264,7 +268,7 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
         config = TransformerConfig(**json.loads((directory / "config.json").read_text("utf-8")))
         bpe = BPE.load(directory / "tokenizer.json")
         if len(bpe) != config.src_vocab:
-            raise ValueError(f"{len(bpe)} tokens in tokenizer.json, {config.src_vocab} in the model")
+            raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
         model = Transformer(config)
         load_weights(model, load_file(directory / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -296,7 +300,7 @@ def average_checkpoints(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Ten
 # %% ../notebooks/07_training.py
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: steps made, the epoch and the batch within it, seconds and tokens spent."""
+    """Where a run stands: steps, the epoch and the batch within it, seconds and tokens spent."""
 
     step: int = 0
     epoch: int = 0
@@ -319,7 +323,7 @@ def save_state(
     metadata = {"position": json.dumps(asdict(position))}
     write_tensors(directory / "state.safetensors", tensors, metadata)
 
-
+# %% ../notebooks/07_training.py
 def load_state(
     directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Position:
@@ -341,6 +345,7 @@ def load_state(
         optimizer.state[parameter] = {
             key: tensors[f"{key}.{name}"].to(parameter.device)
             for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"{key}.{name}" in tensors  # there are none before the first step
         }
     torch.set_rng_state(tensors["rng"])
     if "cuda_rng" in tensors and torch.cuda.is_available():
@@ -401,7 +406,7 @@ class Budget:
             return min(1.0, position.seconds / 60 / self.minutes)
         return min(1.0, (position.epoch + position.batch / batches_an_epoch) / self.epochs)
 
-
+# %% ../notebooks/07_training.py
 def snapshots_due(config: TrainingConfig, progress: float) -> int:
     """Return how many snapshots a run has taken by then; the last is due at its very end."""
     moments = (
@@ -409,6 +414,12 @@ def snapshots_due(config: TrainingConfig, progress: float) -> int:
         for number in range(1, config.average + 1)
     )
     return sum(moment <= progress for moment in moments)
+
+
+def snapshot_paths(directory: Path) -> dict[int, Path]:
+    """Return the snapshots of a run by their number."""
+    paths = sorted((directory / "snapshots").glob("[0-9][0-9][0-9].safetensors"))
+    return {int(path.stem): path for path in paths}
 
 # %% ../notebooks/07_training.py
 class Log:
@@ -463,7 +474,7 @@ def digest(content: object) -> str:
     """Return a short fingerprint of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-
+# %% ../notebooks/07_training.py
 def check_record(path: Path, record: Mapping[str, object]) -> None:
     """Raise CheckpointError that names the first difference to what a run was started with."""
     try:
@@ -476,6 +487,19 @@ def check_record(path: Path, record: Mapping[str, object]) -> None:
                 f"cannot resume {path.parent}: it was started with {name}={started.get(name)!r}, "
                 f"not {record[name]!r}. Give it the same again, or start anew in another directory"
             )
+
+
+def claim_directory(directory: Path, record: Mapping[str, object], resume: bool) -> None:
+    """Make sure that a run may write here; raises CheckpointError if it would mix or lose runs."""
+    state, model = (directory / f"{name}.safetensors" for name in ("state", "model"))
+    if resume and state.exists():
+        check_record(directory / "training.json", record)
+    elif not resume and (state.exists() or model.exists()):
+        raise CheckpointError(
+            f"{directory} holds a run already: go on with --resume, or choose another directory"
+        )
+    elif not resume:
+        write_json(directory / "training.json", record)
 
 # %% ../notebooks/07_training.py
 class Run:
@@ -497,28 +521,23 @@ class Run:
         self.position = Position()
 
     def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
-        """Start afresh, or load the state; raises CheckpointError if that would lose or mix runs."""
+        """Start afresh, or load the state and forget what came after it."""
         record = run_record(self.model, self.bpe, self.config, self.budget, corpus)
-        state, model = (self.directory / f"{name}.safetensors" for name in ("state", "model"))
+        claim_directory(self.directory, record, resume)
         if resume:
-            if state.exists():
-                check_record(self.directory / "training.json", record)
             self.position = load_state(self.directory, self.model, self.optimizer)
-        elif state.exists() or model.exists():
-            raise CheckpointError(
-                f"{self.directory} holds a run already: go on with --resume, or choose another place"
-            )
         else:
-            write_json(self.directory / "training.json", record)
             torch.manual_seed(self.config.seed)
         self.n_batches = n_batches
         self.taken = snapshots_due(self.config, self.progress())
-        for number, path in self.snapshots().items():
+        for number, path in snapshot_paths(self.directory).items():
             if number > self.taken:  # of steps that will be made again, or of an earlier end
                 path.unlink()
         self.log = Log(self.directory / "log.jsonl", self.position)
         self.begun = time.monotonic() - self.position.seconds
         self.saved = time.monotonic()
+        if not resume:
+            self.save()  # from now on there is a way back
 
     def progress(self) -> float:
         """Return the share of the budget that is spent, 0 to 1."""
@@ -545,11 +564,6 @@ class Run:
         )
         self.take_snapshot()
         return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
-
-    def snapshots(self) -> dict[int, Path]:
-        """Return the snapshots on disk by their number."""
-        paths = sorted((self.directory / "snapshots").glob("[0-9][0-9][0-9].safetensors"))
-        return {int(path.stem): path for path in paths}
 
     def take_snapshot(self) -> None:
         """Write the weights for the average, if the moment for one has passed."""
@@ -620,8 +634,6 @@ class Trainer(Run):
         done = self.progress() >= 1
         if done:
             self.finish(val_batches)
-        else:
-            self.say(f"stopped at step {self.position.step}: go on with --resume")
         self.model.eval()
         return done
 
@@ -664,7 +676,7 @@ class Trainer(Run):
             return
         self.take_snapshot()
         self.save()
-        if paths := self.snapshots().values():
+        if paths := snapshot_paths(self.directory).values():
             load_weights(self.model, average_checkpoints(load_file(path) for path in paths))
             save_checkpoint(self.directory, self.model, self.bpe)
         val_loss = evaluate_loss(self.model, val_batches)
@@ -676,7 +688,7 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
     # sizes of the model beyond the paper's base, and how it is trained
     "tiny": (
         dict(vocab=1000, d_model=64, n_heads=4, d_ff=128, n_layers=2, norm="pre"),
-        TrainingConfig(max_tokens=1000, peak_lr=3e-3, warmup=100),
+        TrainingConfig(max_tokens=1000, peak_lr=1e-2, warmup=100),
     ),
     "cpu": (
         dict(vocab=5000, d_model=256, n_heads=4, d_ff=512, n_layers=3, dropout=0.15, norm="pre"),

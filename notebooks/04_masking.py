@@ -266,9 +266,10 @@ assert worst["with"] < 1e-6 < 1e-2 < worst["without"]
 print(f"alone or in a batch: less than 1e-6 apart with the mask, {worst['without']:.2f} without")
 
 # %% [markdown]
-# > **Try it.** Mask the queries instead of the keys: use `padding_mask(tokens, PAD).transpose(-2,
-# >  -1)`, of shape $(B, 1, K, 1)$, in the cell above. It closes the rows of the dummies and leaves
-# > their columns open. Does the claim still hold? Why is this mistake easy to make?
+# > **Try it.** Mask the queries instead of the keys: use
+# > `padding_mask(tokens, PAD).transpose(-2, -1)`, of shape $(B, 1, K, 1)$, in the cell above. It
+# > closes the rows of the dummies and leaves their columns open. Does the claim still hold? Why is
+# > this mistake easy to make?
 #
 # ## 3. What the decoder reads: the answer, shifted
 #
@@ -363,16 +364,22 @@ def loss_word_by_word(model, tgt_in, tgt_out, mask):
 
 
 # %% [markdown]
-# The training loop is a dozen lines. It takes as arguments the two things that we are going to get
-# wrong: the mask, and whether the input is shifted.
+# The captions to learn from, and some that are kept apart to check with. Then the training loop.
+# It takes as arguments the two things that we are going to get wrong: the mask, and whether the
+# input is shifted.
 
 # %%
 device = pick()
 sentences = [encode(c.en_tokens, en_ids) for c in train]
-val_out = pad([encode(c.en_tokens, en_ids) for c in val[:64]], PAD).to(device)
+known = {c.en_tokens for c in train}
+held_out = [c.en_tokens for c in val if c.en_tokens not in known][:64]
+val_out = pad([encode(words, en_ids) for words in held_out], PAD).to(device)
 val_in = shift_right(val_out, BOS)
+assert val_in.shape == val_out.shape and len(val_in) == 64
+print(f"{len(sentences):,} captions to learn from, {len(val_in)} others to check with")
 
 
+# %%
 def train_writer(mask_of, shifted=True):
     """Train a TinyWriter; return it with the losses on the way."""
     torch.manual_seed(0)
@@ -502,9 +509,9 @@ for start in starts:
     print(write(honest, start, padding_and_causal))
 
 # %% [markdown]
-# These are sentences: one small layer has learned what may follow what. A number says it without
-# taste: of all pairs of neighbouring words that a model writes, how many occur anywhere in the
-# training captions?
+# These are sentences: one small layer has learned what may follow what. (Not all of them make
+# sense. To know that, one layer sees too little.) A number says it without taste: of all pairs of
+# neighbouring words that a model writes, how many occur anywhere in the training captions?
 
 # %%
 pairs = {pair for sentence in sentences for pair in zip(sentence, sentence[1:])}
@@ -761,7 +768,7 @@ print("8 sentences of length 8: no error, wrong answer; 7 sentences of length 8:
 # | place | queries | keys | mask | shape |
 # |---|---|---|---|---|
 # | encoder, self-attention | source | source | padding of the source | (B, 1, 1, S) |
-# | decoder, self-attention | target | target | padding of the target **and** causal | (B, 1, T, T) |
+# | decoder, self-attention | target | target | causal **and** target padding | (B, 1, T, T) |
 # | decoder, cross-attention | target | source | padding of the **source** | (B, 1, 1, S) |
 #
 # Cross-attention has no causal mask: the source is complete, and each target word may look at all
@@ -861,6 +868,7 @@ draw.ways(
 #   wrong.
 # - **0 and 1 as floats**: a float mask is *added* to the scores. So "allowed" gets one point more
 #   and "forbidden" nothing less: the mask became a hint. It is wrong on the ordinary row already.
+#   (This is why the `MultiHeadAttention` of lesson 03 refuses a mask that is not boolean.)
 
 # %%
 zeros = torch.zeros(4)
@@ -1186,18 +1194,18 @@ print(f"padding: {shares[0]:.1%} in random order, {shares[1]:.1%} sorted")
 # - Convert polarity at the border; do not trust `is_causal` when there are fewer queries than
 #   keys.
 #
-# 中文小结:
+# 中文小结：
 #
-# - 掩码(mask)作用在 softmax 之前的分数上。本课程的掩码是布尔型,True 表示“可以关注”。
-# - 填充掩码(padding mask)按列屏蔽 `<pad>`,对所有查询都一样。有了它,
-#   一个句子单独计算与放在批次(batch)里计算,结果相同。
-# - 因果掩码(causal mask)是下三角矩阵:每个位置只能看到自己和之前的位置,来自未来的梯度严格等于零。
-#   没有它,模型只学会抄写下一个词:训练损失接近零,却写不出句子。
-# - 解码器的输入是右移一位的答案。右移与掩码缺一不可:要预测的词不能被读到。
-# - 两者齐备时,一次前向计算就等于 $T$ 次逐步计算,这正是 Transformer 能够并行训练的原因。
-# - 如果某个查询什么都不能看,输出应为零,而不是 NaN,也不是所有值的平均。
-# - `nn.MultiheadAttention` 的布尔掩码含义相反(True 表示“禁止”),要在调用处用 `~` 转换;查询比键少时,
-#   不要使用 `is_causal`。
+# - 掩码（mask）作用在 softmax 之前的分数上。本课程的掩码是布尔型，True 表示“可以关注”。
+# - 填充掩码（padding mask）按列屏蔽 `<pad>`，对所有查询都一样。有了它，
+#   一个句子单独计算与放在批次（batch）里计算，结果相同。
+# - 因果掩码（causal mask）是下三角矩阵：每个位置只能看到自己和之前的位置，
+#   来自未来的梯度严格等于零。没有它，模型只学会抄写下一个词：训练损失接近零，却写不出句子。
+# - 解码器的输入是右移一位的答案。右移与掩码缺一不可：要预测的词不能被读到。
+# - 两者齐备时，一次前向计算就等于 $T$ 次逐步计算，这正是 Transformer 能够并行训练的原因。
+# - 如果某个查询什么都不能看，输出应为零，而不是 NaN，也不是所有值的平均。
+# - `nn.MultiheadAttention` 的布尔掩码含义相反（True 表示“禁止”），要在调用处用 `~` 转换；
+#   查询比键少时，不要使用 `is_causal`。
 #
 # ## Try it
 #

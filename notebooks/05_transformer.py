@@ -61,7 +61,7 @@ from course.attention import MultiHeadAttention
 # A few numbers fix the whole model: how wide a vector is ($d_{model}$), how many heads, how wide
 # the feed-forward network ($d_{ff}$), how many layers ($N$), how much dropout. We keep them in one
 # object that cannot be changed afterwards. Its default values are the paper's base model; `big` is
-# the last row of table 3. If two sizes do not fit together, the error says so at once, not an hour
+# the last row of table 3. Choices that do not fit together raise an error at once, not an hour
 # later.
 #
 # Three fields are choices rather than sizes. `norm`, `positions` and `tie_embeddings` each get
@@ -529,8 +529,8 @@ assert not gradient_is_finite(lambda x: (x - x.mean()) / (x.var(unbiased=False).
 print("D = 4: variance 1 with D, only 0.75 with D - 1; gradient finite inside, not outside")
 
 # %% [markdown]
-# As a module, with its gain and bias as parameters. Here PyTorch's own function does the same sum
-# in one step on the GPU; the cell above has shown that the results agree.
+# As a module, with its gain and bias as parameters. PyTorch's own function does the same
+# calculation in one fused step, which is faster; a cell above has shown that the results agree.
 
 # %%
 #| export
@@ -577,7 +577,7 @@ a, b = torch.randn(2, 1, 1, 16)  # two sentences of one word each
 both = attend_six_times(2 * a - 3 * b)
 apart = 2 * attend_six_times(a) - 3 * attend_six_times(b)
 assert torch.allclose(both, apart, atol=1e-4)
-print("six attention layers on one word: exactly linear")
+print("six attention layers on one word: linear, up to rounding")
 
 # %% [markdown]
 # A linear function, and nothing else: a single word has all the weight, so each layer is a product
@@ -659,7 +659,9 @@ def learn_endings(n_attention: int, with_ffn: bool) -> tuple[Ending, float]:
 
 mixing, mixing_right = learn_endings(n_attention=6, with_ffn=False)
 thinking, thinking_right = learn_endings(n_attention=1, with_ffn=True)
-assert mixing_right < 0.78 and thinking_right > 0.99
+sizes = [sum(p.numel() for p in model.parameters()) for model in (mixing, thinking)]
+assert mixing_right < 0.78 and thinking_right > 0.99 and sizes[0] > sizes[1]
+print(f"parameters: six attention layers {sizes[0]}, one with a net {sizes[1]}")
 print(f"right endings: six attention layers {mixing_right:.0%}, with a net {thinking_right:.0%}")
 
 # %%
@@ -935,10 +937,10 @@ print(f"and like depth^{exponent['pre-norm']:.2f} in pre-norm; 1/√depth would 
 # In a pre-norm stack the sum grows with every layer (its variance by about the same amount each
 # time), and the last norm divides by its size, about $\sqrt{N}$. So each layer of a deep stack
 # moves the result a little less: the gradients shrink like $1/\sqrt{N}$. In post-norm the last
-# layer always moves the result by the full amount. Xiong et al. (2020) proved both. Their
-# conclusion: with post-norm, a full learning rate at the very first step is too much for the
-# upper layers. That is one reason why the paper needs **warm-up**, a learning rate that starts
-# small (lesson 07).
+# layer always moves the result by the full amount. Xiong et al. (2020) proved both
+# for a fresh model. Their conclusion: with post-norm, a full learning rate at the very first step
+# is too much for the upper layers. That is one reason why the paper needs **warm-up**, a learning
+# rate that starts small (lesson 07).
 #
 # The paper prints post-norm; the authors' own code (tensor2tensor) later changed to pre-norm. Our
 # model has both, and post-norm is the default, as in the paper.
@@ -1175,7 +1177,8 @@ draw.draw_model(base_call, "The base model, drawn from a run: parts hand on vect
 # Read it from bottom to top, the encoder on the left, the decoder on the right. Compare it with
 # figure 1 of the paper. The circles are the sums of the residual connections. The dashed boxes are
 # dropout. The only line from left to right is the memory, which goes into **every** one of the six
-# decoder layers.
+# decoder layers. And both columns begin with `src_embedding`: the tables are tied, so there is only
+# one, and the decoder calls it too.
 #
 # Because the drawing is made from a run, another model gives another drawing. With
 # `norm="pre"`, look where the norms go, and find the two that are new.
@@ -1206,25 +1209,23 @@ print("dropout acts 32 times: 30 sub-layers and twice on words + positions")
 # sums of embeddings and positions. There is none on the attention weights and none inside the
 # feed-forward network (the authors' code has some there, the paper's text does not).
 #
-# A test that finds a forgotten place: with dropout 0, two runs in training mode must be identical.
-# And with dropout 1, *everything* is dropped, so that the model cannot know its input any more.
+# Two tests find a forgotten place. With dropout 0, two runs in training mode must be identical. And
+# with dropout 1, every part must be silent: the positions give zeros, and a residual gives the
+# same, whatever its sub-layer says.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 torch.manual_seed(0)
-
-
-def run_twice(dropout: float) -> bool:
-    """Return whether two runs in training mode, on different sentences, are equal."""
-    model = Transformer(TransformerConfig(50, 50, 32, 4, 64, 2, dropout=dropout)).train()
-    first, second = torch.randint(50, (2, 1, 6))
-    return torch.equal(model(first, first), model(second, second))
-
-
 model = Transformer(TransformerConfig(50, 50, 32, 4, 64, 2, dropout=0.0)).train()
 assert torch.equal(model(src % 50, tgt_in % 50), model(src % 50, tgt_in % 50))
-assert run_twice(dropout=1.0) and not run_twice(dropout=0.0)
-print("dropout 0: the same twice; dropout 1: the model knows nothing of its input")
+
+silent = Transformer(TransformerConfig(50, 50, 32, 4, 64, 2, dropout=1.0)).train()
+x = torch.randn(1, 6, 32)
+residuals = [module for module in silent.modules() if isinstance(module, Residual)]
+assert silent.positions(x).eq(0).all()
+for residual in residuals:
+    assert torch.equal(residual(x, torch.randn_like), residual(x, torch.zeros_like))
+print(f"dropout 0: the same twice; dropout 1: positions and {len(residuals)} residuals are silent")
 
 # %% [markdown]
 # The masks of lesson 04 must survive the whole way through the model. Two promises: no logit
@@ -1239,8 +1240,8 @@ changed[0, 3:] = torch.randint(1, 50, (2,))
 future_changed = model(src, changed, padding_mask(src, 0), causal_mask(5))
 padded = F.pad(src, (0, 4), value=0)
 source_padded = model(padded, tgt_in, padding_mask(padded, 0), causal_mask(5))
-assert torch.equal(future_changed[:, :3], logits[:, :3])
-assert not torch.allclose(future_changed[:, 3:], logits[:, 3:])
+assert torch.allclose(future_changed[:, :3], logits[:, :3], atol=1e-6)
+assert not torch.allclose(future_changed[:, 3:], logits[:, 3:], atol=1e-2)
 assert torch.allclose(source_padded, logits, atol=1e-5)
 assert not torch.allclose(model(padded, tgt_in, None, causal_mask(5)), logits, atol=1e-2)
 print("the future changes nothing before it; padding changes nothing, as long as it is masked")
@@ -1288,6 +1289,8 @@ def parameters_by_model(config: TransformerConfig) -> int:
 
 for config in (base, big):
     assert parameters_by_formula(config) == parameters_by_model(config)
+assert abs(parameters_by_model(base) / 65e6 - 1) < 0.031
+assert abs(parameters_by_model(big) / 213e6 - 1) < 0.0061
 print(f"base {parameters_by_model(base):,}   big {parameters_by_model(big):,}")
 
 # %% [markdown]
@@ -1343,13 +1346,13 @@ for name, (sizes, millions) in table_3.items():
     print(f"{name:18} paper {millions:4}   ours with V = 41,100: {ours:6.1f}")
 
 # %% [markdown]
-# Ten of the eleven rows, among them rows with other depths, widths and heads, agree on one
-# vocabulary of about **41,100** tokens. So the layers are right, down to the missing biases of the
-# attention. (Untied embeddings would count the table three times, and no vocabulary above 14,000
-# would give 65 million.) Only the big model does not fit: its 213 million ask for about **35,900**
-# tokens. It was probably trained with another vocabulary, or counted in another way; the paper does
-# not say. With 37,000, our count of base is 3.0 % below the paper's, and our count of big 0.6 %
-# above.
+# Ten of the eleven rows, among them rows with other depths, widths and head sizes, agree on one
+# vocabulary of about **41,100** tokens. So the layers are the paper's. (Details do not show:
+# attention with biases would move the answer by only 72 tokens. But tying does. Untied, the table
+# counts three times, and 65 million would leave room for less than 14,000 tokens.) Only the big
+# model does not fit: its 213 million ask for about **35,900** tokens. Perhaps it had another
+# vocabulary; the paper does not say. With 37,000, our count of base is 3.0 % below the paper's, and
+# our count of big 0.6 % above.
 #
 # The differences between rows tell more than the rows, since here the vocabulary drops out:
 
@@ -1379,15 +1382,18 @@ SHORTEST, LONGEST = 3, 8
 symbols = "_<>" + LETTERS
 
 
-def copy_batch(n: int, rng: random.Random) -> Batch:
-    """Return n random rows of letters, each to be copied."""
-    lengths = [rng.randint(SHORTEST, LONGEST) for _ in range(n)]
-    rows = [[rng.randrange(3, len(symbols)) for _ in range(length)] + [EOS] for length in lengths]
+def copy_batch(n: int, rng: random.Random, avoid: frozenset = frozenset()) -> Batch:
+    """Return n random rows of letters, each to be copied; none of the rows to avoid."""
+    rows = []
+    while len(rows) < n:
+        row = (*rng.choices(range(3, len(symbols)), k=rng.randint(SHORTEST, LONGEST)), EOS)
+        if row not in avoid:
+            rows.append(row)
     return Batch.from_sequences(rows, rows, pad_id=PAD, bos_id=BOS)
 
 
 unseen = copy_batch(200, random.Random(2017))
-held_out = {tuple(row) for row in unseen.src.tolist()}
+held_out = frozenset(tuple(i for i in row if i != PAD) for row in unseen.src.tolist())
 
 
 def spell(ids: Tensor) -> str:
@@ -1432,14 +1438,25 @@ def show_copies(n: int = 4) -> None:
 show_copies()
 
 # %% [markdown]
-# What comes after the first `>` does not count. Untrained, the model repeats itself. That is no
-# accident. The output matrix is the embedding table, and the residual connections carry the
-# embedding of the last token through all layers to the output. So the token most similar to the
-# state is often the one that went in.
-#
+# Only what comes before the first `>` counts as the answer. Untrained, the model writes one token
+# again and again. Two things that you know make it likely to repeat: the residual connections carry
+# the vector of the last token from the bottom to the top, and the output compares the state with
+# the *same* table. Is it really so? Give the model random letters, and count how often the most
+# probable next token is the one that just went in. By chance it would be one time in 13.
+
+# %%
+torch.manual_seed(0)
+letters_in = torch.randint(3, 13, (200, 9)).to(device)
+with torch.no_grad():
+    guesses = copier(letters_in, letters_in, None, causal_mask(9, device=device)).argmax(-1)
+repeated = (guesses == letters_in).float().mean().item()
+assert repeated > 2 / 13
+print(f"the untrained model repeats its input {repeated:.0%} of the time; chance is {1 / 13:.0%}")
+
+# %% [markdown]
 # Now train. The loop is a dozen lines; lesson 07 makes a real one of it. Each step draws a fresh
-# batch, so the model never sees the same batch twice, and rows of the test are left out. The
-# learning rate rises for 50 steps and then falls to 0.
+# batch and leaves out the 200 rows of the test: they stay unseen. The learning rate rises for 50
+# steps and later falls to 0.
 #
 # What loss should we expect? Two baselines can be **computed before training**:
 #
@@ -1467,11 +1484,9 @@ def learn_to_copy(model: Transformer, n_steps: int, peak: float) -> list[float]:
     model.train()
     for step in range(1, n_steps + 1):
         optimizer.param_groups[0]["lr"] = peak * min(step / 50, 1, 1.2 * (1 - step / n_steps))
-        batch = copy_batch(64, rng).to(device)
+        batch = copy_batch(64, rng, avoid=held_out).to(device)
         logits = model(batch.src, batch.tgt_in, batch.src_mask, batch.tgt_mask)  # (64, T, 13)
         real = batch.tgt_out != PAD
-        for row, tokens in enumerate(batch.src.tolist()):
-            real[row] &= tuple(tokens) not in held_out  # never learn from a row of the test
         loss = F.cross_entropy(logits[real], batch.tgt_out[real])
         optimizer.zero_grad()
         loss.backward()
@@ -1485,9 +1500,10 @@ assert losses[-1] < 0.1 < min(baselines.values())
 draw.learning_curve(losses, baselines)
 
 # %% [markdown]
-# The curve starts *above* the first baseline. The untrained model is worse than ignorant: it bets
-# on repetition, and rows of letters seldom repeat. It first learns to bet on nothing, then the
-# rules, and then, below the second line, it reads. Nothing but the source can bring it there.
+# The curve starts *above* the first baseline. The untrained model is worse than ignorant: its
+# scores differ for no reason (section 2 of this page put a price on that), and it bets on
+# repetition. Then it learns the rules. And then, below the second line, it reads: nothing but the
+# source can bring it there.
 
 # %%
 show_copies()

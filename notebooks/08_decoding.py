@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: -all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version,-jupytext.text_representation.format_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -14,7 +16,21 @@
 # %% [markdown]
 # # 08 · Decoding
 #
-# > Decoding: greedy and beam search with a length penalty, and BLEU to judge them (paper, section 6.1).
+# > Decoding: greedy search, beam search with a length penalty, and BLEU (paper, section 6.1).
+#
+# The model of lesson 07 does not write sentences. It gives probabilities for **one next word**.
+# This lesson turns such probabilities into a translation, and then puts a number on how good the
+# translation is.
+#
+# **You will be able to**
+# - write greedy search and beam search, for many sentences at once,
+# - say why a beam needs a length penalty, and what α = 0.6 in the paper does,
+# - compute BLEU by hand, and report it so that others can compare,
+# - say what a wider beam, and a higher BLEU, do *not* promise.
+#
+# **You need first:** lesson 04 (masks), 05 (the model), 06 (token ids), 07 (training).
+# **Time:** about 75 minutes. **In the paper:** section 6.1, the BLEU columns of table 2, and
+# one sentence of section 3 ("auto-regressive": each word is an input for the next one).
 
 # %%
 #| export
@@ -25,145 +41,687 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from course.masking import causal_mask, pad, padding_mask
-from course.text import BOS, BPE, EOS, PAD
+from course.text import BOS, BPE, EOS, PAD, UNK
 from course.transformer import Transformer
 
-NextLogProbs = Callable[[Tensor, Tensor], Tensor]
+# %% [markdown]
+# The next cell holds what only the demonstrations of this page need.
 
+# %%
+import copy
+import itertools
+import tempfile
+from pathlib import Path
+
+import sacrebleu
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+
+from course import device
+from course.corpora import pairs
+from course.training import PRESETS, Budget, Trainer, preset_model
+from course.viz import decoding as draw
+
+# %% [markdown]
+# ## 1 · What the model answers, and what we ask
+#
+# A model is asked: *given the source sentence $x$ and the words $y_1 \dots y_{t-1}$ written so
+# far, how likely is each word to come next?* We ask: *which whole sentence $y$ is the likeliest?*
+# The two are linked by the chain rule of probability. The probability of a sentence is a product:
+#
+# $$P(y \mid x) = \prod_{t=1}^{T} P(y_t \mid y_1 \dots y_{t-1}, x)
+# \qquad\quad \log P(y \mid x) = \sum_{t=1}^{T} \log P(y_t \mid y_1 \dots y_{t-1}, x)$$
+#
+# The last word $y_T$ is always `</s>`, the sign for "end of sentence": a sentence that does not
+# end is no sentence yet. We work with the sum of logarithms, because a product of many small
+# numbers soon becomes too small for a computer's floating point. The logarithm of a probability
+# is at most 0. Remember that: **each further word makes the sum smaller, or leaves it as it is.**
+#
+# **Guess first:** a vocabulary of 5,000 words, sentences of 20 words. How many sentences are
+# there to choose from? Could a computer look at all of them?
+
+# %%
+n_sentences = 5_000**20
+seconds = n_sentences / 1e9  # a computer that scores a billion sentences each second
+years = seconds / (365 * 24 * 3600)
+assert 1e73 < n_sentences < 1e74 and years > 1e57
+print(f"{n_sentences:.1e} sentences; at a billion a second, {years:.0e} years")
+
+# %% [markdown]
+# So we cannot look at all sentences. We must **search**: look at a few, and choose well which ones.
+#
+# A search does not need to know what a Transformer is. It needs one function, which we call
+# `score`:
+#
+# - in: prefixes (beginnings of sentences, as token ids, each starting with `<s>`) and, for each
+#   prefix, the number of the source sentence it belongs to (its *row*),
+# - out: the log-probability of every word of the vocabulary to come next.
 
 # %%
 #| export
-def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
-    """Return a function that scores the next token of prefixes, given the source sentences.
+NextLogProbs = Callable[[Tensor, Tensor], Tensor]  # prefixes (n, t), rows (n,) -> (n, V)
 
-    src (B, S). The function takes prefixes (n, t), each beginning with BOS, and rows (n,), the
-    source sentence of each prefix, and returns log-probabilities (n, V).
-    """
-    src_mask = padding_mask(src, PAD)
-    memory = model.encode(src, src_mask)  # (B, S, D), read once
+# %% [markdown]
+# Because the search sees only this function, we can first give it a *toy model*: a small table
+# with probabilities that you can multiply in your head. Here is one for "Ein Hund schläft." It
+# knows twelve English sentences, and after three words it always ends.
 
-    def score(prefixes: Tensor, rows: Tensor) -> Tensor:
-        tgt_mask = causal_mask(prefixes.size(1), prefixes.device)
-        states = model.decode(prefixes, memory[rows], src_mask[rows], tgt_mask)  # (n, t, D)
-        return model.project(states[:, -1]).log_softmax(-1)  # (n, V)
+# %%
+TABLE = {
+    "": {"the": 0.5, "a": 0.4, "one": 0.1},
+    "the": {"dog": 0.4, "puppy": 0.35, "hound": 0.25},
+    "a": {"dog": 0.9, "puppy": 0.1},
+    "one": {"dog": 1.0},
+    "the dog": {"sleeps": 0.6, "rests": 0.4},
+    "the puppy": {"sleeps": 0.7, "rests": 0.3},
+    "the hound": {"sleeps": 0.5, "rests": 0.5},
+    "a dog": {"sleeps": 0.7, "rests": 0.3},
+    "a puppy": {"sleeps": 0.5, "rests": 0.5},
+    "one dog": {"sleeps": 0.8, "rests": 0.2},
+}
+END = {"</s>": 1.0}
+WORDS = str.split("<pad> <s> </s> <unk> the a one dog puppy hound sleeps rests on sofa")
+
+
+def say(ids) -> str:
+    """Return the words of ids."""
+    return " ".join(WORDS[i] for i in ids)
+
+
+# %% [markdown]
+# Two lines turn such a table into a `score` function: look up what was written, and put the
+# logarithms of the probabilities in the right columns. A word that is not in the table is
+# impossible: its probability is 0, and its logarithm is $-\infty$.
+
+# %%
+def table_score(table: dict[str, dict[str, float]]):
+    """Return a score function over WORDS that reads a table; what is not in it ends at once."""
+
+    def score(prefixes, rows):
+        log_probs = torch.full((len(prefixes), len(WORDS)), -math.inf)
+        for i, prefix in enumerate(prefixes.tolist()):
+            for word, p in table.get(say(prefix[1:]), END).items():
+                log_probs[i, WORDS.index(word)] = math.log(p)
+        return log_probs
 
     return score
 
 
+score = table_score(TABLE)
+first = score(torch.tensor([[BOS]]), torch.tensor([0]))  # (1, V)
+assert torch.isclose(first.exp().sum(), torch.tensor(1.0))
+print("the likeliest first word is", say(first.argmax(-1)), f"with {first.exp().max():.1f}")
+
+# %% [markdown]
+# ## 2 · Greedy search
+#
+# The simplest search: take the likeliest word, write it down, ask again. Never look back.
+#
+# $$y_t = \operatorname{argmax}_{w} \; \log P(w \mid y_1 \dots y_{t-1}, x)$$
+#
+# **Guess first:** look at the table. Which sentence does greedy search write, and with which
+# probability? Is there a better one?
+#
+# When does a sentence stop? When the model writes `</s>`. But a model, above all a badly trained
+# one, may never do so. So there is also a limit. The paper allows *the length of the input plus
+# 50 tokens*. The limit belongs to one sentence, not to the batch: otherwise the neighbours of a
+# sentence could change its translation.
+
 # %%
 #| export
-def greedy_search(
-    score: NextLogProbs, n_sentences: int, max_len: int, device: torch.device | str = "cpu"
-) -> list[list[int]]:
-    """Take the likeliest token again and again; return the ids of each sentence, without BOS and EOS.
+def limits_of(
+    max_len: int | Sequence[int], n_sentences: int, device: torch.device | str
+) -> Tensor:
+    """Return how many tokens each sentence may have, (n_sentences,): one number for all, or a list.
 
-    A sentence leaves the batch when it writes EOS, or after `max_len` tokens.
+    Raises ValueError for a limit below 1, or if there are not as many limits as sentences.
+    """
+    limits = torch.as_tensor(max_len, device=device)
+    if limits.dim() and len(limits) != n_sentences:
+        raise ValueError(f"{len(limits)} limits for {n_sentences} sentences: give one for each")
+    if limits.numel() and limits.min() < 1:
+        raise ValueError(f"max_len={int(limits.min())}: a sentence has at least one token")
+    return limits.expand(n_sentences)
+
+
+def until_eos(prefix: Sequence[int]) -> list[int]:
+    """Return what a prefix says: its ids after BOS, up to the first EOS if there is one."""
+    end = prefix.index(EOS) if EOS in prefix else len(prefix)
+    return list(prefix[1:end])
+
+
+# %% [markdown]
+# Now the search. All sentences of a batch grow by one word at a time. A sentence that has ended
+# **leaves the batch**, so that no work is spent on it. This is why `rows` exists: it remembers
+# which sentences are still there.
+
+# %%
+#| export
+@torch.no_grad()
+def greedy_search(
+    score: NextLogProbs,
+    n_sentences: int,
+    max_len: int | Sequence[int],
+    device: torch.device | str = "cpu",
+) -> list[list[int]]:
+    """Take the likeliest token again and again; return each sentence's ids, without BOS and EOS.
+
+    A sentence ends with EOS, or as it stands after `max_len` tokens (one number, or one for each
+    sentence).
     """
     written: list[list[int]] = [[] for _ in range(n_sentences)]
+    limits = limits_of(max_len, n_sentences, device)
     rows = torch.arange(n_sentences, device=device)  # sentences still being written
-    prefixes = torch.full((n_sentences, 1), BOS, device=device)
-    for _ in range(max_len):
+    prefixes = torch.full((n_sentences, 1), BOS, device=device)  # (n, 1 + tokens)
+    while len(rows):
         token = score(prefixes, rows).argmax(-1)  # (n,)
-        going_on = token != EOS
-        rows, token = rows[going_on], token[going_on]
-        if not len(rows):
-            break
-        prefixes = torch.cat([prefixes[going_on], token[:, None]], dim=1)
-        for row, t in zip(rows.tolist(), token.tolist()):
-            written[row].append(t)
+        prefixes = torch.cat([prefixes, token[:, None]], dim=1)
+        leaving = (token == EOS) | (prefixes.size(1) > limits[rows])
+        for row, ids in zip(rows[leaving].tolist(), prefixes[leaving].tolist()):
+            written[row] = until_eos(ids)
+        rows, prefixes = rows[~leaving], prefixes[~leaving]
     return written
 
+
+# %% [markdown]
+# To judge its answer we want the probability of a given sentence, and the best sentence of all. The
+# table is so small that we can try every sentence: that is called **exhaustive search**. It is the
+# truth against which we measure the others.
+
+# %%
+def probability(ids) -> float:
+    """Multiply the probabilities of a sentence's words and of its end, in the table."""
+    prefix, p = [BOS], 1.0
+    for word in (*ids, EOS):
+        p *= score(torch.tensor([prefix]), torch.tensor([0]))[0, word].exp().item()
+        prefix.append(word)
+    return p
+
+
+every = list(itertools.product(range(4, len(WORDS)), repeat=3))
+best = max(every, key=probability)
+greedy = greedy_search(score, 1, max_len=10)[0]
+assert say(greedy) == "the dog sleeps" and math.isclose(probability(greedy), 0.12, rel_tol=1e-6)
+assert say(best) == "a dog sleeps" and math.isclose(probability(best), 0.252, rel_tol=1e-6)
+print(f"greedy: {say(greedy)}, 0.5 · 0.4 · 0.6 = {probability(greedy):.3f}")
+print(f"best:   {say(best)}, 0.4 · 0.9 · 0.7 = {probability(best):.3f}")
+
+# %% [markdown]
+# Greedy search takes "the", because 0.5 is more than 0.4. But after "the" the model is undecided,
+# and after "a" it is nearly sure. Greedy search finds this out when it is too late. Its sentence
+# is less than half as likely as the best one.
+#
+# > **Try it.** Change one number of the table (and one more, so that the sum stays 1) so that
+# > greedy search finds the best sentence. How large must the first probability of "a" at least
+# > be?
+
+# %% [markdown]
+# ## 3 · Beam search
+#
+# The remedy: keep not one prefix but the $k$ likeliest ones, the **beam**. At each step,
+#
+# 1. let each of the $k$ prefixes go on with each of the $V$ words: $k \cdot V$ candidates, each
+#    with the sum of its log-probabilities,
+# 2. keep the $k$ candidates with the largest sums.
+#
+# And a prefix that has written `</s>`? It is **finished** and must stop growing. It stays in the
+# beam and competes with the others, but it has only one continuation: itself. In code that is a
+# small trick. A finished prefix may go on with one word only, `</s>` once more, and that costs
+# nothing: $\log 1 = 0$. It needs no work from the model either.
+
+# %%
+#| export
+def is_live(prefixes: Tensor, totals: Tensor) -> Tensor:
+    """Return which prefixes can grow: (n, k, t) and (n, k) -> (n, k).
+
+    Not those that have written EOS, and not those of probability 0.
+    """
+    return (prefixes[..., -1] != EOS) & totals.isfinite()
+
+
+def continuations(score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor) -> Tensor:
+    """Return the log-probability of every prefix with every next token, (n, k, V).
+
+    rows (n,): the source sentences; prefixes (n, k, t): k of each; totals (n, k): their
+    log-probabilities. Only live prefixes are shown to the model; a finished one goes on with EOS
+    alone, for nothing.
+    """
+    live = is_live(prefixes, totals)  # (n, k)
+    which = rows[live.nonzero()[:, 0]]  # the source sentence of each live prefix
+    scored = score(prefixes[live], which)  # (live ones, V)
+    log_probs = scored.new_full((*live.shape, scored.size(-1)), -math.inf)
+    log_probs[~live, EOS] = 0.0
+    log_probs[live] = scored
+    return totals[..., None] + log_probs
+
+
+# %% [markdown]
+# Next: the $k$ largest of a row. `torch.topk` does that, but where two candidates are equal it
+# does not promise which one it takes: the answer may differ between two machines. `argmax`
+# promises the first. So we take the maximum $k$ times; for a beam of 4 that is four quick looks.
+
+# %%
+#| export
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
+
+    Like `torch.topk`, but of equal values the first comes first, on every device.
+    """
+    values = values.clone()
+    found, where = [], []
+    for _ in range(min(k, values.size(1))):
+        index = values.argmax(1, keepdim=True)  # (n, 1)
+        found.append(values.gather(1, index))
+        where.append(index)
+        values.scatter_(1, index, -math.inf)
+    return torch.cat(found, 1), torch.cat(where, 1)
+
+
+# %% [markdown]
+# One step of the search puts the two together. A candidate's place in the row of $k \cdot V$ tells
+# two things: divided by $V$, which prefix it comes from; the remainder, which word it adds.
+
+# %%
+#| export
+def beam_step(
+    score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor, beam: int
+) -> tuple[Tensor, Tensor]:
+    """Let every prefix grow by one token and keep the `beam` likeliest of each sentence.
+
+    prefixes (n, k, t), totals (n, k) -> prefixes (n, k', t + 1), totals (n, k'), the best first;
+    k' is `beam`, or less where there are fewer candidates.
+    """
+    candidates = continuations(score, rows, prefixes, totals)  # (n, k, V)
+    totals, place = largest(candidates.flatten(1), beam)  # (n, k')
+    parent, token = place // candidates.size(-1), place % candidates.size(-1)
+    sentence = torch.arange(len(rows), device=rows.device)[:, None]  # (n, 1)
+    return torch.cat([prefixes[sentence, parent], token[..., None]], dim=-1), totals
+
+
+# %% [markdown]
+# Let us watch it. The search starts with one prefix, `<s>`, not with two: two equal prefixes would
+# have equal children, and the beam would be filled with twins. **Guess first:** with a beam of 2,
+# which two prefixes are kept after the first word, and which two after the second?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+rows, prefixes, totals = torch.tensor([0]), torch.tensor([[[BOS]]]), torch.zeros(1, 1)
+for _ in range(4):
+    prefixes, totals = beam_step(score, rows, prefixes, totals, beam=2)
+    kept = zip(prefixes[0].tolist(), totals[0].exp().tolist())
+    print("   ".join(f"{say(ids[1:])} ({p:.3f})" for ids, p in kept))
+
+# %% [markdown]
+# The second line is the moment that counts: "a dog" (0.36) overtakes "the dog" (0.20), because it
+# was still in the beam. The same search as a tree, with every candidate it looked at:
+
+# %%
+def search_tree(score, beam: int) -> dict[tuple[str, ...], tuple[float, str]]:
+    """Return every prefix a beam looked at: words -> (probability, "pruned", "kept", "winner")."""
+    nodes, row = {}, torch.tensor([0])
+    prefixes, totals = torch.tensor([[[BOS]]]), torch.zeros(1, 1)
+    while is_live(prefixes, totals).any():
+        children = continuations(score, row, prefixes, totals)[0].exp()  # (k, V)
+        for i, token in children.nonzero().tolist():
+            words = tuple(say(prefixes[0, i, 1:]).split())
+            if "</s>" not in words:
+                nodes[(*words, WORDS[token])] = (children[i, token].item(), "pruned")
+        prefixes, totals = beam_step(score, row, prefixes, totals, beam)
+        for ids in prefixes[0].tolist():
+            words = tuple(say([*until_eos(ids), *([EOS] if EOS in ids else [])]).split())
+            nodes[words] = (nodes[words][0], "kept")
+    winner = tuple(say([*until_eos(prefixes[0, 0].tolist()), EOS]).split())
+    for t in range(1, len(winner) + 1):
+        nodes[winner[:t]] = (nodes[winner[:t]][0], "winner")
+    return nodes
+
+
+nodes = search_tree(score, beam=2)
+draw.beam_tree(nodes, 'A beam of 2 keeps "a" alive and reaches 0.252; greedy search, 0.120')
+
+# %% [markdown]
+# On each edge stands the probability of one word, in each box that of the whole prefix. Grey
+# boxes were looked at and dropped. Note what the beam missed: its second sentence, "the dog
+# sleeps" (0.120), is not the second best of all. That is "the puppy sleeps" (0.5 · 0.35 · 0.7 =
+# 0.1225), and its beginning was dropped. **A beam is a better search, not a perfect one.**
+#
+# > **Try it.** Draw the trees for `beam=1` and `beam=3`. With which beam is "the puppy sleeps"
+# > found?
+
+# %% [markdown]
+# ## 4 · Short sentences win too easily
+#
+# A beam ends with several finished sentences, of different lengths. Which one do we return? The
+# one with the largest log-probability, one would think. **Guess first:** here is a table for "Ein
+# Hund schläft auf dem Sofa." The model thinks, wrongly, that "a dog" may be all there is to say
+# (0.42), but it prefers to go on (0.58). Which finished sentence is the likeliest?
+
+# %%
+LONG_TABLE = {
+    "": {"a": 1.0},
+    "a": {"dog": 1.0},
+    "a dog": {"</s>": 0.42, "sleeps": 0.58},
+    "a dog sleeps": {"</s>": 0.2, "on": 0.8},
+    "a dog sleeps on": {"the": 0.8, "a": 0.2},
+    "a dog sleeps on the": {"sofa": 1.0},
+    "a dog sleeps on a": {"sofa": 1.0},
+}
+short, long = 0.42, 0.58 * 0.8 * 0.8
+assert short > long
+print(f"a dog: {short:.4f}   a dog sleeps on the sofa: 0.58 · 0.8 · 0.8 = {long:.4f}")
+
+# %% [markdown]
+# The half sentence wins, though at every step the model preferred to go on! Each further word
+# multiplies by a number below 1. So a comparison of sums is a race in which each step costs
+# something, and who stops early pays least. It is a **bias towards short sentences**. And the
+# wider the beam, the more often an early `</s>` is among what it finds.
+#
+# The remedy of Wu et al. (2016, equation 14), which the paper uses with $\alpha = 0.6$: divide
+# the sum by a number that grows with the length $|Y|$, the **length penalty**.
+#
+# $$s(Y, X) = \frac{\log P(Y \mid X)}{\operatorname{lp}(Y)} \qquad\quad
+# \operatorname{lp}(Y) = \frac{(5 + |Y|)^{\alpha}}{(5 + 1)^{\alpha}}$$
+#
+# The sum is negative, so dividing it by a larger number makes it *better*. The name misleads: for
+# long sentences it is a bonus. $\alpha = 0$ changes nothing; $\alpha = 1$ is close to the mean
+# per word. We count `</s>` as a word of $Y$, since its probability is in the sum.
+
+# %%
+#| export
+def length_penalty(length: int, alpha: float) -> float:
+    """Return what a log-probability is divided by; 1 for alpha 0. Wu et al. 2016, equation 14.
+
+    length: the number of tokens, EOS counted.
+    """
+    return ((5 + length) / 6) ** alpha
+
+
+# %% [markdown]
+# **Guess first:** from which $\alpha$ on does the long sentence win? The scores are equal where
+# $\log 0.42 / 8^{\alpha} = \log 0.3712 / 12^{\alpha}$ (the lengths are 3 and 7, and each is 5
+# larger in the formula). Solve for $\alpha$, then run the cell.
+
+# %%
+crossing = math.log(math.log(long) / math.log(short)) / math.log(12 / 8)
+assert math.isclose(length_penalty(7, 0.6), (12 / 6) ** 0.6)
+for alpha in (0.0, crossing - 0.01, crossing + 0.01, 0.6):
+    scores = {
+        "short": math.log(short) / length_penalty(3, alpha),
+        "long": math.log(long) / length_penalty(7, alpha),
+    }
+    assert max(scores, key=scores.get) == ("short" if alpha < crossing else "long")
+print(f"the long sentence wins from alpha = {crossing:.2f} on; the paper's 0.6 is enough here")
+
+# %%
+sentences = {"a dog": (math.log(short), 3), "a dog sleeps on the sofa": (math.log(long), 7)}
+draw.length_penalties(length_penalty, sentences, (0.0, 0.6, 1.0, 2.0), crossing)
+
+# %% [markdown]
+# Left: how fast the divisor grows. Right: both scores rise with α, the long sentence's faster.
+#
+# Now all parts are there. What a search returns is a **hypothesis**: a sentence and its score.
+# One decision is left: what if a prefix reaches the limit and has not ended? It is half a
+# sentence, so a finished hypothesis always goes before it, whatever its score. Only if nothing is
+# finished do we return what we have, as greedy search does.
 
 # %%
 #| export
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation: its ids without BOS and EOS, and its log-probability over the length penalty."""
+    """A translation: its ids without BOS and EOS, its log-probability over the length penalty,
+    and whether it ended by itself or was cut off at the limit."""
 
     ids: tuple[int, ...]
     score: float
+    finished: bool = True
 
 
-def length_penalty(length: int, alpha: float) -> float:
-    """Return what a log-probability is divided by; 1 for alpha 0. Wu et al. 2016, equation 14."""
-    return ((5 + length) / 6) ** alpha
+def ranked(
+    prefixes: Sequence[Sequence[int]], totals: Sequence[float], alpha: float
+) -> list[Hypothesis]:
+    """Return the beam of one sentence as hypotheses: finished ones first, then by their score."""
+    hypotheses = []
+    for prefix, total in zip(prefixes, totals):
+        if total > -math.inf:
+            ids, finished = until_eos(prefix), EOS in prefix
+            value = total / length_penalty(len(ids) + finished, alpha)
+            hypotheses.append(Hypothesis(tuple(ids), value, finished))
+    return sorted(hypotheses, key=lambda h: (h.finished, h.score), reverse=True)
 
+
+# %% [markdown]
+# And the search itself. It repeats `beam_step` until no prefix of a sentence is live, or its
+# limit is reached; then that sentence leaves the batch.
 
 # %%
 #| export
+@torch.no_grad()
 def beam_search(
     score: NextLogProbs,
     n_sentences: int,
-    max_len: int,
+    max_len: int | Sequence[int],
     beam: int = 4,
     alpha: float = 0.6,
     device: torch.device | str = "cpu",
 ) -> list[list[Hypothesis]]:
-    """Keep the `beam` likeliest prefixes of every sentence; return the finished ones, best first.
+    """Keep the `beam` likeliest prefixes of every sentence; return them when they end, best first.
 
-    A prefix that writes EOS is finished (its EOS counts towards probability and length); at
-    `max_len` tokens the live ones are finished as they stand. A sentence leaves the batch when
-    no live prefix can still beat its `beam` finished ones. Paper, section 6.1.
+    A finished prefix keeps its place and stops growing; a sentence leaves the batch when nothing
+    can grow, or after `max_len` tokens (one number, or one for each sentence). The length penalty
+    chooses among what is found. Raises ValueError for a beam below 1. Paper, section 6.1.
     """
-    finished: list[list[Hypothesis]] = [[] for _ in range(n_sentences)]
-    rows = torch.arange(n_sentences, device=device)  # sentences still searched
-    prefixes = torch.full((n_sentences, 1, 1), BOS, device=device)  # (n, beam, t)
-    totals = torch.zeros(n_sentences, 1, device=device)  # log-probability of each prefix
-    for length in range(1, max_len + 1):
-        n, width, t = prefixes.shape
-        log_probs = score(prefixes.flatten(0, 1), rows.repeat_interleave(width))
-        candidates = (totals[..., None] + log_probs.view(n, width, -1)).flatten(1)  # (n, width*V)
-        vocab = log_probs.size(-1)
-        # at most `width` of the best can be EOS, so 2 * beam leave `beam` that go on
-        best, index = candidates.topk(min(2 * beam, candidates.size(1)))
-        parent, token = index // vocab, index % vocab
-        collect(finished, rows, prefixes, parent, token, best, length, beam, alpha)
-        live = best.masked_fill(token == EOS, -math.inf)
-        totals, chosen = live.topk(min(beam, live.size(1)))  # (n, beam)
-        parent, token = parent.gather(1, chosen), token.gather(1, chosen)
-        prefixes = prefixes.gather(1, parent[..., None].expand(-1, -1, t))
-        prefixes = torch.cat([prefixes, token[..., None]], dim=-1)
-        going_on = still_open(finished, rows, totals, beam, alpha, max_len)
-        rows, prefixes, totals = rows[going_on], prefixes[going_on], totals[going_on]
-        if not len(rows):
-            break
-    for row, hypotheses, values in zip(rows.tolist(), prefixes.tolist(), totals.tolist()):
-        for ids, total in zip(hypotheses, values):
-            if total > -math.inf:
-                value = total / length_penalty(len(ids) - 1, alpha)
-                finished[row].append(Hypothesis(tuple(ids[1:]), value))
-    return [sorted(f, key=lambda h: -h.score)[:beam] for f in finished]
+    if beam < 1:
+        raise ValueError(f"beam={beam}: a beam keeps at least one prefix (1 is greedy search)")
+    found: list[list[Hypothesis]] = [[] for _ in range(n_sentences)]
+    limits = limits_of(max_len, n_sentences, device)
+    rows = torch.arange(n_sentences, device=device)  # sentences still being searched
+    prefixes = torch.full((n_sentences, 1, 1), BOS, device=device)  # (n, k, 1 + tokens)
+    totals = torch.zeros(n_sentences, 1, device=device)  # (n, k)
+    while len(rows):
+        prefixes, totals = beam_step(score, rows, prefixes, totals, beam)
+        leaving = ~is_live(prefixes, totals).any(1) | (prefixes.size(-1) > limits[rows])
+        for i in leaving.nonzero()[:, 0].tolist():
+            found[rows[i]] = ranked(prefixes[i].tolist(), totals[i].tolist(), alpha)
+        rows, prefixes, totals = rows[~leaving], prefixes[~leaving], totals[~leaving]
+    return found
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for alpha in (0.0, 0.6):
+    hypotheses = beam_search(table_score(LONG_TABLE), 1, max_len=10, beam=2, alpha=alpha)[0]
+    listed = ", ".join(f"{say(h.ids)} ({h.score:.3f})" for h in hypotheses)
+    print(f"alpha {alpha}: {listed}")
+
+# %% [markdown]
+# Both searches found the same two sentences. In our search α only *chooses* among what the beam
+# holds at the end; which prefixes are kept is decided by the plain sums.
+#
+# ### Is the search right?
+#
+# Three statements can be tested on models of which we know everything: random trees. Each tree
+# below has three words, ends after four words at the latest, and so has $1 + 3 + 9 + 27 + 81 =
+# 121$ sentences. The score function holds a different tree for every row of the batch.
+
+# %%
+N_WORDS, DEPTH = 3, 4
+
+
+def random_trees(n_trees: int, seed: int):
+    """Return a score function in which every row has random probabilities of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    tables = []
+    for t in range(DEPTH + 1):
+        logits = 2 * torch.randn(n_trees, N_WORDS**t, 4 + N_WORDS, generator=generator)
+        logits[..., [PAD, BOS, UNK]] = -math.inf
+        logits[..., EOS] -= 3  # most sentences have several words
+        if t == DEPTH:
+            logits[..., 4:] = -math.inf  # only </s> is left
+        tables.append(logits.log_softmax(-1))  # (trees, prefixes of t words, V)
+
+    def score(prefixes, rows):
+        which = torch.zeros(len(prefixes), dtype=torch.long)
+        for token in prefixes[:, 1:].unbind(1):
+            which = which * N_WORDS + token - 4
+        return tables[prefixes.size(1) - 1][rows, which]
+
+    return score
+
+
+# %% [markdown]
+# **Claim 1: a beam of 1 is greedy search**, word for word, whatever α is. (With one place in the
+# beam, the first `</s>` that wins takes it, and the search is over.)
+
+# %%
+N_TREES = 2_000
+trees = random_trees(N_TREES, seed=1)
+greedy = greedy_search(trees, N_TREES, DEPTH + 1)
+for alpha in (0.0, 0.6, 2.0):
+    single = beam_search(trees, N_TREES, DEPTH + 1, beam=1, alpha=alpha)
+    assert [list(h[0].ids) for h in single] == greedy
+print(f"{N_TREES} random models: beam 1 and greedy search write the same words")
+
+# %% [markdown]
+# **Claim 2: a beam as wide as the tree is exhaustive search.** We score all 121 sentences of
+# every tree without any search, divide by the length penalty, and take the best.
+
+# %%
+N_FULL = 200  # the first 200 trees are enough here
+all_sentences = [s for n in range(DEPTH + 1) for s in itertools.product(range(4, 7), repeat=n)]
+all_totals = torch.zeros(N_FULL, len(all_sentences))
+for j, sentence in enumerate(all_sentences):
+    prefix = torch.full((N_FULL, 1), BOS)
+    for word in (*sentence, EOS):
+        all_totals[:, j] += trees(prefix, torch.arange(N_FULL))[:, word]
+        prefix = torch.cat([prefix, torch.full((N_FULL, 1), word)], dim=1)
+assert torch.allclose(all_totals.exp().sum(1), torch.ones(N_FULL), atol=1e-4)
+
+for alpha in (0.0, 0.6, 1.0, 2.0):
+    divisor = torch.tensor([length_penalty(len(s) + 1, alpha) for s in all_sentences])
+    truth = (all_totals / divisor).argmax(1).tolist()
+    full = beam_search(trees, N_FULL, DEPTH + 1, beam=len(all_sentences), alpha=alpha)
+    assert [h[0].ids for h in full] == [all_sentences[j] for j in truth]
+print(f"{len(all_sentences)} sentences in each tree: the full beam finds the best, for every alpha")
+
+# %% [markdown]
+# **Claim 3: a wider beam finds likelier sentences, on average. For one sentence it need not.**
+# **Guess first:** in how many of the 2,000 trees is the sentence of beam 2 *less* likely than
+# that of greedy search? How can looking at more ever find something worse?
+
+# %%
+beams = (1, 2, 4, 8)
+found = {b: [h[0] for h in beam_search(trees, N_TREES, DEPTH + 1, b, alpha=0.0)] for b in beams}
+mean = {b: sum(h.score for h in found[b]) / N_TREES for b in beams}
+worse = [i for i in range(N_TREES) if found[2][i].score < found[1][i].score - 1e-4]
+assert all(mean[a] <= mean[b] for a, b in itertools.pairwise(beams))
+assert 0 < len(worse) < N_TREES / 20
+print("mean log-probability:", ", ".join(f"beam {b}: {m:.3f}" for b, m in mean.items()))
+print(f"beam 2 is worse than greedy search in {len(worse)} of {N_TREES} trees, for example:")
+for b in (1, 2):
+    h = found[b][worse[0]]
+    words = [i - 3 for i in h.ids]
+    print(f"  tree {worse[0]}, beam {b}: words {words}, P = {math.exp(h.score):.4f}")
+
+# %% [markdown]
+# It is rare, but it happens. Here is how, with numbers that you can multiply. After the first
+# word, "the" leads. After the second, both places of the beam are taken by children of "a" (0.35
+# · 0.5 = 0.175 each), and "the dog" (0.4 · 0.4 = 0.16) is dropped: the very prefix that would
+# have lost nothing more.
+
+# %%
+TRAP = {
+    "": {"the": 0.4, "a": 0.35, "one": 0.25},
+    "the": {"dog": 0.4, "puppy": 0.3, "hound": 0.3},
+    "a": {"dog": 0.5, "puppy": 0.5},
+    "one": {"dog": 0.4, "puppy": 0.3, "hound": 0.3},
+    "the dog": {"sleeps": 1.0},
+    "a dog": {"sleeps": 0.6, "rests": 0.4},
+    "a puppy": {"sleeps": 0.5, "rests": 0.5},
+}
+probabilities = []
+for beam in (1, 2, 3):
+    best = beam_search(table_score(TRAP), 1, max_len=10, beam=beam, alpha=0.0)[0][0]
+    probabilities.append(math.exp(best.score))
+    print(f"beam {beam}: {say(best.ids)}, P = {probabilities[-1]:.3f}")
+assert torch.allclose(torch.tensor(probabilities), torch.tensor([0.16, 0.105, 0.16]))
+
+# %% [markdown]
+# > **Try it.** Make the trees surer of themselves (multiply the random numbers by 5 instead of 2)
+# > and less sure (by 0.5). When does a beam help most? Why?
+
+# %% [markdown]
+# ## 5 · A Transformer as score function
+#
+# The searches know nothing of Transformers. What is missing is a `score` function that asks one.
+# The encoder reads the source **once**; the decoder reads every prefix and answers for its last
+# position. Two questions to decide:
+#
+# - *May the model write `<pad>` or `<s>`?* They are signs of our own, never part of a
+#   translation, and neither is `<unk>`, for with a BPE vocabulary no word is unknown. A trained
+#   model gives them almost no probability, but not zero. We set their logits to $-\infty$ before
+#   the softmax: so they cannot be written, and the other probabilities still sum to 1.
+# - *What about dropout?* A search must not be random, so the model must be in eval mode. After
+#   training it is not, and nothing would look wrong; the translations would only be worse. So we
+#   check.
+
+# %%
+#| export
+@torch.no_grad()
+def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
+    """Return a function that scores the next token of prefixes, given the source sentences.
+
+    src (B, S). The function takes prefixes (n, t), each beginning with BOS, and rows (n,), the
+    source sentence of each prefix, and returns log-probabilities (n, V); PAD, BOS and UNK get -inf.
+    Raises ValueError if the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode, its dropout is on: call model.eval()")
+    src_mask = padding_mask(src, PAD)
+    memory = model.encode(src, src_mask)  # (B, S, D), read once
+
+    @torch.no_grad()
+    def score(prefixes: Tensor, rows: Tensor) -> Tensor:
+        tgt_mask = causal_mask(prefixes.size(1), prefixes.device)
+        states = model.decode(prefixes, memory[rows], src_mask[rows], tgt_mask)  # (n, t, D)
+        logits = model.project(states[:, -1]).float()  # (n, V)
+        logits[:, [PAD, BOS, UNK]] = -math.inf
+        return logits.log_softmax(-1)
+
+    return score
+
+
+# %% [markdown]
+# One function takes a batch of source sentences to target ids, and one takes a list of sentences
+# to a list of translations. Three things are easy to get wrong, and nobody notices until the
+# evaluation: **order** (we sort by length, so that sentences of a batch need little padding; the
+# translations must come back in the old order), **empty lines** (they stay empty, or all later
+# lines are compared with the wrong reference), and **the limit** (input + 50, for each sentence,
+# and never more than learned positions have).
+
+# %%
+#| export
+def translate_batch(
+    model: Transformer, sources: Sequence[Sequence[int]], beam: int, alpha: float
+) -> list[list[int]]:
+    """Return the best target ids of source ids (each ending in EOS); beam 1 is greedy search.
+
+    At most 50 tokens more than the source are written (paper, section 6.1), and no more than
+    learned positions have. Raises ValueError for a source longer than those.
+    """
+    device = next(model.parameters()).device
+    room = model.config.max_len if model.config.positions == "learned" else math.inf
+    limits = [min(len(source) + 50, room) for source in sources]
+    score = next_log_probs(model, pad(sources, PAD).to(device))
+    if beam == 1:
+        return greedy_search(score, len(sources), limits, device)
+    found = beam_search(score, len(sources), limits, beam, alpha, device)
+    return [list(hypotheses[0].ids) for hypotheses in found]
 
 
 # %%
 #| export
-def collect(finished, rows, prefixes, parent, token, best, length, beam, alpha) -> None:
-    """Move the candidates that write EOS, and rank among the first `beam`, to `finished`."""
-    ends = (token[:, :beam] == EOS) & best[:, :beam].isfinite()
-    for i, k in ends.nonzero().tolist():
-        ids = tuple(prefixes[i, parent[i, k], 1:].tolist())
-        value = best[i, k].item() / length_penalty(length, alpha)
-        finished[rows[i]].append(Hypothesis(ids, value))
-
-
-def still_open(finished, rows, totals, beam, alpha, max_len) -> Tensor:
-    """Return for each sentence whether a live prefix could still enter its `beam` best."""
-    best_total = totals.amax(1).tolist()
-    going_on = []
-    for row, total in zip(rows.tolist(), best_total):
-        scores = sorted((h.score for h in finished[row]), reverse=True)
-        # log-probabilities only fall; the longest sentence is divided by the most
-        hope = total / length_penalty(max_len, alpha)
-        going_on.append(len(scores) < beam or hope > scores[beam - 1])
-    return torch.tensor(going_on, device=rows.device)
-
-
-# %%
-#| export
-@torch.inference_mode()
 def translate(
     model: Transformer,
     bpe: BPE,
@@ -173,31 +731,158 @@ def translate(
     max_tokens: int = 2000,
     progress: bool = False,
 ) -> list[str]:
-    """Translate sentences, in their order; beam 1 is greedy. Empty lines stay empty.
+    """Return the translation of each sentence, in the same order; an empty line stays empty.
 
-    At most 50 tokens more than the source are written, as in the paper (section 6.1).
+    beam 1 is greedy search. Batches hold at most `max_tokens` padded source tokens, counted once
+    for each place in the beam; their size does not change a translation. Dropout is off meanwhile.
     """
-    device = next(model.parameters()).device
+    if isinstance(sentences, str):
+        raise TypeError("translate takes a list of sentences: write [sentence] for a single one")
     sources = {i: [*bpe.encode(s), EOS] for i, s in enumerate(sentences) if s.strip()}
-    order = sorted(sources, key=lambda i: len(sources[i]))
+    waiting = sorted(sources, key=lambda i: len(sources[i]))  # the longest last
     translations = [""] * len(sentences)
-    bar = tqdm(total=len(sentences), unit="sentence", disable=not progress)
-    while order:
-        longest = len(sources[order[-1]])
-        chosen = [order.pop() for _ in range(min(len(order), max(1, max_tokens // longest // beam)))]
-        src = pad([sources[i] for i in chosen], PAD).to(device)
-        score, limit = next_log_probs(model, src), longest + 50
-        if beam == 1:
-            ids = greedy_search(score, len(chosen), limit, device)
-        else:
-            found = beam_search(score, len(chosen), limit, beam, alpha, device)
-            ids = [hypotheses[0].ids for hypotheses in found]
-        for i, sentence in zip(chosen, ids):
-            translations[i] = bpe.decode(sentence)
-        bar.update(len(chosen))
-    bar.close()
+    training = model.training
+    model.eval()
+    bar = tqdm(total=len(sources), unit="sentence", disable=not progress)
+    try:
+        while waiting:
+            size = max(1, max_tokens // (beam * len(sources[waiting[-1]])))
+            chosen, waiting = waiting[-size:], waiting[:-size]
+            written = translate_batch(model, [sources[i] for i in chosen], beam, alpha)
+            for i, ids in zip(chosen, written):
+                translations[i] = bpe.decode(ids)
+            bar.update(len(chosen))
+    finally:
+        bar.close()
+        model.train(training)
     return translations
 
+
+# %% [markdown]
+# Now a real model. We train the `tiny` preset of lesson 07 on the captions corpus, and stop **too
+# early on purpose**: a model that never errs has nothing to teach about search.
+
+# %%
+train_pairs = pairs("captions", "train")[: int(device.size("decoding_pairs"))]
+model, bpe = preset_model("tiny", [s for pair in train_pairs for s in pair], seed=0)
+model = model.to(device.pick())
+budget = Budget(epochs=int(device.size("decoding_epochs")))
+with tempfile.TemporaryDirectory() as directory:
+    trainer = Trainer(model, bpe, PRESETS["tiny"][1], budget, Path(directory))
+    finished = trainer.run(train_pairs, pairs("captions", "val")[:100])
+model.eval()
+assert finished
+print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(bpe):,} tokens")
+
+# %%
+test_pairs = pairs("captions", "val")[: int(device.size("decoding_sentences"))]
+german, english = [list(side) for side in zip(*test_pairs)]
+by_greedy = translate(model, bpe, german, beam=1)
+by_beam = translate(model, bpe, german, beam=4)
+different = [i for i in range(len(german)) if by_greedy[i] != by_beam[i]]
+for i in different[:3]:
+    print(f"source     {german[i]}\nreference  {english[i]}")
+    print(f"greedy     {by_greedy[i]}\nbeam 4     {by_beam[i]}\n")
+print(f"greedy search and beam 4 differ in {len(different)} of {len(german)} sentences")
+
+# %% [markdown]
+# **Claim 4: what holds for tables holds for the Transformer.** Beam 1 is greedy search; order and
+# empty lines are kept; and a sentence is translated the same alone and in a batch: padding
+# changes nothing, neighbours change nothing. We compare in float64 on the CPU: where two
+# sentences are almost equally likely, the rounding of float32 could decide, and rounding does
+# depend on the shape of a batch.
+#
+# **Guess first:** what would break the third statement? (Two things in this lesson can: a mask
+# and a limit.)
+
+# %%
+exact = copy.deepcopy(model).cpu().double()
+some = german[:16]
+mixed = ["", *some, "   ", *reversed(some)]
+together = translate(exact, bpe, mixed, beam=3)
+assert together[0] == together[len(some) + 1] == "" and len(together) == len(mixed)
+assert together[1 : len(some) + 1] == list(reversed(together[len(some) + 2 :]))
+alone = [translate(exact, bpe, [s], beam=3)[0] for s in some]
+assert alone == together[1 : len(some) + 1]
+
+sources = [[*bpe.encode(s), EOS] for s in some]
+score_some = next_log_probs(exact, pad(sources, PAD))
+single = beam_search(score_some, len(some), 60, beam=1)
+assert [list(h[0].ids) for h in single] == greedy_search(score_some, len(some), 60)
+print("16 captions: one by one = in a batch; beam 1 = greedy; order and empty lines kept")
+
+# %% [markdown]
+# ### What this costs, and what is wasted
+#
+# To choose word number $t$, `score` lets the decoder read all $t$ positions again, `<s>` to
+# $y_{t-1}$. But with the causal mask of lesson 04 the earlier positions cannot see the new word:
+# their states come out as before. A sentence of $T$ words (with `</s>`) costs $1 + 2 + \dots + T
+# = T (T + 1) / 2$ positions, where $T$ would do. Let us count.
+
+# %%
+counted = {"read": 0, "new": 0}
+
+
+def counting(prefixes, rows):
+    """Score as before, and count the decoder positions that are read."""
+    counted["read"] += prefixes.numel()
+    counted["new"] += len(prefixes)
+    return score_some(prefixes, rows)
+
+
+written = greedy_search(counting, len(some), [len(s) + 50 for s in sources])
+steps = [min(len(ids) + 1, len(s) + 50) for ids, s in zip(written, sources)]
+assert counted["read"] == sum(t * (t + 1) // 2 for t in steps)
+assert counted["new"] == sum(steps)
+share = 1 - counted["new"] / counted["read"]
+print(f"{counted['read']:,} positions read, {counted['new']:,} of them new: {share:.0%} recomputed")
+
+# %% [markdown]
+# Most of the work is done twice or more. The remedy is called the **KV cache**: keep the keys and
+# values of each attention layer for the positions already read, and give the decoder only the new
+# position. It belongs *inside* the function that `next_log_probs` returns, and in the attention
+# layers under it; it must give the same log-probabilities, so greedy search would not change at
+# all, and beam search would only have to tell it which prefix grew out of which. This lesson does
+# without it: for captions of a dozen words the plain way is quick enough, and it can hardly be
+# wrong. A cache must be compared with it.
+#
+# **Claim 5: over a corpus the mean model score rises with the beam.** Now for the trained model,
+# with $\alpha = 0$: the score is the log-probability of the sentence. We keep the whole beams;
+# section 8 needs them again.
+
+# %%
+BEAMS = (1, 2, 4, 8)
+test_sources = [[*bpe.encode(s), EOS] for s in german]
+beams_found = {beam: [] for beam in BEAMS}
+for start in range(0, len(test_sources), 50):
+    chunk = test_sources[start : start + 50]
+    score_chunk = next_log_probs(model, pad(chunk, PAD).to(device.pick()))
+    for beam in BEAMS:
+        limits = [len(s) + 50 for s in chunk]
+        beams_found[beam] += beam_search(
+            score_chunk, len(chunk), limits, beam, alpha=0.0, device=device.pick()
+        )
+model_score = [sum(f[0].score for f in beams_found[b]) / len(german) for b in BEAMS]
+assert all(b >= a - 0.05 for a, b in itertools.pairwise(model_score))
+print("mean log-probability:", ", ".join(f"beam {b}: {s:.2f}" for b, s in zip(BEAMS, model_score)))
+
+# %% [markdown]
+# The model likes its own translations better and better. Do *we*? For that we need a judge who
+# does not ask the model.
+
+# %% [markdown]
+# ## 6 · BLEU: how good is a translation?
+#
+# BLEU (Papineni et al. 2002) compares a translation, the *hypothesis*, with one written by a
+# human, the *reference*. It asks two questions:
+#
+# 1. **Precision:** how many of the hypothesis's words, and runs of 2, 3 and 4 words (*n-grams*),
+#    are in the reference?
+# 2. **Length:** is the hypothesis shorter than the reference? Then it had an easy game and must
+#    pay.
+#
+# We do one pair by hand. **Guess first:** how many of the nine words of the hypothesis, the full
+# stop counted, does the reference confirm? Look twice at "the".
 
 # %%
 #| export
@@ -206,22 +891,353 @@ def ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     return Counter(zip(*(tokens[i:] for i in range(n))))
 
 
+# %%
+# NBVAL_CHECK_OUTPUT
+reference = str.split("a small dog is sleeping on the red sofa .")
+hypothesis = str.split("a small dog sleeping on the the sofa .")
+matched, total = [], []
+for n in range(1, 5):
+    ours, wanted = ngrams(hypothesis, n), ngrams(reference, n)
+    common = ours & wanted  # for each n-gram the smaller of the two counts
+    matched.append(common.total())
+    total.append(ours.total())
+    print(f"{n}-grams: {matched[-1]} of {total[-1]}")
+assert matched == [8, 5, 2, 0] and total == [9, 8, 7, 6]
+
+# %% [markdown]
+# Eight words, not nine. "the" comes twice in the hypothesis, once in the reference, so only one
+# of them counts. The counts are **clipped**: each n-gram counts at most as often as the reference
+# has it. Without clipping, the "translation" *the the the the* would get a precision of 100 %. In
+# Python, `&` between two `Counter`s is this minimum.
+
+# %%
+draw.ngram_boxes(hypothesis, reference)
+
+# %% [markdown]
+# Each bar is one n-gram of the hypothesis. Precision asks only about words that *are* there, so the
+# first row does not see that "is" is missing. The longer runs do: each run that crosses the gap
+# between "dog" and "sleeping" is broken. Single words measure the choice of words; long n-grams
+# measure word order and fluency.
+#
+# BLEU is the geometric mean of the four precisions $p_n$, times the **brevity penalty** BP. With
+# $c$ tokens in the hypotheses and $r$ in the references:
+#
+# $$\operatorname{BLEU} = 100 \cdot \operatorname{BP}
+# \cdot \left( p_1 \, p_2 \, p_3 \, p_4 \right)^{1/4}
+# \qquad\quad \operatorname{BP} = \min\left(1, \; e^{1 - r/c}\right)$$
+#
+# Our pair has no 4-gram in common: $p_4 = 0$, and BLEU is 0 for a quite good sentence. So BLEU is
+# meant for a **corpus**: the counts of all sentences are added first, and divided only then. Here
+# is a second pair, and the whole calculation by hand.
+
+# %%
+references = [reference, str.split("two children are playing with a ball in the park .")]
+hypotheses = [hypothesis, str.split("two children are playing with a ball in a park .")]
+matched, total = [0] * 4, [0] * 4
+for ours, wanted in zip(hypotheses, references):
+    for n in range(4):
+        matched[n] += (ngrams(ours, n + 1) & ngrams(wanted, n + 1)).total()
+        total[n] += ngrams(ours, n + 1).total()
+c, r = sum(map(len, hypotheses)), sum(map(len, references))
+brevity = min(1.0, math.exp(1 - r / c))
+by_hand = 100 * brevity * math.prod(m / t for m, t in zip(matched, total)) ** 0.25
+print("matched/total:", "  ".join(f"{m}/{t}" for m, t in zip(matched, total)))
+print(f"c = {c}, r = {r}, brevity penalty e^(1 - {r}/{c}) = {brevity:.3f}, BLEU = {by_hand:.2f}")
+assert matched == [18, 13, 8, 5] and total == [20, 18, 16, 14] and (c, r) == (20, 21)
+
+# %% [markdown]
+# As a function, with logarithms in place of the fourth root of a product:
+
+# %%
+#| export
 def bleu(hypotheses: Iterable[Sequence[str]], references: Iterable[Sequence[str]]) -> float:
     """Return corpus BLEU, 0 to 100: tokens in, one reference a sentence, up to 4-grams.
 
     Counts are summed over the corpus before anything is divided; no smoothing, so a corpus
-    without a single right 4-gram scores 0. Papineni et al. 2002.
+    without a single right 4-gram scores 0. Raises ValueError if there are not as many hypotheses
+    as references, TypeError for text that is not cut into tokens. Papineni et al. 2002.
     """
+    hypotheses, references = list(hypotheses), list(references)
+    if len(hypotheses) != len(references):
+        raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
+    if any(isinstance(sentence, str) for sentence in (*hypotheses, *references)):
+        raise TypeError("bleu takes lists of tokens, and a string is a list of letters: split it")
     matched, total = [0] * 4, [0] * 4
-    hyp_len = ref_len = 0
-    for hyp, ref in zip(hypotheses, references, strict=True):
-        hyp_len, ref_len = hyp_len + len(hyp), ref_len + len(ref)
+    for hyp, ref in zip(hypotheses, references):
         for n in range(1, 5):
             found, wanted = ngrams(hyp, n), ngrams(ref, n)
-            matched[n - 1] += (found & wanted).total()  # each n-gram counts as often as it is wanted
+            matched[n - 1] += (found & wanted).total()  # clipped: as often as it is wanted
             total[n - 1] += found.total()
     if min(matched) == 0:
         return 0.0
+    hyp_len, ref_len = sum(map(len, hypotheses)), sum(map(len, references))
     precision = math.exp(sum(math.log(m / t) for m, t in zip(matched, total)) / 4)
-    brevity = min(1.0, math.exp(1 - ref_len / hyp_len))
-    return 100 * brevity * precision
+    return 100 * min(1.0, math.exp(1 - ref_len / hyp_len)) * precision
+
+
+# %% [markdown]
+# **Claim 6: our BLEU is the BLEU of `sacrebleu`,** the program that papers use. It takes plain
+# text and cuts it into tokens by its own rules, called `13a`; we give our function the same
+# tokens. We compare on the model's translations with every beam, and on nonsense: 200 small
+# corpora of random words.
+
+# %%
+split_13a = Tokenizer13a()
+
+
+def our_bleu(texts: list[str], gold: list[str]) -> float:
+    """BLEU of plain text, by our function over sacrebleu's tokens."""
+    return bleu([split_13a(t).split() for t in texts], [split_13a(g).split() for g in gold])
+
+
+generator = torch.Generator().manual_seed(0)
+
+
+def nonsense(n: int) -> list[str]:
+    """Return n sentences of 0 to 11 random words out of five."""
+    lengths = torch.randint(12, (n,), generator=generator).tolist()
+    sentences = [torch.randint(5, (k,), generator=generator).tolist() for k in lengths]
+    return [" ".join("abcde"[i] for i in sentence) for sentence in sentences]
+
+
+corpora = [(nonsense(5), nonsense(5)) for _ in range(200)]
+texts = [[bpe.decode(f[0].ids) for f in beams_found[b]] for b in BEAMS]
+corpora += [(t, english) for t in [by_greedy, by_beam, *texts]]
+for texts_, gold in corpora:
+    theirs = sacrebleu.corpus_bleu(texts_, [gold], smooth_method="none").score
+    assert math.isclose(our_bleu(texts_, gold), theirs, abs_tol=1e-6)
+print(f"{len(corpora)} corpora: the same BLEU")
+
+# %% [markdown]
+# Why `smooth_method="none"`? By default sacrebleu *smooths* (`exp`): where a precision is 0, it
+# puts a small number in its place (half of one match for the first such $n$, a quarter for the
+# next, and so on). Another way is `floor`, which puts a fixed small number there. On a test set
+# of a thousand sentences no precision is 0, and all agree. On one sentence they differ a lot:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+one, gold = " ".join(hypothesis), " ".join(reference)
+smoothed = {
+    method: sacrebleu.corpus_bleu([one], [[gold]], smooth_method=method).score
+    for method in ("none", "floor", "exp")
+}
+assert bleu([hypothesis], [reference]) == smoothed["none"] == 0
+assert 10 < smoothed["floor"] < smoothed["exp"]
+print(", ".join(f"{method}: {value:.1f}" for method, value in smoothed.items()))
+
+# %% [markdown]
+# **Corpus BLEU is not the mean of the sentences' BLEUs.** Our two sentences:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+each = [bleu([h], [r]) for h, r in zip(hypotheses, references)]
+whole = bleu(hypotheses, references)
+assert math.isclose(whole, by_hand) and abs(sum(each) / 2 - whole) > 5
+print(f"sentences: {each[0]:.1f} and {each[1]:.1f}, mean {sum(each) / 2:.1f}; corpus: {whole:.1f}")
+
+# %% [markdown]
+# > **Try it.** In which order does the mean of sentence BLEUs put two systems, and in which order
+# > corpus BLEU? Write two systems of two sentences each for which the orders differ.
+#
+# ## 7 · How to report BLEU, and what it misses
+#
+# The number depends on how the text was cut into tokens and on upper and lower case. So two
+# papers' BLEUs can be compared only if all this is the same (Post 2018). **Guess first:** the
+# same two sentences, scored in four ways: which way gives most?
+
+# %%
+system = ["A man's well-known dog doesn't sleep.", "The old woman is reading a blue book."]
+human = ["The man's well-known dog doesn't sleep.", "the old woman is reading the blue book."]
+ways = {
+    "sacrebleu on plain text (13a)": our_bleu(system, human),
+    "split at spaces": bleu(map(str.split, system), map(str.split, human)),
+    "13a, all in lower case": our_bleu([s.lower() for s in system], [s.lower() for s in human]),
+    "letter by letter": bleu(map(list, system), map(list, human)),
+}
+plain = sacrebleu.corpus_bleu(system, [human]).score
+assert math.isclose(ways["sacrebleu on plain text (13a)"], plain)
+assert max(ways.values()) - min(ways.values()) > 20
+for name, value in ways.items():
+    print(f"{value:5.1f}  {name}")
+
+# %% [markdown]
+# Nothing was translated better from line to line. Two rules follow:
+#
+# - **Score detokenised text.** Give sacrebleu whole sentences as people write them (`bpe.decode`
+#   returns them), against the untouched reference file. Then nobody's tokeniser, vocabulary or
+#   lower-casing is inside the number.
+# - **Print the signature.** It names every choice:
+
+# %%
+metric = sacrebleu.BLEU()
+metric.corpus_score(system, [human])
+signature = str(metric.get_signature())
+assert signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+print(signature)
+
+# %% [markdown]
+# One reference for each sentence (`nrefs:1`); upper and lower case differ (`case:mixed`); always
+# four precisions, even for short sentences (`eff:no`); tokens by the rules `13a`; smoothing
+# `exp`; the program's version. The paper's 27.3 and 28.4 for English-German were computed on
+# tokens of its own making, as was usual in 2017: a difference of half a point to your number
+# tells nothing.
+#
+# ### What BLEU misses
+#
+# BLEU sees words, not meaning. **Guess first:** one reference, four translations. Which of them
+# has the best BLEU, and which would you choose? The last column is a metric that a much-copied
+# repository calls "BLEU": the share of *places* where both texts have the same token.
+
+# %%
+gold = "A dog is sleeping on the red sofa in the kitchen ."
+candidates = {
+    "same meaning, other words": "In the kitchen , a hound takes a nap on a scarlet couch .",
+    "wrong meaning, same words": "A dog is not sleeping on the red sofa in the kitchen .",
+    "one small word too many": "So a dog is sleeping on the red sofa in the kitchen .",
+    "one wrong noun": "A cat is sleeping on the red sofa in the kitchen .",
+}
+
+
+def position_accuracy(text: str, gold: str) -> float:
+    """Share of the reference's places at which the text has the same token, in percent."""
+    tokens, wanted = text.split(), gold.split()
+    return 100 * sum(t == w for t, w in zip(tokens, wanted)) / len(wanted)
+
+
+rated = {name: (bleu([t.split()], [gold.split()]), position_accuracy(t, gold))
+         for name, t in candidates.items()}  # fmt: skip
+for name, (by_bleu, by_position) in rated.items():
+    print(f"{name:26} BLEU {by_bleu:5.1f}   same place {by_position:5.1f} %")
+assert rated["same meaning, other words"][0] < 10 < 70 < rated["wrong meaning, same words"][0]
+assert rated["one small word too many"][0] > 70 and rated["one small word too many"][1] == 0
+
+# %%
+draw.what_is_missed(rated)
+
+# %% [markdown]
+# - A good paraphrase gets nothing; a "not" that turns the meaning round costs little.
+# - Position accuracy gives 0 to a right text that is shifted by one word. (The repository also
+#   measures it while the decoder reads the *right* words, so it does not test decoding at all.)
+#   So always say which metric a number is.
+# - A difference between two systems on one test set can be chance; below about one point, do not
+#   build a theory on it.
+#
+# BLEU is still useful: it is cheap, everybody has it, and over a thousand sentences the small
+# injustices average out. Read some translations too.
+#
+# ## 8 · BLEU over beam and α
+#
+# Now both parts of the lesson meet. The beams of claim 5 hold up to eight sentences for each
+# source. As α only chooses among them, we need not search again: we choose again, with each α.
+# **Guess first:** from beam 1 to 8 the model score can only rise (on average). And BLEU? And the
+# length?
+
+# %%
+ALPHAS = (0.0, 0.6, 1.0, 2.0)
+
+
+def choose(hypotheses: list[Hypothesis], alpha: float) -> Hypothesis:
+    """Return the best of hypotheses that were found with alpha 0."""
+
+    def key(h):
+        return h.finished, h.score / length_penalty(len(h.ids) + h.finished, alpha)
+
+    return max(hypotheses, key=key)
+
+
+# %%
+bleus, lengths = {}, {}
+for alpha in ALPHAS:
+    chosen = [[choose(f, alpha) for f in beams_found[b]] for b in BEAMS]
+    texts = [[bpe.decode(h.ids) for h in hs] for hs in chosen]
+    bleus[alpha] = [sacrebleu.corpus_bleu(t, [english]).score for t in texts]
+    n_words = sum(len(s.split()) for s in english)
+    lengths[alpha] = [sum(len(s.split()) for s in t) / n_words for t in texts]
+assert all(math.isclose(bleus[a][0], bleus[0.0][0]) for a in ALPHAS)  # one sentence: no choice
+for alpha in ALPHAS:
+    print(f"alpha {alpha}:", "  ".join(f"beam {b}: {v:.1f}" for b, v in zip(BEAMS, bleus[alpha])))
+
+# %%
+draw.over_beam(BEAMS, model_score, bleus, lengths)
+
+# %% [markdown]
+# Left, what the search promises: likelier sentences. Right, what comes with it. Look at $\alpha =
+# 0$ first: the likelier sentences are the shorter ones, as section 4 said; where the beam grows,
+# the text shrinks. And in the middle, what we want: better translations. Without the penalty a
+# wider beam need not help, and it hurts where the text becomes too short, for BLEU's brevity
+# penalty counts every missing word. With α the same beams give more.
+#
+# Do not take the best α from this picture. It is one small, badly trained model and few
+# sentences, where a point of BLEU up or down can be chance. The paper chose beam 4 and $\alpha =
+# 0.6$ by looking at development data, and for parsing beam 21 and $\alpha = 0.3$ (section 6.3):
+# the right values depend on the model and on the task, and are chosen on data that the final test
+# does not use.
+#
+# If a perfect search is not available, is a better search always better? No. Stahlberg and Byrne
+# (2019) searched exactly, and found that for more than half of their sentences the *likeliest*
+# translation of a good model was the empty one. A narrow beam protects us from what the model
+# really believes. That is a strange state of affairs, and an open problem.
+#
+# > **Try it.**
+# > 1. Draw the curves for the beams 16 and 32. Does BLEU still follow the model score?
+# > 2. Stop early: a live prefix's sum can only fall, and the largest divisor it can get is
+# >    $\operatorname{lp}$ of the limit. Write the condition under which no live prefix can beat
+# >    the best finished one any more. Test it against `beam_search` on the random trees. What is
+# >    lost from the list of hypotheses?
+# > 3. Replace `argmax` in `greedy_search` by drawing a word from its probabilities
+# >    (`torch.multinomial`). What happens to BLEU, and for which task would you prefer it?
+# > 4. In `translate_batch`, give all sentences of a batch the largest of the limits. Which claim
+# >    fails, if any, with your model? When must it fail?
+
+# %% [markdown]
+# ## What you built
+#
+# | name | takes | gives |
+# |---|---|---|
+# | `next_log_probs(model, src)` | src (B, S) | a function: prefixes (n, t), rows (n,) -> (n, V) |
+# | `greedy_search(score, n, max_len)` | that function | n lists of ids |
+# | `beam_step(score, rows, prefixes, totals, beam)` | (n, k, t), (n, k) | (n, k, t + 1), (n, k) |
+# | `beam_search(score, n, max_len, beam, alpha)` | that function | n lists of `Hypothesis` |
+# | `length_penalty(length, alpha)` | a length in tokens | a divisor |
+# | `translate(model, bpe, sentences)` | n sentences | n sentences |
+# | `bleu(hypotheses, references)` | lists of tokens | 0 to 100 |
+#
+# ## Summary · 小结
+#
+# A model gives the next word's probabilities; a search turns them into a sentence. Greedy search
+# takes the likeliest word each time and can miss a likelier sentence. Beam search keeps the $k$
+# likeliest prefixes; finished ones stop growing. $k = 1$ is greedy search; a beam as wide as the
+# tree is exhaustive search; in between, the mean score rises with $k$, though not for every
+# sentence. Sums of log-probabilities favour short sentences; dividing by $((5 + |Y|)/6)^{\alpha}$
+# corrects that. BLEU is the geometric mean of clipped n-gram precisions times a brevity penalty,
+# counted over a corpus. Report it with sacrebleu, on detokenised text, with its signature.
+#
+# 模型只给出下一个词的概率，要靠搜索才能得到整个句子。
+# 贪心搜索（greedy search）每一步都取概率最大的词，可能错过概率更大的句子。
+# 束搜索（beam search）每一步保留概率最大的 $k$ 个前缀；
+# 已经写出 `</s>` 的前缀不再增长。
+# $k = 1$ 就是贪心搜索；束宽大到能容纳整棵树时，就是穷举搜索；
+# 在两者之间，平均得分随 $k$ 上升，但对单个句子不一定如此。
+# 对数概率之和偏爱短句，除以长度惩罚 $((5 + |Y|)/6)^{\alpha}$ 可以纠正这种偏向。
+# BLEU 是截断的（clipped）n 元组精确率的几何平均，再乘以简短惩罚（brevity penalty）；
+# 计数要先在整个语料上相加，再相除。
+# 报告 BLEU 时，用 sacrebleu 对去分词（detokenised）的文本计算，
+# 并附上它的签名（signature）。
+#
+# ## Further reading
+#
+# - Sutskever, Vinyals, Le (2014), *Sequence to Sequence Learning with Neural Networks*, arXiv
+#   1409.3215: a beam of 2 already gives most of the gain.
+# - Wu et al. (2016), *Google's Neural Machine Translation System*, arXiv 1609.08144: section 7,
+#   the length penalty.
+# - Koehn, Knowles (2017), *Six Challenges for Neural Machine Translation*, arXiv 1706.03872:
+#   quality falls again with wide beams.
+# - Murray, Chiang (2018), *Correcting Length Bias in Neural Machine Translation*, arXiv 1808.10006.
+# - Stahlberg, Byrne (2019), *On NMT Search Errors and Model Errors: Cat Got Your Tongue?*, arXiv
+#   1908.10090.
+# - Papineni, Roukos, Ward, Zhu (2002), *BLEU: a Method for Automatic Evaluation of Machine
+#   Translation*, ACL.
+# - Post (2018), *A Call for Clarity in Reporting BLEU Scores*, arXiv 1804.08771.
+#
+# Practise with the homework of this lesson. Then lesson 09 puts everything together: real captions,
+# a real model, and a BLEU with its signature.

@@ -220,6 +220,8 @@ def test_batch_says_what_the_sentences_say(pairs, pad_id):
         assert batch.src_mask[b].sum() == len(src)
         assert batch.tgt_out[b, : len(tgt)].tolist() == tgt
         assert batch.tgt_in[b, : len(tgt)].tolist() == [BOS, *tgt[:-1]]
+    before = torch.ones(t, t, dtype=torch.bool).tril()
+    assert torch.equal(batch.tgt_mask, before & (batch.tgt_in != pad_id)[:, None, None, :])
     assert batch.tgt_mask.any(-1).all() and batch.src_mask.any(-1).all()  # no empty row
 
 
@@ -280,7 +282,7 @@ def check(batch: Batch) -> list[str]:
     wrong = []
     for name in ("src_mask", "tgt_mask"):
         if getattr(batch, name).dtype != torch.bool:
-            wrong.append(f"{name} is not boolean")
+            return [f"{name} is not boolean"]
     real_src, real_tgt = batch.src != PAD, batch.tgt_out != PAD
     if not torch.equal(batch.tgt_in, shift_right(batch.tgt_out, BOS)):
         wrong.append("tgt_in is not tgt_out shifted")
@@ -293,8 +295,7 @@ def check(batch: Batch) -> list[str]:
     ]
     for name, tokens, asked, order in cases:
         x = torch.randn(*tokens.shape, 8, dtype=torch.double, requires_grad=True)
-        mask = getattr(batch, name)
-        output = layer(x, x, x, mask if mask.dtype == torch.bool else mask.double())
+        output = layer(x, x, x, getattr(batch, name))
         may = (order & (tokens != PAD)[:, None, :]).expand(-1, tokens.size(1), -1)  # (B, Q, K)
         for b, i in asked.nonzero().tolist():
             (gradient,) = torch.autograd.grad(output[b, i].square().sum(), x, retain_graph=True)

@@ -42,13 +42,13 @@ def soft_lookup(
     left.axvline(asked, color=GREY, lw=0.8, ls=":")
     left.set(xlabel="hour of the day [h]", ylabel="temperature [°C]", xlim=(0, 24))
     left.set_title("Too narrow copies the noise, too wide is the mean", loc="left")
-    left.legend(fontsize=8, ncols=2, loc="lower right")
+    left.legend(fontsize=8, loc="upper left")
     for (width, row), (colour, _, marker) in zip(weights.items(), STYLES):
         right.plot(times, row, marker, color=colour, markersize=5, label=f"width {width:g} h")
     right.axvline(asked, color=GREY, lw=0.8, ls=":")
-    right.set(xlabel="hour of the reading (its key) [h]", ylabel="weight", yscale="symlog")
-    right.set(xlim=(0, 24), ylim=(-0.005, 1.5))
     right.set_yscale("symlog", linthresh=0.01)
+    right.set(xlabel="hour of the reading (its key) [h]", ylabel="weight")
+    right.set(xlim=(0, 24), ylim=(-0.002, 1.5))
     right.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
     right.set_title(f"Who answers the question {asked:g} h", loc="left")
     right.legend(fontsize=8, loc="upper left")
@@ -70,16 +70,19 @@ def saturation(
         for (d_k, row), (colour, line, marker) in zip(by_size.items(), STYLES):
             ranks = range(1, len(row) + 1)
             axis.plot(ranks, row, line, marker=marker, ms=4, color=colour, label=f"$d_k$ = {d_k}")
-        axis.set(xlabel="rank of the key", ylabel=f"mean weight, {name}", ylim=(-0.03, 1.03))
+        axis.set(xlabel="rank of the key", ylabel=f"mean weight, score {name}", ylim=(-0.03, 1.03))
+        axis.set_xticks([1, 4, 8, 12, 16])
         axis.set_title(title, loc="left")
         axis.legend()
     for (name, row), (colour, line, marker) in zip(shares.items(), STYLES[1::-1]):
         axes[2].loglog(sizes, row, line, marker=marker, color=colour, base=2, label=name)
     axes[2].set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
     axes[2].set_yscale("log")
+    axes[2].minorticks_off()
+    axes[2].set_yticks([0.003, 0.01, 0.03], ["0.003", "0.01", "0.03"])
     axes[2].set(xlabel="$d_k$", ylabel="mean of p (1 - p)")
     axes[2].set_title("What is left of the gradient", loc="left")
-    axes[2].legend()
+    axes[2].legend(title="score", alignment="left")
     return _finish(figure)
 
 
@@ -165,8 +168,8 @@ def maps(
     """
     rows = len(panels[0][2])
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(0.9 + 2.9 * len(panels), 1.7 + 0.19 * rows), squeeze=False,
-        layout="constrained",
+        1, len(panels), figsize=(max(5.5, 0.9 + 2.9 * len(panels)), 1.7 + 0.2 * rows),
+        squeeze=False, layout="constrained",
     )
     for axis, (name, weights, queries, keys) in zip(axes[0], panels):
         image = axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -188,39 +191,44 @@ def maps(
     return _finish(figure)
 
 
-def gallery(records: Sequence[Mapping], title: str) -> alt.Chart:
+def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.LayerChart:
     """Draw one head of many as a heat map: layer, head and sentence by menu, weights on hover.
 
     A record has layer, head, sentence and note (strings), queries and keys (words) and weights
-    (Q, K). Every layer must have the same heads and sentences.
+    (Q, K). The chart opens at record number `start`.
     """
-    rows = []
+    rows = []  # one for each query; its keys and weights are split by the chart: a small notebook
     for record in records:
-        queries = [f"{i} {word}" for i, word in enumerate(record["queries"], 1)]
-        keys = [f"{i} {word}" for i, word in enumerate(record["keys"], 1)]
-        rows.append({
-            **{name: record[name] for name in ("layer", "head", "sentence", "note")},
-            "query": [q for q in queries for _ in keys],
-            "key": keys * len(queries),
-            "weight": [round(w, 3) for row in record["weights"].tolist() for w in row],
-        })  # one row a map, flattened by the chart: the notebook stays small
+        keys = "|".join(f"{i} {word}" for i, word in enumerate(record["keys"], 1))
+        for i, word in enumerate(record["queries"]):
+            weights = "|".join(f"{weight:.3f}" for weight in record["weights"][i].tolist())
+            names = {name: record[name] for name in ("layer", "head", "sentence")}
+            names["note"] = "{layer}, head {head}: {note}".format_map(record)
+            rows.append({**names, "query": f"{i + 1} {word}", "key": keys, "weight": weights})
     menus = []
     for name in ("layer", "head", "sentence"):
         options = list(dict.fromkeys(row[name] for row in rows))
         bind = alt.binding_select(options=options, name=f"{name}: ")
-        menus.append(alt.param(name=f"choose_{name}", value=options[0], bind=bind))
+        menus.append(alt.param(name=f"choose_{name}", value=records[start][name], bind=bind))
     chosen = " && ".join(f"datum.{n} == choose_{n}" for n in ("layer", "head", "sentence"))
     base = alt.Chart(alt.Data(values=rows)).transform_filter(chosen)
-    note = base.mark_text(align="left", fontSize=12, color=GREY).encode(
-        x=alt.value(0), y=alt.value(-12), text="note:N"
+    note = (
+        base.transform_aggregate(groupby=["note"])
+        .mark_text(align="left", fontSize=12, color=GREY)
+        .encode(x=alt.value(0), y=alt.value(-12), text="note:N")
     )
+    shades = alt.Scale(range=["#f7fbff", "#08306b"], domain=[0, 1])
     cells = (
-        base.transform_flatten(["query", "key", "weight"])
-        .mark_rect(stroke="white")
+        base.transform_calculate(
+            key="split(datum.key, '|')", weight="split(datum.weight, '|')"
+        )
+        .transform_flatten(["key", "weight"])
+        .transform_calculate(weight="toNumber(datum.weight)")
+        .mark_rect(stroke="#dddddd")
         .encode(
             x=alt.X("key:N", sort=None, title="key: who answers", axis=alt.Axis(labelAngle=-60)),
             y=alt.Y("query:N", sort=None, title="query: who asks"),
-            color=alt.Color("weight:Q", scale=alt.Scale(scheme="blues", domain=[0, 1])),
+            color=alt.Color("weight:Q", scale=shades),
             tooltip=["query:N", "key:N", alt.Tooltip("weight:Q", format=".3f")],
         )
     )
@@ -263,6 +271,6 @@ def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) ->
     axis.set_xticks(lengths, [str(length) for length in lengths])
     axis.set_yscale("log")
     axis.set(xlabel="sentence length n", ylabel="time on this machine [ms]")
-    axis.set_title("Steps that wait for each other cost more than sums", loc="left")
+    axis.set_title("By the count they cross at n = d, by the clock much later", loc="left")
     axis.legend()
     return _finish(figure)

@@ -44,9 +44,10 @@ def masks(
     widest = max(mask.size(1) for mask, _, _ in panels.values())
     figure, axes = plt.subplots(
         rows, columns,
-        figsize=(columns * (0.3 * widest + 1.6), rows * (0.3 * tallest + 1.3) + 0.8),
+        figsize=(columns * (0.3 * widest + 1.6), rows * (0.3 * tallest + 1.6) + 0.8),
         squeeze=False, layout="constrained",
     )  # fmt: skip
+    figure.get_layout_engine().set(hspace=0.08)
     for axis, (name, (mask, queries, keys)) in zip(axes.flat, panels.items()):
         grid(axis, mask.cpu().numpy(), queries, keys)
         axis.set_title(name, fontsize=10)

@@ -75,7 +75,7 @@ def schedules(paper: Mapping[str, Curve], ours: Mapping[str, Curve], warmup: int
         axis.legend(loc="upper right")
     axes[0].set_title("The paper's rate peaks where warm-up ends")
     axes[1].axvline(warmup, color=GREY, lw=0.8, linestyle=":")
-    axes[1].annotate(" warm-up ends", (warmup, 0.04), fontsize=8, color=GREY)
+    axes[1].annotate(" warm-up ends", (warmup, 1400 * highest), fontsize=8, color=GREY)
     axes[1].set_title("Ours reaches 0 when the budget is spent")
     return _finished(figure)
 
@@ -104,6 +104,7 @@ def overfitting(histories: Mapping[str, Sequence[tuple[float, float, float]]]) -
         axis.plot(epochs, val, "s--", color=RED, ms=4, label="new sentences (val)")
         axis.fill_between(epochs, train, val, color=GREY, alpha=0.15)
         axis.set(xlabel="epoch", title=label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.annotate(
             f"gap {val[-1] - train[-1]:.2f}",
             (epochs[-1], (val[-1] + train[-1]) / 2),
@@ -151,14 +152,14 @@ def run_curves(log: Sequence[Mapping[str, float]], levels: Mapping[str, float]) 
         losses.axhline(level, color=GREY, lw=0.9, linestyle=":")
         losses.annotate(label, (x[-1], level), ha="right", va="bottom", fontsize=8.5)
     losses.set(ylabel="loss per token (nats)", ylim=(0, 1.08 * max(levels.values())))
-    losses.set_title("The model passes each baseline: it uses word counts, then the source")
-    losses.legend(loc="center right")
+    losses.set_title("Below the unigram line, the model uses more than word counts")
+    losses.legend(loc="best")
     rates.plot(x, [1000 * line["rate"] for line in steps], "-", color=GREEN)
     rates.set(ylabel="rate\n(thousandths)", ylim=(0, None))
-    norms.semilogy(x, [line["norm"] for line in steps], "-", color=ORANGE, lw=1)
+    norms.plot(x, [line["norm"] for line in steps], "-", color=ORANGE, lw=1)
     norms.axhline(1, color=GREY, lw=0.9, linestyle=":")
     norms.annotate("clipped above", (x[-1], 1), ha="right", va="bottom", fontsize=8.5)
-    norms.set(ylabel="gradient norm", xlabel="step")
+    norms.set(ylabel="gradient norm", xlabel="step", ylim=(0, None))
     return _finished(figure)
 
 
@@ -172,7 +173,7 @@ def averages(runs: Mapping[str, tuple[Sequence[float], float]]) -> Figure:
         axis.set(xlabel="snapshot", title=label)
         axis.set_xticks(list(x))
     axes[0][0].set_ylabel("val loss per token (nats)")
-    axes[0][0].legend(loc="upper right")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=2)
     figure.suptitle("The average helps most where the rate has not gone to 0", x=0.01, ha="left")
     return _finished(figure)
 

@@ -1,6 +1,7 @@
 """Pictures of the walkthrough: the architecture with its sections, waiting, costs, table 3."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -39,13 +40,16 @@ def _arrow(axis: Axes, *points: tuple[float, float]) -> None:
     axis.annotate("", points[-1], points[-2], arrowprops=style)
 
 
-def _column(axis: Axes, x: float, y: float, boxes: Sequence[Box], side: int = 0) -> float:
+def _column(
+    axis: Axes, x: float, y: float, boxes: Sequence[Box], side: int = 0, gap: float = 0
+) -> float:
     """Stack boxes upwards from height y; return where the next one goes.
 
-    side: -1 or 1 draws, on that side, the residual line around what each norm closes.
+    side: -1 or 1 draws, on that side, the residual line around what each norm closes; gap: how
+    much further down than usual the first arrow begins.
     """
-    for name, where, colour in boxes:
-        _arrow(axis, (x, y - STEP + HEIGHT), (x, y))
+    for number, (name, where, colour) in enumerate(boxes):
+        _arrow(axis, (x, y - STEP + HEIGHT - (0 if number else gap)), (x, y))
         frame = FancyBboxPatch(
             (x - WIDTH / 2, y), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=.08",
             facecolor=(colour, 0.22), edgecolor=colour, lw=1.2,
@@ -64,7 +68,7 @@ def _column(axis: Axes, x: float, y: float, boxes: Sequence[Box], side: int = 0)
 
 def _layer(axis: Axes, x: float, y: float, boxes: Sequence[Box], side: int, label: str) -> float:
     """Draw one layer of a stack in a frame with its label; return where the next box goes."""
-    top = _column(axis, x, y, boxes, side)
+    top = _column(axis, x, y, boxes, side, gap=0.15)
     bottom, height = y - 0.25, top - STEP + HEIGHT + 0.4 - y
     frame = FancyBboxPatch(
         (x - WIDTH / 2 - 0.4, bottom), WIDTH + 0.8, height, facecolor=(0, 0, 0, 0.04),
@@ -85,7 +89,7 @@ def architecture(title: str) -> Figure:
     axis.text(right, 0.2, "target tokens, shifted right", ha="center", fontsize=10)
     left_top = _layer(axis, 0, _column(axis, 0, 0.8, INPUT) + 0.15, ENCODER, -1, "N ×")
     right_top = _layer(axis, right, _column(axis, right, 0.8, INPUT) + 0.15, DECODER, 1, "N ×")
-    end = _column(axis, right, right_top, OUTPUT)
+    end = _column(axis, right, right_top, OUTPUT, gap=0.15)
     _arrow(axis, (right, end - STEP + HEIGHT), (right, end - 0.1))
     axis.text(right, end, "probabilities of the next token", ha="center", fontsize=10)
     memory = left_top - STEP + HEIGHT - 0.15
@@ -120,7 +124,7 @@ def table_three(rows: Sequence[tuple[str, str, float]], base: float, title: str)
     """
     figure, axis = plt.subplots(figsize=(7.5, 5.6), layout="constrained")
     groups = dict.fromkeys(group for group, _, _ in rows)
-    colours = dict(zip(groups, (BLUE, ORANGE, GREEN, RED, GREY)))
+    colours = dict(zip(groups, cycle((BLUE, ORANGE, GREEN, RED, GREY))))
     for y, (group, _change, value) in enumerate(rows):
         worse = value < base
         axis.barh(y, value - base, color=colours[group], hatch="" if worse else "////",

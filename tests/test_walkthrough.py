@@ -1,0 +1,193 @@
+"""The walkthrough and lesson 00: what they draw, what they promise, what they must not store."""
+
+import importlib
+import inspect
+import os
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from course.attention import MultiHeadAttention
+from course.authoring import NOTEBOOKS
+from course.corpora import multi30k
+from course.device import SIZES
+from course.text import token_batches
+from course.viz import BLUE, ORANGE
+from course.viz.start_here import PLACES, WAYS, alignments, course_map
+from course.viz.walkthrough import architecture, table_three, waiting
+
+NAMES = ("00_start_here", "walkthrough")
+SECTIONS = ("3.1", "3.2", "3.2.3", "3.3", "3.4", "3.5")
+
+
+def cells(name: str, kind: str) -> list[str]:
+    return [c.source for c in jupytext.read(NOTEBOOKS / f"{name}.py").cells if c.cell_type == kind]
+
+
+def defined(name: str, function: str) -> dict:
+    """Run the one cell of a notebook that defines a function; return its names."""
+    found = [c for c in cells(name, "code") if f"def {function}(" in c]
+    names: dict = {"torch": torch, "Tensor": torch.Tensor, "nn": torch.nn, "inspect": inspect}
+    imports = "import re\nfrom collections.abc import Callable\n"
+    exec(imports + found[0].split("\n\nlengths =")[0].split("\n\nassert")[0], names)
+    return names
+
+
+def stored(name: str) -> nbformat.NotebookNode:
+    path = NOTEBOOKS / f"{name}.ipynb"
+    if not path.exists():
+        pytest.skip(f"{path.name} has not been made yet")
+    return nbformat.read(path, as_version=4)
+
+
+def output_text(name: str) -> str:
+    parts = []
+    for cell in stored(name).cells:
+        for output in cell.get("outputs", ()):
+            parts.append(output.get("text", ""))
+            parts += [t for kind, t in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(parts)
+
+
+# The notebooks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_cell_is_exported(name: str):
+    assert not [c for c in cells(name, "code") if c.startswith("#| export")]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_link_is_dead(name: str):
+    text = "\n".join(cells(name, "markdown"))
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    assert [x for x in links if not (NOTEBOOKS / x).with_suffix(".py").exists()] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_fifths_of_the_cells_check_something(name: str):
+    code = cells(name, "code")
+    checking = [c for c in code if "assert " in c or c.startswith("# NBVAL_CHECK_OUTPUT")]
+    assert len(checking) >= 0.4 * len(code)
+
+
+def test_the_walkthrough_has_every_section_of_the_paper_in_order():
+    text = "\n".join(cells("walkthrough", "markdown"))
+    headings = re.findall(r"^##+ (\d(?:\.\d)*)", text, flags=re.M)
+    assert headings == [
+        "1", "2", "3", "3.1", "3.2.1", "3.2.2", "3.2.3", "3.3", "3.4", "3.5",
+        "4", "5", "5.1", "5.2", "5.3", "5.4", "6", "6.1", "6.2", "6.3", "7",
+    ]  # fmt: skip
+
+
+def test_the_walkthrough_pastes_nothing_of_the_package():
+    code = "\n".join(cells("walkthrough", "code"))
+    own = set(re.findall(r"^(?:class|def) (\w+)", code, flags=re.M))
+    modules = ("attention", "masking", "transformer", "text", "training", "decoding")
+    packaged = {n for m in modules for n in importlib.import_module(f"course.{m}").__all__}
+    assert own and own & packaged == set()
+    shown = re.findall(r"^source\((.+)\)$", code, flags=re.M)
+    assert len({n for line in shown for n in line.split(", ")} & packaged) >= 20
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_outputs_tell_nothing_about_the_machine(name: str):
+    assert not re.search(r"/(work|home|root|tmp|Users|usr)/|site-packages|C:\\", output_text(name))
+
+
+@pytest.mark.skipif(not os.environ.get("COURSE_DATA"), reason="needs the real Multi30k")
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_outputs_hold_no_sentence_of_multi30k(name: str):
+    text = output_text(name)
+    for split in ("val", "test_2016_flickr"):
+        long = [s for pair in multi30k.load(split) for s in pair if len(s.split()) > 4]
+        assert [s for s in long if s in text] == []
+
+
+def test_sizes_grow_with_the_scale():
+    rows = [row for name, row in SIZES.items() if name.startswith("walkthrough")]
+    assert len(rows) == 4 and all(row[0] < row[1] for row in rows)
+
+
+# The helpers
+
+
+def test_longest_chain_counts_what_must_wait():
+    longest_chain = defined("walkthrough", "longest_chain")["longest_chain"]
+    x = torch.ones(2, requires_grad=True)
+    one = longest_chain(x.exp())
+    assert longest_chain(x.exp().exp().exp()) == one + 2
+    side = x.exp() + x.sin().sin().sin().sin()
+    assert longest_chain(side) == one + 4  # the longer of two ways
+    y = x
+    for _ in range(30):
+        y = y * y  # 2 ** 30 ways, each 30 long
+    assert longest_chain(y) == one + 29
+
+
+def test_lesson_of_reads_the_header_of_the_module():
+    lesson_of = defined("walkthrough", "lesson_of")["lesson_of"]
+    assert lesson_of(MultiHeadAttention) == "03_attention"
+    assert lesson_of(token_batches) == "06_text"
+
+
+# The pictures
+
+
+def words(figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_the_architecture_names_section_and_class():
+    text = " | ".join(words(architecture("title")))
+    for section in SECTIONS:
+        assert section in text
+    for kind in ("TokenEmbedding", "PositionalEncoding", "MultiHeadAttention", "FeedForward"):
+        assert kind in text
+    assert text.count("add and normalise") == 5 and text.count("N ×") == 2
+
+
+def test_waiting_draws_the_counts():
+    (axis,) = waiting([1, 2], {"a": [3, 4], "b": [5, 5]}, "title").axes
+    assert [line.get_ydata().tolist() for line in axis.lines] == [[3, 4], [5, 5]]
+    assert len({line.get_marker() for line in axis.lines}) == 2
+
+
+def test_table_three_draws_the_difference():
+    figure = table_three([("A", "x", 24.9), ("C", "y", 26.0)], 25.8, "title")
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    assert widths == pytest.approx([-0.9, 0.2])
+    assert words(figure) == ["-0.9", "+0.2"]
+    assert [bar.get_hatch() for bar in figure.axes[0].patches] == ["", "////"]
+
+
+def test_the_map_shows_what_is_there_and_what_is_to_come():
+    lessons = [("01", "One", "", False), ("03", "Three", "attention", True)]
+    figure = course_map([*lessons, ("", "walk", "x", True)], {"attention": "03"}, "title")
+    text = words(figure)
+    assert "01 · One" in text and "to come" in text and "lesson 03" in text and "walk" in text
+    styles = [patch.get_linestyle() for patch in figure.axes[0].patches[:3]]
+    assert styles[0] != styles[1] == styles[2]
+    assert {name for way in WAYS for name in way[:2]} == set(PLACES)
+
+
+def test_the_stations_of_the_map_are_modules():
+    for name in PLACES:
+        assert (Path(NOTEBOOKS).parent / "course" / name).exists() or [
+            *NOTEBOOKS.glob(f"[0-9]*_{name}.py")
+        ]
+
+
+def test_alignments_show_which_links_cross():
+    pairs = [(["a", "b", "c"], ["A", "B", "C"], [(0, 1), (1, 0), (2, 2)])]
+    figure = alignments(pairs, "title")
+    colours = [to_hex(line.get_color()).upper() for line in figure.axes[0].lines]
+    assert colours == [ORANGE, ORANGE, BLUE]
+    assert [line.get_xdata()[1] for line in figure.axes[0].lines] == [1, 0, 2]
+    assert words(figure) == ["a", "b", "c", "A", "B", "C"]
