@@ -750,8 +750,8 @@ draw.overfitting(histories)
 # the gap is smaller. Dropout is no free gift: with much data and few epochs it only slows
 # learning down.
 #
-# > **Try it.** Use `label_smoothing=0.1` instead of dropout in this experiment. It also narrows
-# > the gap. Can you say why from the gradient $p - q$?
+# > **Try it.** Use `label_smoothing=0.1` instead of dropout in this experiment. The paper calls
+# > both of them regularisation. Do they do the same here? Guess first, then measure the gap.
 
 # %% [markdown]
 # ## 7 · Keeping the result: checkpoints
@@ -1862,4 +1862,5 @@ for title, (snapshots, average) in runs.items():
 # > and resume with `Budget(minutes=1)`. What happens to the learning rate at that moment, and
 # > why?
 #
-# > **Try it.** Set `peak_lr=1.0` and `clip=1e9`. What does the trainer say, and at which step?
+# > **Try it.** Train with `peak_lr=1.0`. Compare the loss with $\ln V$: what has the model
+# > learned?
