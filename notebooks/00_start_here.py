@@ -16,9 +16,9 @@
 #
 # > What this course is, whether your machine can run it, and the way through it.
 #
-# In 2017 eight people published a paper of eleven pages, *Attention Is All You Need* (Vaswani et
-# al., arXiv 1706.03762). Its model, the **Transformer**, is inside every large language model of
-# today. Many readers open the paper, understand the first two pages, and get lost in section 3.
+# In 2017 eight people published a short paper, *Attention Is All You Need* (Vaswani et al., arXiv
+# 1706.03762). Its model, the **Transformer**, is inside nearly every large language model of today.
+# Many readers open the paper, understand the first two pages, and get lost in section 3.
 #
 # This course builds the paper, piece by piece, until a model of your own translates German into
 # English on your own laptop. No graphics processor is needed, and no network once it is installed.
@@ -169,7 +169,8 @@ for name, title, names, minutes in LESSONS:
     label = f"{name[:2]} · {title}"
     link = f"[{label}]({name}.ipynb)" if here[name] else f"{label} (to come)"
     module = f"`course.{module_of[name]}`" if here[name] else ""
-    rows.append(f"| {link} | {module} | {', '.join(f'`{n}`' for n in names)} | {minutes} |")
+    time = minutes if here[name] else ""
+    rows.append(f"| {link} | {module} | {', '.join(f'`{n}`' for n in names)} | {time} |")
 Markdown("\n".join(rows))
 
 # %% [markdown]

@@ -1,9 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: -all
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version,-jupytext.text_representation.format_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -1085,8 +1083,9 @@ print(signature)
 # ### What BLEU misses
 #
 # BLEU sees words, not meaning. **Guess first:** one reference, four translations. Which of them
-# has the best BLEU, and which would you choose? The last column is a metric that a much-copied
-# repository calls "BLEU": the share of *places* where both texts have the same token.
+# has the best BLEU, and which would you choose? The last column is the kind of number that a
+# much-copied repository reports as "BLEU": both texts are laid side by side and compared place by
+# place. Here: the share of places that hold the same token.
 
 # %%
 gold = "A dog is sleeping on the red sofa in the kitchen ."
@@ -1116,7 +1115,7 @@ draw.what_is_missed(rated)
 
 # %% [markdown]
 # - A good paraphrase gets nothing; a "not" that turns the meaning round costs little.
-# - Position accuracy gives 0 to a right text that is shifted by one word. (The repository also
+# - Position accuracy gives 0 to a right text that is shifted by one word. (That repository also
 #   measures it while the decoder reads the *right* words, so it does not test decoding at all.)
 #   So always say which metric a number is.
 # - A difference between two systems on one test set can be chance; below about one point, do not

@@ -736,8 +736,9 @@ print(f"the rate is highest at step {peak}: {rates[peak - 1]:.5f}; at step 16,00
 # A model of this size can learn its training sentences by heart. Two things keep it from that.
 # **Dropout** sets a tenth of the values to zero by chance, at the output of every sub-layer and on
 # the sums of embeddings and positions. **Label smoothing** does not ask for probability 1 on the
-# right word: it asks for 0.9 and spreads the rest evenly. The paper notes the effect: perplexity
-# gets worse, because the model learns to be less sure; accuracy and BLEU get better.
+# right word: it asks for 0.9 and spreads the rest evenly. (The paper announces three kinds; it
+# describes these two.) The paper notes the effect: perplexity gets worse, because the model learns
+# to be less sure; accuracy and BLEU get better.
 
 # %%
 # NBVAL_CHECK_OUTPUT
