@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
                     "--resume goes on.\nA budget in epochs is exact: one seed, one result, broken "
                     "off or not. A budget in\nminutes follows the clock, so its result varies.")
     train.add_argument("--corpus", choices=CORPORA, required=True)
-    train.add_argument("--preset", required=True, help="tiny (captions), cpu (two cores), base")
+    train.add_argument("--preset", required=True, help="tiny, small, cpu, base: see lesson 07")
     train.add_argument("--out", type=Path, required=True, help="directory for log and checkpoint")
     budget = train.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float)
@@ -119,8 +119,8 @@ def train(options: argparse.Namespace) -> int:
     budget = Budget(options.epochs, options.minutes)
     train_pairs = pairs(options.corpus, "train", options.dir)
     val_pairs = pairs(options.corpus, "val", options.dir)
-    print(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to check",
-          file=sys.stderr)
+    print(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to "
+          "check by", file=sys.stderr)
     if options.resume:
         model, bpe = load_checkpoint(options.out)
     else:
@@ -135,8 +135,7 @@ def train(options: argparse.Namespace) -> int:
     if trainer.run(train_pairs, val_pairs, resume=options.resume):
         print(f"Done: {options.out}")
         return 0
-    print(f"Stopped at step {trainer.position.step}; nothing is lost. Go on: the same command "
-          "with --resume", file=sys.stderr)
+    print("Nothing is lost: the same command with --resume goes on.", file=sys.stderr)
     return 130
 
 
@@ -179,8 +178,9 @@ def shortened(bpe, number: int, line: str) -> str:
     ids = bpe.encode(line)
     if len(ids) <= MAX_LINE_TOKENS:
         return line
-    print(f"line {number} has {len(ids):,} tokens; only the first {MAX_LINE_TOKENS} are translated. "
-          "The model knows single sentences: split the text into lines.", file=sys.stderr)
+    print(f"line {number} has {len(ids):,} tokens; only the first {MAX_LINE_TOKENS} are "
+          "translated. The model knows single sentences: split the text into lines.",
+          file=sys.stderr)
     return bpe.decode(ids[:MAX_LINE_TOKENS])
 
 
@@ -222,7 +222,8 @@ def walkthrough(options: argparse.Namespace) -> int:
     source, build = NOTEBOOKS / "walkthrough.py", ROOT / "build"
     print("Running the walkthrough: about ten minutes on two cores.", flush=True)
     notebook = execute(source, build / "walkthrough.ipynb", progress=True)
-    to_html(notebook, build / "walkthrough.html", NOTEBOOKS, "Attention Is All You Need")
+    title, links = "Attention Is All You Need", "../notebooks/{}.ipynb"
+    to_html(notebook, build / "walkthrough.html", NOTEBOOKS, title, links)
     result = json.loads((build / "walkthrough.json").read_text("utf-8"))
     print(build / "walkthrough.ipynb", build / "walkthrough.html", sep="\n")
     print(f"device: {pick()}")

@@ -296,7 +296,8 @@ card = json.loads((directory / "results.json").read_text("utf-8"))
 shipped_log = read_log(directory)
 parameters = sum(p.numel() for p in shipped.parameters())
 assert parameters == card["parameters"]
-print(f"{parameters:,} parameters, {card['steps']:,} steps in {card['minutes']:.0f} minutes on {card['device']}")
+print(f"{parameters:,} parameters; {card['steps']:,} steps in {card['minutes']} minutes on")
+print(card["device"])
 
 # %%
 last = [line["val_loss"] for line in shipped_log if "val_loss" in line]

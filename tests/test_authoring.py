@@ -7,7 +7,7 @@ import nbformat
 import pytest
 
 from course import authoring
-from course.authoring import AuthoringError, book, pair, sources, tangle
+from course.authoring import AuthoringError, book, sources, tangle
 from course.authoring.__main__ import main
 
 SOURCE = """# ---
@@ -123,7 +123,8 @@ def test_a_cell_stored_without_having_run_fails(house, capsys):
 def test_a_stored_error_fails(house, capsys):
     stored = house.with_suffix(".ipynb")
     notebook = nbformat.read(stored, as_version=4)
-    notebook.cells[2].outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
+    error = nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
+    notebook.cells[2].outputs = [error]
     nbformat.write(notebook, stored)
     assert main(["check"]) == 1
     assert "holds an error" in capsys.readouterr().out
@@ -164,9 +165,11 @@ def test_a_page_needs_no_network(house, tmp_path):
     notebook = nbformat.read(house.with_suffix(".ipynb"), as_version=4)
     chart = {"data": {book.VEGA_LITE: {"mark": "point"}, "image/png": ""}, "metadata": {}}
     notebook.cells[2].outputs.append(nbformat.v4.new_output("display_data", **chart))
-    book.to_html(notebook, tmp_path / "page.html", tmp_path, "Toy")
+    notebook.cells[0].source += "\n\nSee [attention](03_attention.ipynb)."
+    book.to_html(notebook, tmp_path / "page.html", tmp_path, "Toy", links="{}.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<math" in page and "<mfrac>" in page and "vegaEmbed" in page
+    assert 'href="03_attention.html"' in page
     head = page[: page.index("<body")]
     for tag in ('src="http', "src='http", "@import url(http", 'href="http'):
         assert tag not in head

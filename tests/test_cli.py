@@ -68,7 +68,7 @@ def test_a_training_run_leaves_a_whole_checkpoint_and_a_log(checkpoint):
 
 
 def test_translate_keeps_order_and_empty_lines(checkpoint, monkeypatch, capsys):
-    feed(monkeypatch, "Ein Hund und ein Mann und ein Ball.\n\nEin Baum.\n".encode())
+    feed(monkeypatch, b"Ein Hund und ein Mann und ein Ball.\n\nEin Baum.\n")
     assert main(["translate", "--checkpoint", str(checkpoint), "--beam", "1"]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert len(lines) == 4 and lines[0] and lines[1] == "" and lines[2]

@@ -55,7 +55,7 @@ def run(command: str, names: list[str]) -> int:
         elif command == "book":
             notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
             target = ROOT / "build" / "book" / f"{source.stem}.html"
-            to_html(notebook, target, NOTEBOOKS, source.stem)
+            to_html(notebook, target, NOTEBOOKS, source.stem, links="{}.html")
             print(target.relative_to(ROOT))
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0

@@ -49,10 +49,13 @@ def embed_charts(notebook: nbformat.NotebookNode) -> bool:
     return count > 0
 
 
-def to_html(notebook: nbformat.NotebookNode, target: Path, folder: Path, title: str) -> None:
+def to_html(
+    notebook: nbformat.NotebookNode, target: Path, folder: Path, title: str, links: str
+) -> None:
     """Write a run notebook as a self-contained page.
 
-    folder: where the pictures that its text names are looked up.
+    folder: where the pictures that its text names are looked up; links: where a link to another
+    notebook leads, like "{}.html".
     """
     notebook = nbformat.from_dict(notebook)
     live = embed_charts(notebook)
@@ -64,8 +67,10 @@ def to_html(notebook: nbformat.NotebookNode, target: Path, folder: Path, title: 
     # what the template would fetch from the network
     page = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", page)
     page = re.sub(r'<script type="module">\s*import mermaid.*?</script>', "", page, flags=re.S)
+    page = re.sub(r'(?<=href=")(\w+)\.ipynb', lambda name: links.format(name[1]), page)
+    head = "<style>.highlight pre { font-family: var(--jp-code-font-family, monospace) }</style>"
     if live:
-        bundle = f'<script type="module">{vl_convert.javascript_bundle()}</script>'
-        page = page.replace("</head>", bundle.replace("\\", "\\") + "</head>", 1)
+        head += f'<script type="module">{vl_convert.javascript_bundle()}</script>'
+    page = page.replace("</head>", head + "</head>", 1)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")

@@ -16,7 +16,8 @@ from course.authoring.tangle import module_path, tangled
 def execute(source: Path, target: Path, progress: bool = False) -> nbformat.NotebookNode:
     """Run a py:percent notebook from top to bottom and write it with its outputs.
 
-    progress: show a bar over its cells. Raises AuthoringError that shows the cell that failed; `target` is then left as it was.
+    progress: show a bar over its cells. Raises AuthoringError that shows the cell that failed;
+    `target` is then left as it was.
     """
     notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
