@@ -587,7 +587,7 @@ class Run:
 # %% ../notebooks/07_training.py
 def progress_bar(initial: float = 0.0, quiet: bool = False) -> tqdm:
     """Return a bar that shows the share of the budget spent, the time left, loss and tokens/s."""
-    layout = "{percentage:3.0f}% |{bar:20}| {elapsed} < {remaining} {postfix}"
+    layout = "{percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} left{postfix}"
     return tqdm(total=1.0, initial=initial, bar_format=layout, mininterval=0.5, disable=quiet)
 
 
@@ -689,6 +689,10 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
     "tiny": (
         dict(vocab=1000, d_model=64, n_heads=4, d_ff=128, n_layers=2, norm="pre"),
         TrainingConfig(max_tokens=1000, peak_lr=1e-2, warmup=100),
+    ),
+    "small": (
+        dict(vocab=4000, d_model=128, n_heads=4, d_ff=256, n_layers=2, norm="pre"),
+        TrainingConfig(peak_lr=3e-3, warmup=200),
     ),
     "cpu": (
         dict(vocab=5000, d_model=256, n_heads=4, d_ff=512, n_layers=3, dropout=0.15, norm="pre"),
