@@ -1,0 +1,54 @@
+"""The device and the sizes that fit it; charts that are shown live and as a picture."""
+
+import altair as alt
+import pytest
+import torch
+
+from course import device
+from course.device import SCALES, SIZES, pick, scale, size
+from course.viz import show
+
+
+@pytest.mark.parametrize(
+    "cuda, mps, kind", [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_fastest_device_is_picked(cuda, mps, kind, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick() == torch.device(kind)
+
+
+@pytest.mark.parametrize(
+    "name, kind, answer",
+    [("smoke", "cuda", "smoke"), ("gpu", "cpu", "gpu"), ("auto", "cpu", "cpu"),
+     ("auto", "mps", "gpu"), (None, "cuda", "gpu"), (None, "cpu", "cpu")],
+)  # fmt: skip
+def test_the_scale_is_named_or_follows_the_device(name, kind, answer, monkeypatch):
+    monkeypatch.setattr(device, "pick", lambda: torch.device(kind))
+    monkeypatch.delenv("COURSE_SCALE", raising=False)
+    if name:
+        monkeypatch.setenv("COURSE_SCALE", name)
+    assert scale() == answer
+
+
+def test_an_unknown_scale_lists_the_known_ones(monkeypatch):
+    monkeypatch.setenv("COURSE_SCALE", "huge")
+    with pytest.raises(ValueError, match="'huge' is unknown: choose smoke, cpu, gpu or auto"):
+        scale()
+
+
+def test_a_size_follows_the_scale(monkeypatch):
+    for column, name in enumerate(SCALES):
+        monkeypatch.setenv("COURSE_SCALE", name)
+        assert all(size(key) == row[column] for key, row in SIZES.items())
+    with pytest.raises(KeyError):
+        size("colour of the paper")
+
+
+def test_a_chart_is_shown_live_and_as_a_picture(monkeypatch):
+    shown = []
+    monkeypatch.setattr("course.viz.display", lambda bundle, raw: shown.append((bundle, raw)))
+    show(alt.Chart(alt.Data(values=[{"x": 1, "y": 2}])).mark_point().encode(x="x:Q", y="y:Q"))
+    [(bundle, raw)] = shown
+    assert raw and bundle["application/vnd.vegalite.v5+json"]["mark"]["type"] == "point"
+    assert bundle["image/png"].startswith(b"\x89PNG") and "picture" in bundle["text/plain"]

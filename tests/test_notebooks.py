@@ -1,0 +1,92 @@
+"""What every notebook of the course owes its reader."""
+
+import ast
+import os
+import re
+
+import jupytext
+import nbformat
+import pytest
+
+from course.authoring import NOTEBOOKS, sources
+from course.corpora import multi30k
+
+NAMES = [path.stem for path in sources()]
+# a lesson may use the modules of earlier lessons, and these, which belong to none
+SHARED = {"device", "corpora", "viz", "doctor", "authoring"}
+
+
+def cells(name: str, kind: str) -> list[str]:
+    return [c.source for c in jupytext.read(NOTEBOOKS / f"{name}.py").cells if c.cell_type == kind]
+
+
+def stored_text(name: str) -> str:
+    """All that the stored notebook shows as text."""
+    parts = []
+    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            parts.append(output.get("text", ""))
+            parts += [t for kind, t in output.get("data", {}).items() if kind.startswith("text/")]
+    return "\n".join(parts)
+
+
+def used_modules(code: str) -> set[str]:
+    """The modules of the course that some code imports, by their first name: {"attention"}."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module == "course":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("course."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split(".")[1] for a in node.names if a.name.startswith("course.")}
+    return found
+
+
+def test_used_modules_sees_every_way_to_import():
+    code = "import course.text\nfrom course import viz\nfrom course.viz.text import x\nimport math"
+    assert used_modules(code) == {"text", "viz"}
+
+
+def test_there_are_notebooks():
+    assert {"00_start_here", "05_transformer", "walkthrough"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name[:2].isdigit()])
+def test_a_lesson_uses_only_what_earlier_lessons_built(name: str):
+    later = {other[3:] for other in NAMES if other[:2].isdigit() and other >= name}
+    code = "\n".join(cells(name, "code"))
+    # the style check of `authoring check` keeps magics out of export cells; here lines with % or !
+    plain = "\n".join(line for line in code.split("\n") if not re.match(r"\s*[%!]", line))
+    used = used_modules(plain) - SHARED - {"ASSETS"}
+    assert used & later == set()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_link_is_dead(name: str):
+    for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(cells(name, "markdown"))):
+        path = target.split("#")[0]
+        if path and not re.match(r"https?:|attachment:", path):
+            assert (NOTEBOOKS / path).exists() or (NOTEBOOKS / path).with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_fifths_of_the_cells_check_something(name: str):
+    shown = [c for c in cells(name, "code") if not c.startswith("#| export")]
+    checking = [c for c in shown if "assert " in c or c.startswith("# NBVAL_CHECK_OUTPUT")]
+    assert len(checking) >= 0.4 * len(shown)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_outputs_tell_nothing_about_the_machine(name: str):
+    path = re.search(r"/(work|home|root|tmp|Users|usr)/|site-packages|C:\\", stored_text(name))
+    assert path is None
+
+
+@pytest.mark.skipif(not os.environ.get("COURSE_DATA"), reason="needs the real Multi30k")
+@pytest.mark.parametrize("split", ["val", "test_2016_flickr"])
+def test_stored_outputs_hold_no_sentence_of_multi30k(split: str):
+    long = [s for pair in multi30k.load(split) for s in pair if len(s.split()) > 4]
+    for name in NAMES:
+        text = stored_text(name)
+        assert [s for s in long if s in text] == [], name
