@@ -112,7 +112,7 @@ print(f"test pairs that are in train as a whole: {shared_pairs} of {len(test_pai
 assert shared_pairs <= 0.01 * len(test_pairs)
 
 # %% [markdown]
-# A handful at most. It cannot move the score.
+# None, or next to none: the score will not be a score of memory.
 #
 # ## 2 · The recipe, and its reasons
 #
@@ -123,7 +123,7 @@ assert shared_pairs <= 0.01 * len(test_pairs)
 # | choice | paper (base) | here (`cpu`) | why |
 # |---|---|---|---|
 # | layers, width, d_ff, heads | 6, 512, 2048, 8 | 3, 256, 512, 4 | 150 times less text carries a smaller model; each step is ten times cheaper |
-# | vocabulary | 37,000 shared | 5,000 shared | the table and the softmax are where a small model spends its time; 5,000 pieces still keep a sentence at about 17 tokens |
+# | vocabulary | 37,000 shared | 5,000 shared | the vocabulary projection and its softmax are a quarter of the work of a small model; 5,000 pieces still keep a sentence at about 17 tokens |
 # | tied embeddings | yes | yes | one table learns from both languages and from the output: more signal per parameter |
 # | norm | post | pre | trains at a high rate after a short warm-up, without care (lesson 05 measured why) |
 # | dropout | .1 | .15 | a small corpus is read many times; noise is what keeps the second reading useful |
@@ -308,17 +308,22 @@ learning_curves(
 
 # %% [markdown]
 # The training loss lies *above* the validation loss. That is no mistake: it is measured with dropout
-# and against the smoothed target, whose entropy alone is a floor well above 0 (lesson 07). And the
-# averaged weights at the end are better than the last ones: the claim.
+# and against the smoothed target, whose entropy alone is a floor well above 0 (lesson 07).
+#
+# **Guess first:** the last point is the average of 8 snapshots from the last tenth of the run. How
+# much better is it than the weights of the last step?
 
 # %%
 averaged = shipped_log[-1]
 before = [line for line in shipped_log if "val_loss" in line and "averaged" not in line][-1]
-assert averaged["averaged"] >= 5 and averaged["val_loss"] <= before["val_loss"] + 0.005
-print(f"val loss {before['val_loss']:.3f} -> {averaged['val_loss']:.3f} "
-      f"by averaging {averaged['averaged']} snapshots")
+assert averaged["averaged"] >= 5 and abs(averaged["val_loss"] - before["val_loss"]) < 0.01
+print(f"val loss of the last step {before['val_loss']:.3f}, of the average of "
+      f"{averaged['averaged']} snapshots {averaged['val_loss']:.3f}")
 
 # %% [markdown]
+# Hardly at all: the rate went down to 0, and the last weights had already come to rest. Lesson 07
+# shows the same. In the paper the rate is still high at the end, and there the average pays.
+#
 # ### What it says
 #
 # Forty probe sentences were written for this course; each one tries something that German does and
@@ -455,7 +460,7 @@ plt.show()
 
 # %%
 assert max(drops.values()) > 3
-assert sum(drops.values()) / len(drops) > 0.5
+assert sum(drops.values()) / len(drops) > 0.5 and rank_correlation < 0.9
 print(f"the most needed piece costs {max(drops.values()):.1f} nats; rank correlation of "
       f"attention and need: {rank_correlation:.2f}")
 
@@ -465,20 +470,24 @@ print(f"the most needed piece costs {max(drops.values()):.1f} nats; rank correla
 #
 # ## 7 · Where it fails
 #
-# BLEU is an average; a teacher wants to see the worst. Long sentences are harder: more to
-# remember, more places to go wrong. We split the probe sentences at their median length.
+# BLEU is an average; a teacher wants to see the worst. We split the probe sentences at their median
+# length. **Guess first:** how much harder is the longer half?
 
 # %%
 by_length = sorted(range(len(probes)), key=lambda i: len(shipped_bpe.encode(probe_pairs[i][0])))
 halves = {"shorter half": by_length[:20], "longer half": by_length[20:]}
 for name, members in halves.items():
-    result = score([said[i] for i in members], [probe_pairs[i][1] for i in members])
-    print(f"{name}: BLEU {result.bleu:.1f}, chrF {result.chrf:.1f}")
+    halves[name] = score([said[i] for i in members], [probe_pairs[i][1] for i in members])
+    print(f"{name}: BLEU {halves[name].bleu:.1f}, chrF {halves[name].chrf:.1f}")
+assert halves["longer half"].chrf < halves["shorter half"].chrf - 5
 repeated = sum(a == b for text in said for a, b in zip(text.split(), text.split()[1:]))
 assert all(text.strip() for text in said) and repeated <= 4
 print(f"no empty translation; a word said twice in a row: {repeated} times in 40 sentences")
 
 # %% [markdown]
+# Long sentences have more to remember and more places to go wrong, and the captions that the model
+# read are short. Twenty sentences are few, but the gap is wide.
+#
 # ## What you built
 #
 # | name | takes | gives |

@@ -1057,7 +1057,8 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | sines added to the embedding | often rotations of queries and keys, RoPE (Su et al. 2021) |
 # | ReLU in the feed-forward network | GELU, or gated variants (Shazeer 2020) |
 # | $n^2$ attention | the same formula, computed in blocks: FlashAttention (Dao et al. 2022) |
-# | tied embeddings, residuals, heads, the scale | unchanged |
+# | one table for input and output | in small models; large ones often have two |
+# | residuals, heads, the scale | unchanged |
 #
 # ## Where to go from here
 #

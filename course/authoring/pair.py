@@ -25,6 +25,7 @@ def execute(source: Path, target: Path, progress: bool = False) -> nbformat.Note
     client = NotebookClient(
         notebook, timeout=3600, kernel_name="python3", record_timing=False,
         resources={"metadata": {"path": str(source.parent)}}, coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
     )
     bar = tqdm(total=len(notebook.cells), unit="cell", disable=not progress)
     client.on_cell_start = lambda cell, cell_index: bar.update(cell_index - bar.n)
