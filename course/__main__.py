@@ -116,6 +116,8 @@ def train(options: argparse.Namespace) -> int:
 
     if options.preset not in PRESETS:
         raise ValueError(f"no preset {options.preset!r}: choose one of {', '.join(PRESETS)}")
+    if options.resume and not (options.out / "state.safetensors").exists():
+        raise ValueError(f"nothing to resume in {str(options.out)!r}: leave --resume out to begin")
     budget = Budget(options.epochs, options.minutes)
     train_pairs = pairs(options.corpus, "train", options.dir)
     val_pairs = pairs(options.corpus, "val", options.dir)

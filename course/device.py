@@ -23,6 +23,9 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "copy_width": (32, 64, 64),
     "copy_steps": (500, 600, 800),
     "masking_steps": (100, 300, 300),
+    "foundations_steps": (150, 300, 300),
+    "foundations_memory_steps": (150, 150, 200),
+    "foundations_memory_stride": (4, 1, 1),
     "attention_head_steps": (200, 400, 400),
     "attention_fill_steps": (150, 400, 400),
     "attention_longest_log2": (8, 11, 12),
@@ -30,7 +33,8 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "walkthrough_copy_steps": (400, 600, 600),
     "walkthrough_test_sentences": (40, 1000, 1000),
     "walkthrough_beam": (1, 4, 4),
-    "multi30k_minutes": (0.15, 0.75, 0.75),
+    "multi30k_pairs": (8000, 29000, 29000),
+    "multi30k_epochs": (1, 1, 2),
     "multi30k_test_sentences": (20, 100, 1000),
 }
 

@@ -70,7 +70,7 @@ def _package(requirement: str) -> Finding:
     from packaging.requirements import Requirement
 
     pin = Requirement(requirement)
-    modules = {"vl-convert-python": "vl_convert"}
+    modules = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist"}
     module = modules.get(pin.name, pin.name.replace("-", "_"))
     try:
         import_module(module)

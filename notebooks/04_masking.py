@@ -97,7 +97,7 @@ for name, weights in (("before", before), ("after", after)):
 
 # %% [markdown]
 # Afterwards is too late. The forbidden key has already taken its share of the sum, so the weights
-# no longer add up to one, and *how much* is missing tells the model what the forbidden key was.
+# no longer add up to one, and *how much* is missing tells the model how well the forbidden key fitted.
 #
 # One rule for this course, from here to the end: **a mask is boolean, and True means "may
 # attend"**, as in PyTorch's `F.scaled_dot_product_attention`. (Other libraries mean the opposite.
@@ -348,7 +348,7 @@ class TinyWriter(nn.Module):
 #   last prediction. This is how the model will be used, when the rest does not exist yet.
 #
 # The loss is the cross-entropy: minus the logarithm of the probability that the model gave to the
-# right word, averaged over the real words.
+# right word, averaged over the real words. Its unit is the *nat*: the logarithm is natural.
 
 # %%
 def loss_in_one_pass(model, tgt_in, tgt_out, mask):
@@ -456,7 +456,7 @@ draw.influence({"trained without a causal mask": leak}, reads,
                "The prediction at i comes from the word at i + 1")  # fmt: skip
 
 # %% [markdown]
-# The dark line stands one place to the *right* of the diagonal. In row $i$ the strongest influence
+# The dark line stands one place to the *right* of the diagonal. In most rows $i$ the strongest influence
 # is the input at $i + 1$, and the input at $i + 1$ is exactly the word that position $i$ must
 # predict. The model has learned one thing: look one place to the right, and copy. When it writes,
 # there is nothing to the right.
@@ -465,7 +465,7 @@ draw.influence({"trained without a causal mask": leak}, reads,
 positions = torch.arange(len(reads) - 1)
 copied = (leak[:-1].argmax(-1) == positions + 1).float().mean().item()
 assert copied > 0.7
-print(f"in more than 70 % of the rows the next input is the strongest: {copied > 0.7}")
+print(f"the next input is the strongest in {copied:.0%} of the rows")
 
 # %% [markdown]
 # ## 5. The causal mask
@@ -603,8 +603,9 @@ print("gradient from the future:", seen[future].sum().item())
 print(f"later words replaced: the first {cut} predictions move by", moved[:cut].sum().item())
 
 # %% [markdown]
-# Keep this test. It needs no training, it takes a second, and it finds every leak in every model:
-# *take the gradient of one output, and look where it is not zero.*
+# Keep this test. It needs no training, it takes a second, and it finds nearly every leak in every
+# model (not one through an `argmax`, which has no gradient): *take the gradient of one output, and
+# look where it is not zero.*
 #
 # > **Try it.** Change the mask to `torch.ones(...).tril(diagonal=1)`: one place too far. Before
 # > you train it: what will its loss be? Then use `tril(diagonal=-1)`: one place too few. Is the
@@ -685,7 +686,7 @@ written = write(unshifted, "A man", padding_and_causal)
 print(written)
 assert end < 0.1 and unshifted_log["alone"][-1] > levels["all words equal"]
 assert "man man man" in written
-print(f"training loss below 0.1: {end < 0.1}; it repeats the word that it just read")
+print(f"training loss {end:.3f}; it repeats the word that it just read")
 
 # %% [markdown]
 # Mask and shift are two halves of one rule: *what is predicted must not be read*. With the shift
@@ -948,13 +949,17 @@ print("converted with ~: equal to ours")
 print(f"not converted: no error, no NaN, and off by up to {(wrong - expected).abs().max():.2f}")
 
 # %% [markdown]
-# Nothing warns you. To see what it did, ask for its weights and mark where they are not zero:
+# Nothing warns you: `need_weights=False` even turns the last row, which may see nothing, into zeros.
+# With the default, `need_weights=True`, that row is NaN, and with luck you notice. To see what the
+# layer did, ask for its weights and mark where they are not zero:
 
 # %%
 words = en[:6]
 with torch.no_grad():
     converted = theirs(x, x, x, attn_mask=~mask[0, 0])[1][0]  # (6, 6) weights
-    as_it_is = theirs(x, x, x, attn_mask=mask[0, 0])[1][0].nan_to_num()  # its last row is empty
+    out, as_it_is = theirs(x, x, x, attn_mask=mask[0, 0])
+    assert out[:, -1].isnan().all() and out[:, :-1].isfinite().all()
+    as_it_is = as_it_is[0].nan_to_num()
 draw.masks(
     {"given ~mask: the past": (converted > 0, words, words),
      "given mask: only the future": (as_it_is > 0, words, words)},
@@ -1009,8 +1014,8 @@ draw.masks(
 # It aligns the triangle at the top left: the two queries are treated as words 1 and 2. For one new
 # word, the usual case, it would see the first word of the sentence and nothing else. Again there
 # is no error. The right mask is the last rows of the full triangle. For a single new word that row
-# is all True: no mask at all is needed. And give a mask *or* `is_causal`, never both: what happens
-# then depends on which kernel PyTorch chooses.
+# is all True: no mask at all is needed. And give a mask *or* `is_causal`, never both: PyTorch's
+# documentation promises an error, but do not rely on every version and kernel to raise it.
 #
 # ## 10. The batch
 #
@@ -1212,16 +1217,14 @@ print(f"padding: {shares[0]:.1%} in random order, {shares[1]:.1%} sorted")
 # 1. **Left padding.** Write `pad_left`, which fills up on the left. Build both masks for two
 #    sentences of different length and count the empty rows. What would a hand-written −∞ mask do
 #    here?
-# 2. **A window.** Write `window_mask(size, r)`: each query sees itself and the `r` positions
-#    before it (the paper's "restricted" self-attention, table 1). How many layers does it need
+# 2. **A window.** Write `window_mask(size, r)`: each query sees itself and the `r - 1`
+#    positions before it (the paper's "restricted" self-attention, table 1). How many layers does it need
 #    before the last output depends on the first input? Test your answer with the gradient.
 # 3. **A prefix.** Some models read a prompt in both directions and write the rest causally. Write
 #    `prefix_mask(size, n_prompt)`. Which rows of the causal mask change?
 # 4. **Find the leak.** Take the normalisation "subtract the mean over the positions of the
 #    sentence", put it behind the attention of `TinyWriter`, keep the causal mask, and draw
 #    `influence` again. Where does the future come in now?
-#
-# The homework of this lesson checks your own masks against these.
 #
 # ## Further reading
 #

@@ -435,8 +435,9 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# > **Try it.** Replace 10,000 by 10 in `positional_encoding` and draw the dot products again. What
-# > happens at a distance of about 60, and why would that confuse a model that reads long sentences?
+# > **Try it.** Replace 10,000 by 10 in `positional_encoding` and draw the dot products again. Which
+# > look more alike now, two words 11 places apart or two words 50 places apart? Why would that
+# > confuse a model?
 
 # %% [markdown]
 # ## 4. Keeping numbers in shape: layer normalisation (section 3.1)
@@ -679,8 +680,8 @@ assert [thought[corner].item() > 0.5 for corner in corners] == [False, True, Tru
 draw.decision_maps(chance, features[:, 0], answer[:, 0], extent=1.8)
 
 # %% [markdown]
-# The network treats every position alike and alone, which is why the paper can call it a
-# convolution of width 1. Attention moves information **between** positions, the feed-forward
+# The network treats every position alike and alone, which is why the paper can call it two
+# convolutions of width 1. Attention moves information **between** positions, the feed-forward
 # network computes **within** each position. In the base model it also holds most of the
 # parameters of an encoder layer. Later work reads it as a memory: directions that a hidden unit
 # recognises, and what it adds when it does (Geva et al. 2021).
@@ -881,6 +882,7 @@ assert measured["residual only"][24]["bottom"] > 1e4
 assert all(0.3 < measured[k][24]["bottom"] < 3 for k in ("norm only", "post-norm", "pre-norm"))
 assert measured["norm only"][6]["alike"] > 0.999
 assert measured["pre-norm"][6]["alike"] < measured["post-norm"][6]["alike"] < 0.95
+assert measured["post-norm"][24]["alike"] > 0.95 > measured["pre-norm"][24]["alike"]
 
 # %% [markdown]
 # Four findings, one for each part:
@@ -893,10 +895,9 @@ assert measured["pre-norm"][6]["alike"] < measured["post-norm"][6]["alike"] < 0.
 #   there for the gradient's size. But the right panel shows the damage. Attention takes means, each
 #   mean brings the positions closer, and after a few layers *all words are one vector* (Dong et al.
 #   2021). At the top of such a stack nobody can tell which word stood where.
-# - **Both:** the norm keeps the size, and the residual keeps the word. That is the reason for both.
-#
-# The right panel also warns: even with both, a fresh post-norm stack makes its positions alike when
-# it is far deeper than the paper's six layers.
+# - **Both:** the norm keeps the size, and the residual slows the mixing down. At the paper's six
+#   layers the words still differ. It does not stop it: a fresh post-norm stack has lost them at 24
+#   layers, where only pre-norm keeps them apart.
 
 # %% [markdown]
 # > **Try it.** The input of a residual must have the same width as its output, because the two
@@ -1171,7 +1172,7 @@ post_model = Transformer(TransformerConfig.base(1000)).eval()
 src, tgt_in = torch.randint(1000, (2, 7)), torch.randint(1000, (2, 5))
 base_call = trace(post_model, src, tgt_in)
 assert base_call.shape_out == (2, 5, 1000)
-draw.draw_model(base_call, "The base model, drawn from a run: parts hand on vectors of width 512")
+draw.draw_model(base_call, "The base model's layers, drawn from a run, with a toy vocabulary of 1,000")
 
 # %% [markdown]
 # Read it from bottom to top, the encoder on the left, the decoder on the right. Compare it with
@@ -1338,6 +1339,9 @@ draw.vocabulary_intervals(intervals, common, stated=37_000)
 # NBVAL_CHECK_OUTPUT
 assert common[1] < common[0] + 300
 assert intervals["big"][1] < common[0] - 4000
+assert abs(sum(intervals["big"]) / 2 - 35_900) < 100
+without_table = parameters_by_formula(TransformerConfig(0, 0))
+assert (65.5e6 - without_table) / (3 * base.d_model) < 14_000
 for name, (sizes, millions) in table_3.items():
     config = TransformerConfig(41_100, 41_100, **sizes)
     ours = parameters_by_model(config) / 1e6
@@ -1348,7 +1352,7 @@ for name, (sizes, millions) in table_3.items():
 # %% [markdown]
 # Ten of the eleven rows, among them rows with other depths, widths and head sizes, agree on one
 # vocabulary of about **41,100** tokens. So the layers are the paper's. (Details do not show:
-# attention with biases would move the answer by only 72 tokens. But tying does. Untied, the table
+# attention with biases has $18 \cdot 4 \cdot D$ parameters more, the size of 72 tokens. But tying does. Untied, the table
 # counts three times, and 65 million would leave room for less than 14,000 tokens.) Only the big
 # model does not fit: its 213 million ask for about **35,900** tokens. Perhaps it had another
 # vocabulary; the paper does not say. With 37,000, our count of base is 3.0 % below the paper's, and
@@ -1543,9 +1547,9 @@ print(f"weight on the diagonal, by head: {[round(w, 2) for w in on_diagonal[laye
 print(f"uniform attention would have {1 / (n_letters + 1):.2f}")
 
 # %% [markdown]
-# A diagonal: at step $t$ the decoder looks at source position $t$. Nobody told it so. It found
-# out that positions match positions, with the encodings of section 3 of this page, and it does so
-# because the loss falls when it does.
+# A diagonal: at step $t$ the decoder looks at source position $t$. Nobody told it so; the loss falls
+# when it does. How it finds the place, by the encodings of section 3 of this page or by the letters
+# around it, this picture alone cannot say.
 #
 # > **Try it.** (1) Remove the positions: `copier.positions = nn.Identity()` before training. How
 # > far does the loss fall? (2) Train on rows of 3 to 8 letters, then test on rows of 12. What
@@ -1574,27 +1578,27 @@ print(f"uniform attention would have {1 / (n_letters + 1):.2f}")
 #   is one matrix, the same everywhere.
 # - Attention collects in a linear way; the feed-forward network computes, and holds two thirds of
 #   an encoder layer's weights.
-# - LayerNorm keeps the size of the signal, the residual connection keeps each word apart from the
-#   others. A deep stack needs both.
+# - LayerNorm keeps the size of the signal, the residual connection slows down how fast words
+#   become alike. A deep stack needs both.
 # - Post-norm keeps the last layer's gradient large at any depth, so it wants warm-up; in pre-norm
 #   it shrinks like 1/√N.
 # - Ten rows of table 3 agree with our count for one vocabulary of about 41,100; the big model
 #   asks for about 35,900.
 # - The model copies unseen rows without one mistake, and its cross-attention is a diagonal.
 #
-# 用中文说:
+# 用中文说：
 #
-# - 源语言嵌入、目标语言嵌入和输出投影共用同一张词向量表。用 N(0, 1/D) 初始化并在查表后乘以 √D,
+# - 源语言嵌入、目标语言嵌入和输出投影共用同一张词向量表。用 N(0, 1/D) 初始化并在查表后乘以 √D，
 #   输入端和输出端的数值大小才都合适。
-# - 注意力本身不知道词序。正弦位置编码像一个“平滑的二进制数”;
+# - 注意力本身不知道词序。正弦位置编码像一个“平滑的二进制数”；
 #   向后移动 k 个位置等于乘以同一个旋转矩阵。
-# - 在权重给定时,注意力对所搬运的内容是线性的;真正做非线性计算的是前馈网络,
+# - 在权重给定时，注意力对所搬运的内容是线性的；真正做非线性计算的是前馈网络，
 #   它占编码器层参数的三分之二。
-# - 层归一化保持信号的大小,残差连接保证各个词的向量不会变得一样。深层网络两者都需要。
-# - 后归一化(post-norm)时,最后一层的梯度不随深度减小,因此需要学习率预热;
-#   前归一化(pre-norm)时,它大约按 1/√N 减小。
-# - 表 3 中有十行与我们的参数计数一致,对应的词表大小约为 41,100;只有 big 模型对应约 35,900。
-# - 模型能够一字不差地复制没有见过的序列,它的交叉注意力呈一条对角线。
+# - 层归一化保持信号的大小，残差连接减缓各个词的向量趋于相同。深层网络两者都需要。
+# - 后归一化（post-norm）时，最后一层的梯度不随深度减小，因此需要学习率预热；
+#   前归一化（pre-norm）时，它大约按 1/√N 减小。
+# - 表 3 中有十行与我们的参数计数一致，对应的词表大小约为 41,100；只有 big 模型对应约 35,900。
+# - 模型能够一字不差地复制没有见过的序列，它的交叉注意力呈一条对角线。
 #
 # ## Further reading
 #
@@ -1615,5 +1619,4 @@ print(f"uniform attention would have {1 / (n_letters + 1):.2f}")
 # > together have more parameters than its embedding with V = 37,000. (c) Start the copy task from
 # > `norm="pre"`. Is the curve different?
 #
-# The homework of this lesson goes on from here: you will write the parts yourself, and find the
-# mistake in some that are broken. The next lesson, 06, turns real sentences into tokens.
+# **Next:** [lesson 06](06_text.ipynb) turns real sentences into tokens.

@@ -205,7 +205,7 @@ for label, vocabulary, share in zip(
 # %% [markdown]
 # Lower-casing destroys every German sentence: nouns are written with a capital, and so is the
 # sentence's first word. It is also more than looks: *der Arm* is an arm and *arm* is poor, *Sie*
-# is you and *sie* is they. A model that never sees or writes capitals scores well only against
+# is you and *sie* is she or they. A model that never sees or writes capitals scores well only against
 # lower-cased references. This course keeps the text as it is.
 #
 # ## 2 · Why words fail
@@ -609,8 +609,8 @@ for character in "aß猫🙂":
 # characters of the alphabet, then the merges. Why does that matter? A text may contain the six
 # characters `<0x41>` or the five characters `<pad>`. Looked up by name, such a text would turn
 # into a byte or into padding, and the author of the text could write control signals into the
-# model. Here it cannot happen: text becomes symbols, symbols have ids from 260 on, and no other
-# way leads to an id.
+# model. Here it cannot happen: text becomes symbols (ids from 260 on) or, for an unknown character,
+# its bytes (ids 4 to 259). No text leads to the ids 0 to 3.
 
 # %%
 #| export
@@ -880,8 +880,9 @@ print("some that both use:", whole[:14])
 # curve end?
 
 # %%
-sizes = [n for n in (350, 420, 500, 600, 800, 1000, 1500) if n < len(largest)] + [len(largest)]
-basis = FIRST_SYMBOL + len(largest.alphabet)
+basis = FIRST_SYMBOL + len(largest.alphabet)  # special tokens, bytes, characters: no merge yet
+larger = [n for n in (350, 420, 500, 600, 800, 1000, 1500) if basis < n < len(largest)]
+sizes = [basis, *larger, len(largest)]
 
 
 def mean_length(bpe: BPE, sentences: Sequence[str]) -> float:
@@ -1116,7 +1117,7 @@ for label, ids in (("sliced", long[:10]), ("right", shorten(long, 10))):
 # and for an epoch numerator and denominator are summed over its batches.
 #
 # **Guess first:** batches of 64 sentences in random order: how much is padding? And if every
-# sentence is padded to 72 tokens, as one popular repository does it?
+# sentence is padded to 72 tokens, whatever its length?
 
 # %%
 sizes_of = [(len(src), len(tgt)) for src, tgt in examples]
@@ -1305,11 +1306,14 @@ assert bpe.decode(batch.tgt_in[0].tolist()) == bpe.decode(batch.tgt_out[0].tolis
 # sentences of similar length, and as many as fit a token budget: less than a tenth of the
 # positions is padding.
 #
-# 模型只能读取编号。以词为单位行不通，因为真实文本总会出现新词；以字符为单位，序列又太长。字节对
-# 编码（BPE）从字符开始，反复合并出现次数最多的相邻符号对：常见词成为一个词元，罕见词由几个词元组
-# 成。空格留在词元里，未知字符用UTF-8 字节表示，所以任何文本编码后再解码都与原文完全相同，不再需
-# 要`UNK`。词表只能从训练集学习，绝不能接触验证集和测试集。把长度相近的句子放在同一批，并按词元总
-# 数（而不是句子数）限制批的大小，填充就不到十分之一。
+# - 模型只能读取编号。以词为单位行不通，因为真实文本总会出现新词；以字符为单位，序列又太长。
+# - 字节对编码（BPE）从字符开始，反复合并出现次数最多的相邻符号对：
+#   常见词成为一个词元，罕见词由几个词元组成。
+# - 空格留在词元里，未知字符用 UTF-8 字节表示，
+#   所以任何文本编码后再解码都与原文完全相同，不再需要 `UNK`。
+# - 词表只能从训练集学习，绝不能接触验证集和测试集。
+# - 把长度相近的句子放在同一批，并按词元总数（而不是句子数）限制批的大小，
+#   填充就不到十分之一。
 #
 # ## Further reading
 #
@@ -1324,5 +1328,4 @@ assert bpe.decode(batch.tgt_in[0].tolist()) == bpe.decode(batch.tgt_out[0].tolis
 # - Provilkov, Emelianenko, Voita (2020). *BPE-Dropout.* ACL. arXiv 1910.13267. Several ways to
 #   cut the same word, as a regulariser.
 #
-# Next is lesson 07: the batches go into training. The homework of this lesson asks you to write
-# `merge_pair` and `token_batches` from nothing.
+# Next is lesson 07: the batches go into training.

@@ -106,7 +106,7 @@ def test_evaluate_prints_scores_with_signatures(checkpoint, small_corpus, capsys
         ("translate --checkpoint no-such-model", "no checkpoint 'no-such-model'"),
         ("evaluate --checkpoint x --corpus captions --split dev", "dev"),
         ("train --corpus captions --preset huge --out x --epochs 1", "no preset 'huge'"),
-        ("train --corpus captions --preset tiny --out {tmp} --epochs 1 --resume", "resume"),
+        ("train --corpus captions --preset tiny --out {tmp} --epochs 1 --resume", "to resume"),
         ("train --corpus captions --preset tiny --out {tmp} --minutes -1", "more than 0"),
     ],
 )

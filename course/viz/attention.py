@@ -65,7 +65,10 @@ def saturation(
     `sizes`. Two treatments: without the scale, and with it.
     """
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
-    titles = ("As they are: one key takes it all", r"Over $\sqrt{d_k}$: the same for every $d_k$")
+    titles = (
+        "As they are: the larger $d_k$, the sharper",
+        r"Over $\sqrt{d_k}$: the same for every $d_k$",
+    )
     for axis, (name, by_size), title in zip(axes, profiles.items(), titles):
         for (d_k, row), (colour, line, marker) in zip(by_size.items(), STYLES):
             ranks = range(1, len(row) + 1)
@@ -248,7 +251,7 @@ def costs(
     by_length, by_width: layer -> counts for each of `sizes`.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", sharey=True)
-    titles = ("Over length, attention alone is a square", "Over width, it alone is a line")
+    titles = ("Over length, attention alone is a square", "Over width, attention grows like d")
     labels = (f"sentence length n (d = {at_width})", f"width d (n = {at_length})")
     for axis, series, title, label in zip(axes, (by_length, by_width), titles, labels):
         for (name, counts), (colour, line, marker) in zip(series.items(), STYLES):
@@ -271,6 +274,6 @@ def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) ->
     axis.set_xticks(lengths, [str(length) for length in lengths])
     axis.set_yscale("log")
     axis.set(xlabel="sentence length n", ylabel="time on this machine [ms]")
-    axis.set_title("By the count they cross at n = d, by the clock much later", loc="left")
+    axis.set_title("By the count they meet at n = d; by the clock, not there", loc="left")
     axis.legend()
     return _finish(figure)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREY, RED
+from course.viz import BLUE, GREY, ORANGE, RED
 
 
 def learning_curves(
@@ -26,7 +26,7 @@ def learning_curves(
                       textcoords="offset points", ha="right", color=GREY, fontsize=8)
     axis.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None))
     axis.set_title(title)
-    axis.legend(loc="lower left")
+    axis.legend(loc="lower left", ncols=2, fontsize=9)
     figure.tight_layout()
     plt.close(figure)
     return figure
@@ -49,5 +49,25 @@ def attention_grid(
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.tight_layout()
     figure.colorbar(image, ax=axes, label="weight", fraction=0.02)
+    plt.close(figure)
+    return figure
+
+
+def need_and_weight(
+    words: Sequence[str], needed: Sequence[float], attended: Sequence[float], title: str
+) -> Figure:
+    """Draw, for each source word, the nats lost without it and the attention that it received."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 0.3 * len(words) + 1.2), sharey=True)
+    for axis, values, colour, label in zip(
+        axes, (needed, attended), (BLUE, ORANGE),
+        ("log-probability lost without the word (nats)", "attention received (sum of weights)"),
+    ):  # fmt: skip
+        axis.barh(range(len(words)), values, color=colour)
+        axis.axvline(0, color=GREY, lw=0.8)
+        axis.set_xlabel(label)
+    axes[0].set_yticks(range(len(words)), words)
+    axes[0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.tight_layout()
     plt.close(figure)
     return figure

@@ -126,7 +126,8 @@ def trade_off(
     axis.set_xscale("log")
     axis.set_xticks(sizes, [str(s) for s in sizes], fontsize=8)
     axis.minorticks_off()
-    axis.set(xlabel="size of the vocabulary", ylabel="tokens a sentence", ylim=(0, None))
+    axis.set(xlabel="size of the vocabulary (log scale)", ylabel="tokens a sentence")
+    axis.set_ylim(0, None)
     axis.legend(fontsize=8)
     return finish(figure, title)
 
