@@ -51,7 +51,8 @@ def parser() -> argparse.ArgumentParser:
                     "--resume goes on.\nA budget in epochs is exact: one seed, one result, broken "
                     "off or not. A budget in\nminutes follows the clock, so its result varies.")
     train.add_argument("--corpus", choices=CORPORA, required=True)
-    train.add_argument("--preset", required=True, help="tiny, small, cpu, base: see lesson 07")
+    train.add_argument("--preset", required=True,
+                       help="tiny, small, cpu, rnn-attention, base: see lesson 07")
     train.add_argument("--out", type=Path, required=True, help="directory for log and checkpoint")
     budget = train.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float)

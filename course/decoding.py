@@ -220,7 +220,8 @@ def translate_batch(
     learned positions have. Raises ValueError for a source longer than those.
     """
     device = next(model.parameters()).device
-    room = model.config.max_len if model.config.positions == "learned" else math.inf
+    learned = getattr(model.config, "positions", None) == "learned"  # a recurrent model has none
+    room = model.config.max_len if learned else math.inf
     limits = [min(len(source) + 50, room) for source in sources]
     score = next_log_probs(model, pad(sources, PAD).to(device))
     if beam == 1:

@@ -2,7 +2,7 @@
 """Training: loss, learning rate, steps, checkpoints, resuming, averaging (paper, section 5)."""
 
 # %% auto #0
-__all__ = ['SHIPPED', 'PRESETS', 'label_smoothed_loss', 'batch_loss', 'paper_learning_rate', 'linear_learning_rate',
+__all__ = ['MODELS', 'SHIPPED', 'PRESETS', 'label_smoothed_loss', 'batch_loss', 'paper_learning_rate', 'linear_learning_rate',
            'TrainingConfig', 'learning_rate', 'make_optimizer', 'train_step', 'groups_of', 'evaluate_loss',
            'CheckpointError', 'write_atomically', 'write_json', 'write_tensors', 'weights_of', 'load_weights',
            'save_checkpoint', 'load_checkpoint', 'average_checkpoints', 'Position', 'save_state', 'load_state',
@@ -34,6 +34,7 @@ from tqdm import tqdm
 
 from . import ASSETS
 from .masking import Batch
+from .seq2seq import RNNTranslator, Seq2SeqConfig
 from .text import BPE, PAD, Example, Pair, encode_pairs, make_batches, token_batches
 from .transformer import Transformer, TransformerConfig
 
@@ -237,11 +238,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             parameter.copy_(weights[name])
 
 # %% ../notebooks/07_training.py
+MODELS = {  # the name in config.json -> the class and its sizes
+    "transformer": (Transformer, TransformerConfig),
+    "rnn": (RNNTranslator, Seq2SeqConfig),
+}
+
+
 def save_checkpoint(
     directory: Path, model: Transformer, bpe: BPE, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write what translation needs: config.json, tokenizer.json, model.safetensors."""
-    write_json(directory / "config.json", asdict(model.config))
+    kind = next(name for name, (model_class, _) in MODELS.items() if type(model) is model_class)
+    write_json(directory / "config.json", {"model": kind, **asdict(model.config)})
     write_atomically(directory / "tokenizer.json", bpe.save)
     weights = {name: weight.to(dtype) for name, weight in weights_of(model).items()}
     write_tensors(directory / "model.safetensors", weights)
@@ -265,11 +273,13 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
             f"the course ({', '.join(shipped) or 'none'}). Train one: python -m course train --help"
         )
     try:
-        config = TransformerConfig(**json.loads((directory / "config.json").read_text("utf-8")))
+        sizes = json.loads((directory / "config.json").read_text("utf-8"))
+        model_class, config_class = MODELS[sizes.pop("model")]
+        config = config_class(**sizes)
         bpe = BPE.load(directory / "tokenizer.json")
         if len(bpe) != config.src_vocab:
             raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
-        model = Transformer(config)
+        model = model_class(config)
         load_weights(model, load_file(directory / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -698,6 +708,10 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
         dict(vocab=5000, d_model=256, n_heads=4, d_ff=512, n_layers=3, dropout=0.15, norm="pre"),
         TrainingConfig(),
     ),
+    "rnn-attention": (
+        dict(model="rnn", vocab=5000, d_model=256, attention="additive", dropout=0.15),
+        TrainingConfig(peak_lr=3e-3, warmup=100),
+    ),
     "base": (
         dict(vocab=10000),
         TrainingConfig(max_tokens=12500, accumulate=2, schedule="paper", warmup=4000),
@@ -714,5 +728,6 @@ def preset_model(preset: str, sentences: Iterable[str], seed: int) -> tuple[Tran
         raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
     sizes = dict(PRESETS[preset][0])
     bpe = BPE.learn(sentences, sizes.pop("vocab"))
+    model_class, config_class = MODELS[sizes.pop("model", "transformer")]
     torch.manual_seed(seed)
-    return Transformer(TransformerConfig(len(bpe), len(bpe), **sizes)), bpe
+    return model_class(config_class(len(bpe), len(bpe), **sizes)), bpe

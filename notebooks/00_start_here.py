@@ -23,85 +23,96 @@
 # This course builds the paper, piece by piece, until a model of your own translates German into
 # English on your own laptop. No graphics processor is needed, and no network once it is installed.
 #
-# **After this page you know** that your machine is ready, which of the three ways through the
-# course is yours, and where each part of the code comes from. **You need** Python, and some
-# calculus later. **Time:** 10 minutes. **Paper:** its title and its figure 1.
+# **After this page you can**
 #
-# ## Three ways
+# - say whether your machine is ready, and run a page of the course;
+# - go from any box of the paper's figure 1 to the lesson that builds it;
+# - read a research paper in three passes, with a plan of twelve hours for this one;
+# - look up each hard word of the paper, in English, Chinese and German;
+# - read a line such as `scores = query @ key.mT  # (B, H, T, S)` aloud.
+#
+# **You need first:** Python. Some calculus later. No deep learning.
+#
+# **Time:** 30 minutes. **In the paper:** title, abstract, figure 1.
+
+# %%
+import difflib
+import math
+import os
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from IPython.display import HTML, Markdown
+
+from course.corpora import captions
+from course.device import SCALES, SIZES, pick, scale
+from course.doctor import doctor
+from course.viz import show
+from course.viz import start_here as draw
+
+# %% [markdown]
+# ## 1 · How to use the course
 #
 # | way | for whom | time |
 # |---|---|---|
 # | the **lessons** | you want to understand and build every part | 1 to 2 hours each |
-# | the [**walkthrough**](walkthrough.ipynb) | you want the whole paper once | 90 minutes |
+# | the [**walkthrough**](walkthrough.ipynb) | you want the whole paper, in its own order | 90 minutes |
 # | the **homework** | you want to know whether you *can* do it | with each lesson |
 #
-# The homework has no pages of its own yet; until then, each lesson has exercises marked *Try it*.
+# Not everything is there yet: lesson 10 and the homework are in preparation. Until then, the boxes
+# marked *Try it* and the exercises at the end of the lessons are your practice. Section 5 of this
+# page has a plan that puts lessons, walkthrough and paper into an order.
 #
-# A good order: the walkthrough first, quickly, without stopping. Then the lessons, slowly. Then the
-# walkthrough again: now each line of it should look like an old friend.
+# **How a page works.** You read these pages in **JupyterLab**: `make lab` in the course's folder
+# opens it. Click into a grey cell and press Shift+Enter: it runs, and the next one is selected. To
+# run a page from the top, choose *Run, Restart Kernel and Run All Cells*. Change things! Nothing
+# can break: the original is one `git checkout` away.
 #
-# ## How a page works
-#
-# You read these pages in **JupyterLab**: `make lab` in the course's folder opens it. Click into a
-# grey cell and press Shift+Enter: it runs, and the next one is selected. To run a page from the
-# top, choose *Run, Restart Kernel and Run All Cells*. Change things! Nothing can break: the
-# original is one `git checkout` away.
-#
-# - **Guess first** marks a question. Answer it before you run the cell below it.
-# - A cell with `assert` is a **claim**. It checks the sentence above it, and stops if it is false.
-#   What it prints, it has checked.
+# - **Guess first** marks a question. Answer it before you run the cell below it. A wrong guess is
+#   worth more than no guess: you will remember the answer.
+# - A cell with `assert` is a **claim**. It checks the sentence beside it, and stops if the sentence
+#   is false. What it prints, it has checked.
 # - **Try it** marks something to change.
 #
 # Each page exists twice: `03_attention.ipynb` is what you open; `03_attention.py` is the same page
 # as plain text, easy to read and to compare in an editor. JupyterLab keeps the two alike when you
 # save.
-#
-# ## Is this machine ready?
-
-# %%
-import math
-import os
-from importlib import import_module
-from pathlib import Path
-
-import torch
-from IPython.display import Markdown
-
-from course.corpora import captions
-from course.device import SCALES, SIZES, pick, scale
-from course.doctor import doctor
-from course.viz.start_here import alignments, course_map
 
 # %% [markdown]
+# ## 2 · Is this machine ready?
+#
 # `doctor` looks at Python, the packages, the device and the data. `OK` is good. `NOTE` means:
-# something is not here, and the course goes on without it. `FAIL` says what to do.
+# something is not here, and the course goes on without it. `FAIL` says what to do. Without a
+# network all is well too: the only thing that would be fetched is the large corpus, and lessons
+# that want it go on with a small one that comes with the course.
 
 # %%
 ready = doctor()
 
+# %% [markdown]
+# The same pages run on a small laptop and on a large server. Two words decide how much they
+# compute. The **device** is where the arithmetic is done: `cpu`; `cuda`, an NVIDIA graphics
+# processor; `mps`, a Mac's. The **scale** is how much of it:
+#
+# - `cpu`: made for two processor cores and about two minutes a lesson;
+# - `gpu`: larger models and more data, if there is a graphics processor;
+# - `smoke`: so small that everything runs within seconds. It is for tests; the results are bad.
+#
+# And here is the verdict.
+
 # %%
 assert ready, "Not yet: do what the first FAIL above says, restart the kernel, run this page again."
-print("Your machine can run the course.")
+assert os.environ.get("COURSE_SCALE", "auto") in ("auto", *SCALES)
+print(f"VERDICT: ready. This machine runs the course on {pick().type}, at scale {scale()}.")
+for name, what in (("walkthrough_minutes", "minutes of training in the walkthrough"),
+                   ("walkthrough_test_sentences", "sentences that it then translates")):  # fmt: skip
+    print(f"  {what}: " + ", ".join(f"{n:g} at {s}" for s, n in zip(SCALES, SIZES[name])))
 
 # %% [markdown]
-# ## Device and scale
-#
-# The same pages run on a small laptop and on a large server. Two words decide how much they
-# compute: the **device** (`cpu`; `cuda` for an NVIDIA graphics processor; `mps` for a Mac's) and
-# the **scale**:
-#
-# - `cpu`: two processor cores, each lesson in about two minutes;
-# - `gpu`: larger models and more data, if there is a graphics processor;
-# - `smoke`: so small that everything runs within seconds. It is made for tests; the results are
-#   bad.
-
-# %%
-print(f"device: {pick().type}, scale: {scale()}")
-for name in ("walkthrough_minutes", "copy_steps"):
-    print(f"  {name}: " + ", ".join(f"{s} {n:g}" for s, n in zip(SCALES, SIZES[name])))
-
-# %% [markdown]
-# You change them with **environment variables**, before you open JupyterLab:
+# Device and scale are chosen by themselves. You change them with **environment variables**, before
+# you open JupyterLab:
 #
 # | variable | values | what it does |
 # |---|---|---|
@@ -112,8 +123,11 @@ for name in ("walkthrough_minutes", "copy_steps"):
 # On Linux and macOS: `COURSE_SCALE=smoke make lab`. In Windows PowerShell:
 # `$env:COURSE_SCALE = "smoke"`, then `jupyter lab`.
 #
-# The next cell proves that the device computes: it takes a softmax, the function that you will meet
-# on every page, and compares the result with one made by hand.
+# Does the device also compute *rightly*? The next cell takes a **softmax**, a function that you
+# will meet on every page. It turns scores into positive numbers that sum to one:
+# $p_i = e^{s_i} / \sum_j e^{s_j}$. We compare the device's answer with one made by hand.
+#
+# **Guess first:** the scores are 1, 2, 3. Does the largest get more or less than half?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -121,11 +135,75 @@ scores = [1.0, 2.0, 3.0]
 by_hand = [math.exp(s) / sum(math.exp(t) for t in scores) for s in scores]
 on_device = torch.tensor(scores, device=pick()).softmax(0).tolist()
 assert all(abs(a - b) < 1e-5 for a, b in zip(by_hand, on_device))
-assert os.environ.get("COURSE_SCALE", "auto") in ("auto", *SCALES)
-print("softmax of 1, 2, 3:", [round(p, 3) for p in on_device], "and they sum to 1")
+assert abs(sum(by_hand) - 1) < 1e-9 and max(by_hand) > 1 / 2
+print("softmax of 1, 2, 3:", [round(p, 3) for p in on_device])
 
 # %% [markdown]
-# ## The map
+# Two thirds: the exponential makes a lead larger. If this cell has passed, the device computes
+# rightly.
+#
+# ## 3 · Figure 1, and where each box is built
+#
+# The paper's figure 1 shows the whole model. Here it is, drawn anew. Read it from the bottom to
+# the top. On the left the **encoder** reads the German sentence. On the right the **decoder** writes
+# the English one, a word at a time. A dashed frame is one layer, and N × means: the same layer
+# again and again, six times in the paper. A line that goes around a box carries the input past it.
+#
+# **Click a box:** it opens the lesson that builds it. Boxes of one colour belong to one lesson.
+#
+# **Guess first:** the figure has 22 boxes. How many *different* things are inside the two frames,
+# where the model's work is done?
+
+# %%
+figure = draw.figure_one()
+HTML(draw.with_still(figure, "The Transformer, drawn by this course"))
+
+# %% [markdown]
+# If you see the picture and, below it, rows of coloured links, you have not run the cell yet:
+# JupyterLab does not trust what it has not made itself. Run it, and the links move into the picture.
+#
+# The same as a plain list, without a picture:
+#
+# | box of figure 1 | paper | lesson |
+# |---|---|---|
+# | inputs: text becomes numbers | 5.1 | [06 · Text](06_text.ipynb) |
+# | input and output embedding | 3.4 | [05 · Transformer](05_transformer.ipynb) |
+# | positional encoding | 3.5 | [05 · Transformer](05_transformer.ipynb) |
+# | multi-head attention; the softmax | 3.2 | [03 · Attention](03_attention.ipynb) |
+# | masked attention; outputs (shifted right) | 3.1, 3.2.3 | [04 · Masking](04_masking.ipynb) |
+# | add and norm (residual connection, layer normalization) | 3.1 | [05 · Transformer](05_transformer.ipynb) |
+# | feed forward | 3.3 | [05 · Transformer](05_transformer.ipynb) |
+# | N ×, the encoder's output, linear | 3.1, 3.4 | [05 · Transformer](05_transformer.ipynb) |
+# | output probabilities: how a sentence is made of them | 6.1 | [08 · Decoding](08_decoding.ipynb) |
+#
+# Two things are not in the figure: how the model **learns** ([07 · Training](07_training.ipynb),
+# section 5 of the paper) and how it is **judged** ([09 · Multi30k](09_multi30k.ipynb), section 6).
+#
+# Now count.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def framed(block: draw.Block) -> bool:
+    return any(x < block.x and block.x + block.width < x + width and y < block.y < y + height
+               for x, y, width, height in draw.FRAMES)  # fmt: skip
+
+
+inside = Counter(b.name.removeprefix("masked ") for b in draw.BLOCKS if framed(b))
+assert len(draw.BLOCKS) == 22 and inside.total() == 10 and len(inside) == 3
+assert all(Path(f"{block.lesson}.py").exists() for block in draw.BLOCKS)
+print("; ".join(f"{name}: {count} times" for name, count in inside.most_common()))
+
+# %% [markdown]
+# **Three.** Ten boxes do the work, and they are three things: attention collects from other words,
+# the feed-forward network thinks about one word, and *add and norm* keeps both from running away.
+# The mask is a detail of attention: it hides what must not be seen. The figure looks harder than
+# it is.
+#
+# > **Try it.** Cover this page. Draw figure 1 from memory, as far as you get. Keep the sheet: you
+# > will do it twice more.
+
+# %% [markdown]
+# ## 4 · The map of the code
 #
 # One rule makes the code easy to find: **a lesson and the module that it makes bear the same
 # name**. Lesson `03_attention` makes `course/attention.py`; the cells of the lesson that begin with
@@ -134,8 +212,8 @@ print("softmax of 1, 2, 3:", [round(p, 3) for p in on_device], "and they sum to 
 
 # %%
 LESSONS = [  # notebook, title, main names that its module defines, minutes
-    ("01_foundations", "Foundations", [], 120),
-    ("02_seq2seq", "Sequences", [], 120),
+    ("01_foundations", "Foundations", ["mlp_forward", "conv1d_forward", "lstm_step"], 120),
+    ("02_seq2seq", "Sequences", ["RNNTranslator", "alignment_error_rate"], 120),
     ("03_attention", "Attention", ["attention_weights", "MultiHeadAttention"], 120),
     ("04_masking", "Masking", ["causal_mask", "padding_mask", "Batch"], 60),
     ("05_transformer", "Transformer", ["EncoderLayer", "DecoderLayer", "Transformer"], 120),
@@ -151,17 +229,18 @@ boxes = [("00", "Start here", "this page", True)]
 boxes += [(n[:2], title, module_of.get(n, ""), here[n]) for n, title, _, _ in LESSONS]
 boxes += [("", "walkthrough", "the whole paper", True)]
 numbers = {module: name[:2] for name, module in module_of.items()}
-course_map(boxes, numbers, "Each lesson makes one module, and the modules hand the data on")
+draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules hand the data on")
 
 # %% [markdown]
 # Follow the arrows below. A corpus gives **sentences**. `text` cuts them into tokens and numbers
 # them. `masking` makes rectangles of them and says who may see what. The `transformer`, whose heart
 # is `attention`, gives each possible next token a score, a *logit*. `training` improves the weights
 # and writes a **checkpoint**. `decoding` uses it to translate, and `multi30k` judges the
-# translations.
+# translations. Lessons 01 and 02 stand before this way: they build what was there before the
+# Transformer, and so show what it was made for.
 #
-# The table tells the same with links. It is made from the files that lie beside this page, so a
-# lesson that is not written yet has no link.
+# The table is made from the files that lie beside this page, so a lesson that is not written yet
+# has no link.
 
 # %%
 rows = ["| lesson | makes | main names | minutes |", "|---|---|---|---|"]
@@ -186,16 +265,277 @@ for name, _, names, _ in LESSONS:
         print(f"{module.__name__}: {', '.join(names)}")
 
 # %% [markdown]
-# ## How to read the paper: three times
+# ## 5 · How to read a paper: three times
 #
-# 1. **The skeleton** (10 minutes): title, abstract, figure 1, table 2, conclusion. Question: what
-#    do they claim?
-# 2. **The model** (with the walkthrough): section 3, with a pencil. Write the shape beside each
-#    symbol of each formula. Question: could I draw figure 1 without looking?
-# 3. **The reasons** (with the lessons): sections 4 to 6. Question: what would get worse if I took
-#    this part away? Table 3 is the authors' answer; the lessons let you find your own.
+# A paper is not a novel. Who reads it from the first line to the last gives up at the first formula.
+# Keshav (2007) proposed to read in **three passes**, each with its own question and its own end. We
+# adapt his method to this paper and to a reader who is new to the field: first an overview, then
+# the parts, each with its derivation, and then the paper itself. Keshav's last pass is to build the
+# paper again in your head. Here you build it again in code: that is what the lessons are.
 #
-# ## A first taste: what a translator must do
+# | pass | when | read | do not read | what you take from it |
+# |---|---|---|---|---|
+# | **1 · the skeleton** | today, 10 minutes | title, abstract, headings, figure 1, table 2, section 7 | formulas | five answers, one line each (below) |
+# | **2 · the parts** | with the lessons | the sections that the lesson names in its first lines, pencil in hand | other papers | beside each symbol its shape; a list of what you still do not understand |
+# | **3 · the paper itself** | at the end, with the [walkthrough](walkthrough.ipynb) beside it | every line, tables and footnotes too | nothing is left out | one page, written from memory: the model, its reasons, its limits, and what *you* would try next |
+#
+# **The five answers of the first pass** (Keshav's five Cs). Take ten minutes now. Write one line
+# for each question; only then open our answers.
+#
+# 1. **Category:** what kind of paper is it? A new method, a measurement, a survey?
+# 2. **Context:** on which earlier ideas does it build, and against which does it argue?
+# 3. **Correctness:** do its assumptions seem to hold, at first sight?
+# 4. **Contributions:** what is new?
+# 5. **Clarity:** is it well written, and where did you stop?
+#
+# <details><summary>Our answers</summary>
+# <ol>
+# <li>A new method: a network architecture, with experiments.</li>
+# <li>It builds on the encoder-decoder and on attention, which before helped a recurrent network. It
+# argues against recurrence, because that cannot be computed in parallel.</li>
+# <li>The main assumption is that attention, with positions added, needs no recurrence at all. The
+# tables support it for translation and parsing. Which part is needed how much, table 3 asks.</li>
+# <li>A model of attention alone; the scale; several heads; a better BLEU for less training.</li>
+# <li>Short and dense. Many stop at section 3.2, where Q, K and V appear without a story. Lesson 03
+# tells the story.</li>
+# </ol>
+# </details>
+#
+# **The second pass** needs help if recurrence, convolution, softmax or perplexity are new words:
+# the lessons explain each one before they use it. Read the named section *before* the lesson, for
+# five minutes, and mark what you do not understand. Read it again *after* the lesson. The marks
+# that are left are your questions.
+#
+# **The third pass** is the test. For each sentence ask: how do they know? Is there a number, a
+# reason, or only a guess ("we suspect", "we hypothesize")? The walkthrough has a measurement for
+# many of them.
+#
+# ### A plan of twelve hours
+#
+# Two plans, for two readers. Each goes from the overview to the parts, and from the parts to the
+# paper. Divide it into sittings of two hours; a lesson is a good place to stop.
+
+# %%
+TIMES = {"00_start_here": 30, "walkthrough": 90, "paper, pass 1": 10, "paper, pass 3": 60}
+TIMES |= {name: minutes for name, _, _, minutes in LESSONS}
+OVERVIEW = ["00_start_here", "paper, pass 1"]
+ITSELF = ["walkthrough", "paper, pass 3"]
+PLANS = {
+    "deep learning is new to you": [
+        "01_foundations", "02_seq2seq", "03_attention", "04_masking", "05_transformer",
+    ],
+    "you know backpropagation and RNNs": [
+        "03_attention", "04_masking", "05_transformer", "06_text", "07_training", "08_decoding",
+    ],
+}  # fmt: skip
+rows = []
+for reader, parts in PLANS.items():
+    rows += [f"\n**If {reader}**\n", "| stage | what | minutes | hours so far |", "|---|---|---|---|"]
+    clock = 0
+    for stage, steps in (("overview", OVERVIEW), ("parts", parts), ("the paper itself", ITSELF)):
+        for step in steps:
+            clock += TIMES[step]
+            what = f"[{step}]({step}.ipynb)" if Path(f"{step}.py").exists() else step
+            rows.append(f"| {stage} | {what} | {TIMES[step]} | {clock // 60}:{clock % 60:02} |")
+Markdown("\n".join(rows))
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for reader, parts in PLANS.items():
+    total = sum(TIMES[step] for step in (*OVERVIEW, *parts, *ITSELF))
+    assert 11 * 60 <= total <= 13 * 60
+    left = [name for name, *_ in LESSONS if name not in parts and name[:2] > max(parts)[:2]]
+    print(f"{total // 60} h {total % 60:02} min if {reader}; later: {', '.join(left)}")
+
+# %% [markdown]
+# These are minutes of reading and running, without the exercises. The first plan ends where you
+# understand the model; lessons 06 to 09 then make a translator of it. The second plan already
+# contains most of that.
+#
+# > **Try it.** Put your own plan into `PLANS`, and run both cells. Does the claim still hold?
+
+# %% [markdown]
+# ## 6 · The words that stop a first reader
+#
+# A paper is hard for three reasons: its ideas, its formulas, and its *English*. The lessons care
+# for the first two. For the third there is a **glossary** in three languages: the technical terms
+# as textbooks in China and Germany use them, and the ordinary words of academic English that are
+# in no textbook. For each there is one line of meaning in English and in Chinese, and the lesson
+# where the thing is built (`00_start_here` means: an ordinary word, nothing is built).
+#
+# **Guess first.** What do these three words of the paper's first page mean: *eschew*, *preclude*,
+# *transduction*? Say them in your own language, then look.
+
+# %%
+terms = draw.read_glossary()
+lessons_here = {name for name in here if here[name]} | {"00_start_here", "walkthrough"}
+
+
+def look_up(word: str) -> HTML:
+    """Show the entries of the glossary that hold a word of any of the three languages."""
+    found = draw.find_terms(terms, word)
+    if not found:
+        known = {name.lower(): term for term in terms for name in term[:3]}
+        near = [known[name] for name in difflib.get_close_matches(word.lower(), known)]
+        print(f"Nothing holds {word!r}." + (" Did you mean one of these?" if near else ""))
+        found = near
+    return HTML(draw.glossary_table(found, lessons_here))
+
+
+look_up("eschew")
+
+# %% [markdown]
+# It searches all three languages, and it forgives a slip of the finger: try
+# `look_up("Skalarprodukt")`, `look_up("困惑度")`, `look_up("transducton")`.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for word in ("residual", "残差", "Residualverbindung", "Skalarprodukt", "困惑度", "preclude"):
+    best = draw.find_terms(terms, word)[0]
+    assert word.lower() in "\n".join(best[:3]).lower()
+    print(f"{word} -> {best.term_en} · {best.term_zh} · {best.term_de}")
+assert len(terms) >= 200 and len({term.term_en for term in terms}) == len(terms)
+
+# %% [markdown]
+# **To type and see.** The chart below searches while you type, also in a built page, where no
+# Python runs. Type into the box *under* the list; empty it to begin at the letter A.
+
+# %%
+show(draw.glossary_search(terms, first="residual"))
+
+# %% [markdown]
+# **The words in the order of the paper.** Keep this list beside you in the first pass. Click a
+# section, and its words are explained.
+
+# %%
+PAPER_WORDS = {
+    "abstract": "sequence transduction, propose, solely, dispense with, superior, ensemble, establish, "
+    "state of the art, literature, generalize, constituency parsing",
+    "1 introduction": "recurrent neural network, long short-term memory, gating, language model, "
+    "push the boundaries, factor, hidden state, inherently, preclude, parallelization, constraint, "
+    "conditional computation, compelling, integral part, dependency, without regard to, "
+    "in conjunction with, eschew, rely on, draw dependencies",
+    "2 background": "arbitrary, albeit, at the cost of, effective resolution, counteract, "
+    "intra-attention, reading comprehension, abstractive summarization, textual entailment, "
+    "end-to-end, memory network, to the best of our knowledge",
+    "3 model": "encoder-decoder, auto-regressive, point-wise, fully connected layer, respectively, "
+    "stack, sub-layer, employ, residual connection, layer normalization, facilitate, subsequent, "
+    "offset",
+    "3.2 attention": "query, key, value, compatibility function, additive attention, "
+    "matrix multiplication, outperform, suspect, magnitude, beneficial, projection, concatenate, "
+    "jointly attend, representation subspace, inhibit, mimic, information flow, illegal connection",
+    "3.3 to 3.5": "position-wise, kernel, linear transformation, embedding, weight sharing, inject, "
+    "sinusoid, wavelength, geometric progression, hypothesize, extrapolate",
+    "4 why self-attention": "desideratum, complexity, path length, long-range dependency, traverse, "
+    "contiguous, dilated convolution, separable convolution, restricted self-attention, "
+    "interpretable, exhibit, syntactic, semantic",
+    "5 training": "regime, byte-pair encoding, word piece, optimizer, warm-up, thereafter, "
+    "inverse square root, regularization, dropout, label smoothing, perplexity, BLEU",
+    "6 results": "surpass, checkpoint averaging, beam search, length penalty, hyperparameter, "
+    "development set, floating point operation, sustained, vary, sophisticated, over-fitting, "
+    "inference, attain, semi-supervised, yield",
+    "7 conclusion": "modality",
+}
+entry = {term.term_en: term for term in terms}
+parts = []
+for section, words in PAPER_WORDS.items():
+    explained = draw.glossary_table([entry[word] for word in words.split(", ")], lessons_here)
+    parts.append(f"<details><summary><b>{section}:</b> {words}</summary>\n{explained}</details>")
+HTML("\n".join(parts))
+
+# %%
+# NBVAL_CHECK_OUTPUT
+listed = [word for words in PAPER_WORDS.values() for word in words.split(", ")]
+assert set(listed) <= set(entry) and len(set(listed)) == len(listed)
+print(f"All {len(listed)} words are in the glossary; it explains {len(entry)} terms.")
+
+# %% [markdown]
+# Some entries stand here under the name that the glossary uses: the paper writes *gated*, *dispensing
+# with*, *desiderata*; you look up *gating*, *dispense with*, *desideratum*. One famous word is not in the paper:
+# **ablation**. It is what everybody calls the kind of experiment that its table 3 reports.
+#
+# **Six words that mean something else here.** They are dangerous, because you know them.
+#
+# | word | you may think of | here |
+# |---|---|---|
+# | *draw* dependencies | a picture | make a connection |
+# | *employ* | a job | use |
+# | *factor* (verb) | a cause | split into parts |
+# | *literature* | novels | published research |
+# | *memory* | what you remember | the stored vectors (in our code: the encoder's output) |
+# | *respectively* | 尊敬地, respektvoll | in the order just named |
+#
+# **The whole glossary**, to scroll and to print:
+
+# %%
+table = draw.glossary_table(terms, lessons_here)
+HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table}</details>")
+
+# %% [markdown]
+# > **Try it.** The glossary is a plain file, `assets/glossary.tsv`: six columns with a tab between
+# > them. Add a word that stopped *you*, run this section again, and find it in the chart.
+
+# %% [markdown]
+# ## 7 · The notation
+#
+# The course writes the paper's names in code, and behind each line the **shape** of what it makes:
+# how many numbers there are along each axis. One capital letter is one axis.
+#
+# | letter | axis | in the paper | base model |
+# |---|---|---|---|
+# | B | sentences in a batch | | about 25,000 tokens on each side |
+# | S | positions of the **s**ource sentence | $n$ | |
+# | T | positions of the **t**arget sentence | $m$ | |
+# | L | positions, where there is only one sequence | $n$ | |
+# | Q, K | how many queries, how many keys | | |
+# | D | width of the model | $d_{model}$, in table 1 $d$ | 512 |
+# | H | attention **h**eads | $h$ | 8 |
+# | Dk, Dv | width of a key, of a value, in one head | $d_k$, $d_v$ | 64 |
+# | F | inner width of the **f**eed-forward network | $d_{ff}$ | 2048 |
+# | V | size of the **v**ocabulary | | about 37,000 |
+#
+# | in the paper | in the code |
+# |---|---|
+# | $d_{model}$, $h$, $d_{ff}$, $N$, $P_{drop}$ | `d_model`, `n_heads`, `d_ff`, `n_layers`, `dropout` |
+# | $Q$, $K$, $V$ | `query`, `key`, `value` |
+# | $W^Q$, $W^K$, $W^V$, $W^O$ | `w_q`, `w_k`, `w_v`, `w_o` |
+# | the encoder's output | `memory` |
+# | the source; the target | `src`; `tgt` (`tgt_in` goes into the decoder, `tgt_out` is what it must predict) |
+# | $\epsilon_{ls}$, $\alpha$, $warmup\_steps$ | `label_smoothing`, `length_penalty`, `warmup_steps` |
+#
+# Three warnings. The paper's $n$ is a length and its $N$ a number of layers. Its $k$ is the width of
+# a convolution in section 4 and a distance in section 3.5. And in our masks **True means: may
+# attend**; some libraries mean the opposite.
+#
+# Let us read one line aloud. There are B = 2 sentences, the source has S = 7 words, the target
+# T = 5. In each of H heads, every target word compares its query with every source word's key.
+#
+# **Guess first:** what is the shape of `scores`?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+B, S, T, H, D = 2, 7, 5, 8, 512
+Dk = D // H
+assert Dk == 64
+source, target = torch.zeros(B, S, D), torch.zeros(B, T, D)
+key = source.view(B, S, H, Dk).transpose(1, 2)  # (B, H, S, Dk)
+query = target.view(B, T, H, Dk).transpose(1, 2)  # (B, H, T, Dk)
+scores = query @ key.mT  # (B, H, T, S)
+weights = scores.softmax(dim=-1)  # (B, H, T, S)
+assert scores.shape == (B, H, T, S)
+assert torch.allclose(weights.sum(dim=-1), torch.ones(B, H, T))
+print("scores:", tuple(scores.shape), "= (B, H, T, S)")
+
+# %% [markdown]
+# Read it from the right: "for each source word, for each target word, in each head, of each
+# sentence, one score". The axis Dk is gone: the dot product has summed over it. The softmax runs
+# over the last axis, so that each target word shares out exactly one unit of attention.
+#
+# > **Try it.** Which shape has `weights @ value`, if `value` is (B, H, S, Dv)? Write it down, then
+# > make a `value` and check.
+
+# %% [markdown]
+# ## 8 · A first taste: what a translator must do
 #
 # The course brings its own small corpus, **captions**: German image captions with their English
 # translation, made by a grammar, so that for every pair it is known which words belong together.
@@ -220,7 +560,7 @@ chosen = [next(p for n, p in short if low <= n <= high) for low, high in ((0, 0)
 
 # %%
 drawn = [(p.de_tokens, p.en_tokens, p.alignment) for p in chosen]
-alignments(drawn, "Some captions keep their order, some move a word, some are turned around")
+draw.alignments(drawn, "Some captions keep their order, some move a word, some are turned around")
 
 # %% [markdown]
 # Dashed blue lines keep their order; solid orange ones cross another line. In the second caption
@@ -229,30 +569,58 @@ alignments(drawn, "Some captions keep their order, some move a word, some are tu
 
 # %%
 share = sum(n > 0 for n in counts) / len(counts)
-assert share > 1 / 3
+assert share > 1 / 2
 assert all(0 <= i < len(p.de_tokens) and 0 <= j < len(p.en_tokens)
            for p in pairs for i, j in p.alignment)  # fmt: skip
 print(f"{share:.0%} of {len(pairs)} captions change the order of their words")
 
 # %% [markdown]
-# So a translator cannot just go along. For each English word it must find, anywhere in the German
-# sentence, the words that matter now. A mechanism that can look anywhere, and learns where: this is
-# **attention**, and lesson [03 · Attention](03_attention.ipynb) begins with it.
+# More than half. So a translator cannot just go along. For each English word it must find, anywhere
+# in the German sentence, the words that matter now. A mechanism that can look anywhere, and learns
+# where: this is **attention**. Lesson 02 meets it as a helper of a recurrent network; in lesson 03 it
+# works alone.
 #
 # > **Try it.** Find a caption in `pairs` whose German verb stands at the end (search for
-# > "während"). Draw it with `alignments`. How far must the translator look?
+# > "während"). Draw it with `draw.alignments`. How far must the translator look?
+
+# %% [markdown]
+# ## What you have now
+#
+# | you have | what it is for |
+# |---|---|
+# | a verdict on your machine | every page runs on it |
+# | figure 1 with links | from a box to its lesson |
+# | three passes and a plan | an order for twelve hours |
+# | `look_up`, and the chart above | words, in three languages |
+# | the letters B, S, T, L, D, H, V | to read every line of code of the course |
+#
+# ## Summary
+#
+# - The course builds the paper in notebooks that run; a lesson and its module bear the same name.
+# - Figure 1 has ten boxes that work, and they are three things: attention, feed-forward, and add
+#   and norm.
+# - Read a paper three times: its skeleton, its parts, the paper itself. Each pass has a question.
+# - Hard words are in the glossary. Shapes stand behind each line of code.
+# - A translator must be able to look anywhere: in more than half of our captions the order of the
+#   words changes.
 #
 # ## Summary · 小结
 #
-# - The course builds the paper in notebooks that run; a lesson and its module bear the same name.
-# - Three ways: the walkthrough for the whole, the lessons for the parts, the exercises for
-#   yourself.
-# - Device and scale are chosen by themselves; environment variables change them.
-#
 # - 本课程用可以运行的笔记本逐步实现论文；每一课与它生成的模块同名。
-# - 三种学法：walkthrough 通读全文，lessons 逐个部件，练习检验自己。
+# - 图 1 中真正做计算的方框有十个，其实只有三种：注意力、前馈网络、残差相加与归一化。
+# - 论文要读三遍：先看骨架，再跟着各课弄懂每个部件及其推导，最后通读论文本身。
+# - 生词查词汇表（英、中、德三种语言）；每行代码后面的注释写着张量的形状。
 # - 设备与规模自动选择，也可用环境变量修改；没有网络时用自带的 captions 语料。
-# - 翻译不能逐字从左到右：必须能看任意位置，这正是注意力的作用。
+# - 翻译不能逐字从左到右：一半以上的句子词序会变，所以模型必须能看任意位置，这正是注意力的作用。
 #
-# **Where next:** the [walkthrough](walkthrough.ipynb), or lesson
-# [03 · Attention](03_attention.ipynb).
+# ## Further reading
+#
+# - Vaswani et al. 2017, *Attention Is All You Need*, arXiv 1706.03762. Print it: you need its
+#   margins.
+# - Keshav 2007, *How to Read a Paper*, ACM SIGCOMM Computer Communication Review 37(3): two pages,
+#   the three passes and the five Cs.
+# - Zhang, Lipton, Li, Smola, *Dive into Deep Learning*, d2l.ai (Chinese edition: 《动手学深度学习》,
+#   zh.d2l.ai): a textbook beside this course, with the Chinese terms.
+#
+# **Next:** [01 · Foundations](01_foundations.ipynb) if deep learning is new to you; otherwise
+# [03 · Attention](03_attention.ipynb), or the whole paper in the [walkthrough](walkthrough.ipynb).

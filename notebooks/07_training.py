@@ -72,6 +72,7 @@ from tqdm import tqdm
 
 from course import ASSETS
 from course.masking import Batch
+from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BPE, PAD, Example, Pair, encode_pairs, make_batches, token_batches
 from course.transformer import Transformer, TransformerConfig
 
@@ -874,11 +875,18 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 # %%
 #| export
+MODELS = {  # the name in config.json -> the class and its sizes
+    "transformer": (Transformer, TransformerConfig),
+    "rnn": (RNNTranslator, Seq2SeqConfig),
+}
+
+
 def save_checkpoint(
     directory: Path, model: Transformer, bpe: BPE, dtype: torch.dtype = torch.float32
 ) -> None:
     """Write what translation needs: config.json, tokenizer.json, model.safetensors."""
-    write_json(directory / "config.json", asdict(model.config))
+    kind = next(name for name, (model_class, _) in MODELS.items() if type(model) is model_class)
+    write_json(directory / "config.json", {"model": kind, **asdict(model.config)})
     write_atomically(directory / "tokenizer.json", bpe.save)
     weights = {name: weight.to(dtype) for name, weight in weights_of(model).items()}
     write_tensors(directory / "model.safetensors", weights)
@@ -909,11 +917,13 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
             f"the course ({', '.join(shipped) or 'none'}). Train one: python -m course train --help"
         )
     try:
-        config = TransformerConfig(**json.loads((directory / "config.json").read_text("utf-8")))
+        sizes = json.loads((directory / "config.json").read_text("utf-8"))
+        model_class, config_class = MODELS[sizes.pop("model")]
+        config = config_class(**sizes)
         bpe = BPE.load(directory / "tokenizer.json")
         if len(bpe) != config.src_vocab:
             raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
-        model = Transformer(config)
+        model = model_class(config)
         load_weights(model, load_file(directory / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
@@ -1556,10 +1566,14 @@ class Trainer(Run):
 
 
 # %% [markdown]
-# Last, four presets: sizes of the model and how to train it. `tiny` learns the captions in a
+# Last, five presets: sizes of the model and how to train it. `tiny` learns the captions in a
 # minute or two. On a laptop and a real corpus, `small` is the choice for ten minutes, `cpu` for
 # forty. `base` is the paper's base model. The first three put the norms *before* the sub-layers
 # (lesson 05): that needs less care with the warm-up.
+#
+# `rnn-attention` is the recurrent translator of lesson 02. It answers to the same calls as the
+# Transformer, so the same loop trains it, on the same tokens and for the same budget: the two can be
+# compared on equal terms.
 
 # %%
 #| export
@@ -1577,6 +1591,10 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
         dict(vocab=5000, d_model=256, n_heads=4, d_ff=512, n_layers=3, dropout=0.15, norm="pre"),
         TrainingConfig(),
     ),
+    "rnn-attention": (
+        dict(model="rnn", vocab=5000, d_model=256, attention="additive", dropout=0.15),
+        TrainingConfig(peak_lr=3e-3, warmup=100),
+    ),
     "base": (
         dict(vocab=10000),
         TrainingConfig(max_tokens=12500, accumulate=2, schedule="paper", warmup=4000),
@@ -1593,8 +1611,9 @@ def preset_model(preset: str, sentences: Iterable[str], seed: int) -> tuple[Tran
         raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
     sizes = dict(PRESETS[preset][0])
     bpe = BPE.learn(sentences, sizes.pop("vocab"))
+    model_class, config_class = MODELS[sizes.pop("model", "transformer")]
     torch.manual_seed(seed)
-    return Transformer(TransformerConfig(len(bpe), len(bpe), **sizes)), bpe
+    return model_class(config_class(len(bpe), len(bpe), **sizes)), bpe
 
 
 # %% [markdown]
@@ -1820,7 +1839,7 @@ for title, (snapshots, average) in runs.items():
 # | `average_checkpoints` | several sets of weights → their mean |
 # | `save_state`, `load_state`, `stop_request`, `Log`, `read_log` | stop, resume, remember |
 # | `Trainer(...).run(train_pairs, val_pairs)` | a run from start to end; True if it is finished |
-# | `PRESETS`, `preset_model` | `tiny`, `small`, `cpu`, `base` |
+# | `PRESETS`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base` |
 #
 # ## Summary · 小结
 #

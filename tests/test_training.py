@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from course import training
+from course.decoding import translate
 from course.masking import Batch
+from course.seq2seq import RNNTranslator
 from course.text import BOS, BPE, EOS, PAD
 from course.training import (
     PRESETS,
@@ -504,6 +506,8 @@ DAMAGE = {
     "other width": ("config.json", lambda p: _edit(p, d_model=32), "has shape"),
     "fewer layers": ("config.json", lambda p: _edit(p, n_layers=2), "layers.1"),
     "other tokeniser": ("tokenizer.json", lambda p: _edit(p, merges=[]), "tokens"),
+    "unknown model": ("config.json", lambda p: _edit(p, model="mamba"), "mamba"),
+    "another model": ("config.json", lambda p: _edit(p, model="rnn"), "n_heads"),
     "broadcast": ("model.safetensors", _reshape, "src_embedding.weight has shape"),
 }
 
@@ -942,6 +946,30 @@ def test_a_preset_is_fresh_by_seed_and_known_by_name():
     assert equal(first, again) and not equal(first, other)
     with pytest.raises(ValueError, match="'huge' is unknown: choose from tiny"):
         preset_model("huge", sentences, 0)
+
+
+def test_the_recurrent_preset_goes_the_same_way(tmp_path, monkeypatch):
+    sizes = PRESETS["rnn-attention"][0] | {"d_model": 64, "dropout": 0.0}
+    monkeypatch.setitem(PRESETS, "rnn-attention", (sizes, RECIPE))
+
+    def recurrent(directory: Path, kind: type[Trainer] = Trainer) -> Trainer:
+        model, bpe = preset_model("rnn-attention", [s for pair in PAIRS for s in pair], seed=0)
+        config = replace(RECIPE, peak_lr=1e-2, max_tokens=40, accumulate=1)
+        return kind(model, bpe, config, Budget(epochs=16), directory, quiet=True)
+
+    whole, broken = recurrent(tmp_path / "whole"), recurrent(tmp_path / "broken", Breaking)
+    broken.after = 5
+    assert whole.run(PAIRS, VAL) and not broken.run(PAIRS, VAL)
+    assert isinstance(whole.model, RNNTranslator)
+    resumed = recurrent(tmp_path / "broken")
+    assert resumed.run(PAIRS, VAL, resume=True) and equal(whole.model, resumed.model)
+    losses = [line["val_loss"] for line in read_log(tmp_path / "whole") if "val_loss" in line]
+    assert losses[-1] < losses[0] - 0.5
+    loaded, bpe = load_checkpoint(tmp_path / "whole")
+    assert equal(loaded, whole.model)
+    sources = [german for german, _ in VAL]
+    alone = [translate(loaded, bpe, [source], beam=3)[0] for source in sources]
+    assert translate(loaded, bpe, sources, beam=3) == alone and len(set(alone)) > 3
 
 
 def test_pictures():

@@ -1,21 +1,17 @@
-"""The walkthrough and lesson 00: what they draw, what they promise, what they must not store."""
+"""The walkthrough: what it draws, what it promises, what it must not paste."""
 
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 import jupytext
 import pytest
 import torch
-from matplotlib.colors import to_hex
 
 from course.attention import MultiHeadAttention
 from course.authoring import NOTEBOOKS
 from course.device import SIZES
 from course.text import token_batches
-from course.viz import BLUE, ORANGE
-from course.viz.start_here import PLACES, WAYS, alignments, course_map
 from course.viz.walkthrough import architecture, table_three, waiting
 
 SECTIONS = ("3.1", "3.2", "3.2.3", "3.3", "3.4", "3.5")
@@ -111,29 +107,3 @@ def test_table_three_draws_the_difference():
     assert widths == pytest.approx([-0.9, 0.2])
     assert words(figure) == ["-0.9", "+0.2"]
     assert [bar.get_hatch() for bar in figure.axes[0].patches] == ["", "////"]
-
-
-def test_the_map_shows_what_is_there_and_what_is_to_come():
-    lessons = [("01", "One", "", False), ("03", "Three", "attention", True)]
-    figure = course_map([*lessons, ("", "walk", "x", True)], {"attention": "03"}, "title")
-    text = words(figure)
-    assert "01 · One" in text and "to come" in text and "lesson 03" in text and "walk" in text
-    styles = [patch.get_linestyle() for patch in figure.axes[0].patches[:3]]
-    assert styles[0] != styles[1] == styles[2]
-    assert {name for way in WAYS for name in way[:2]} == set(PLACES)
-
-
-def test_the_stations_of_the_map_are_modules():
-    for name in PLACES:
-        assert (Path(NOTEBOOKS).parent / "course" / name).exists() or [
-            *NOTEBOOKS.glob(f"[0-9]*_{name}.py")
-        ]
-
-
-def test_alignments_show_which_links_cross():
-    pairs = [(["a", "b", "c"], ["A", "B", "C"], [(0, 1), (1, 0), (2, 2)])]
-    figure = alignments(pairs, "title")
-    colours = [to_hex(line.get_color()).upper() for line in figure.axes[0].lines]
-    assert colours == [ORANGE, ORANGE, BLUE]
-    assert [line.get_xdata()[1] for line in figure.axes[0].lines] == [1, 0, 2]
-    assert words(figure) == ["a", "b", "c", "A", "B", "C"]

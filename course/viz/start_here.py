@@ -1,13 +1,71 @@
-"""Pictures of lesson 00: the map of the course, and gold word alignments."""
+"""Pictures of lesson 00: figure 1 with links, the map, the glossary, gold word alignments."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import csv
+import re
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
 
+import altair as alt
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from course.viz import BLUE, GREY, ORANGE
+
+GLOSSARY = Path(__file__).parents[2] / "assets" / "glossary.tsv"
+
+INK, LINE = "#1A1A1A", "#808080"  # letters in boxes; lines that show on white and on black
+TINTS = {  # lesson -> (fill, edge) of its boxes: fills so light that INK is easy to read
+    "03_attention": ("#FBE6BF", "#B87900"),
+    "04_masking": ("#F6D9C4", "#B04E00"),
+    "05_transformer": ("#D3E6F3", "#0072B2"),
+    "06_text": ("#E4E4E4", "#6E6E6E"),
+    "08_decoding": ("#CDEBE1", "#007A5A"),
+}
+
+
+class Block(NamedTuple):
+    """A box of figure 1: its left upper corner [px], what it says, and the lesson it leads to."""
+
+    x: int
+    y: int
+    name: str
+    section: str
+    lesson: str
+    width: int = 240
+
+
+LEFT, RIGHT, HIGH = 90, 430, 40  # where the encoder's and the decoder's boxes begin; a box's height
+BLOCKS = (
+    Block(RIGHT, 10, "output probabilities", "section 6.1", "08_decoding"),
+    Block(RIGHT, 72, "softmax", "section 3.4", "03_attention"),
+    Block(RIGHT, 134, "linear", "section 3.4", "05_transformer"),
+    Block(RIGHT, 222, "add and norm", "section 3.1", "05_transformer"),
+    Block(RIGHT, 276, "feed forward", "section 3.3", "05_transformer"),
+    Block(RIGHT, 354, "add and norm", "section 3.1", "05_transformer"),
+    Block(RIGHT, 408, "multi-head attention", "section 3.2.3", "03_attention"),
+    Block(RIGHT, 486, "add and norm", "section 3.1", "05_transformer"),
+    Block(RIGHT, 540, "masked multi-head attention", "section 3.2.3", "04_masking"),
+    Block(RIGHT, 648, "positional encoding, added", "section 3.5", "05_transformer"),
+    Block(RIGHT, 710, "output embedding", "section 3.4", "05_transformer"),
+    Block(RIGHT, 772, "outputs (shifted right)", "section 3.1", "04_masking"),
+    Block(LEFT, 354, "add and norm", "section 3.1", "05_transformer"),
+    Block(LEFT, 408, "feed forward", "section 3.3", "05_transformer"),
+    Block(LEFT, 486, "add and norm", "section 3.1", "05_transformer"),
+    Block(LEFT, 540, "multi-head attention", "section 3.2.2", "03_attention"),
+    Block(LEFT, 648, "positional encoding, added", "section 3.5", "05_transformer"),
+    Block(LEFT, 710, "input embedding", "section 3.4", "05_transformer"),
+    Block(LEFT, 772, "inputs", "section 5.1", "06_text"),
+    Block(LEFT, 214, "the encoder's output", "gives keys and values", "05_transformer"),
+    Block(2, 460, "N ×", "", "05_transformer", 46),
+    Block(712, 394, "N ×", "", "05_transformer", 46),
+)
+FRAMES = ((56, 332, 308, 278), (396, 200, 308, 410))  # one layer of each stack: x, y, width, height
+FIGURE_SIZE = (760, 822)
 
 # data's way through the package: (x, y) of each station, and what travels between two of them
 PLACES = {
@@ -20,6 +78,206 @@ WAYS = [
     ("training", "decoding", "checkpoint"), ("decoding", "multi30k", "translations"),
     ("attention", "transformer", "is a part of"),
 ]  # fmt: skip
+
+
+def _path(*points: tuple[int, int], head: bool = True) -> str:
+    """Return a line through the points, with an arrow head at its end."""
+    way = " ".join(f"{x},{y}" for x, y in points)
+    end = ' marker-end="url(#figure-one-head)"' if head else ""
+    return f'<polyline points="{way}" fill="none" stroke="{LINE}" stroke-width="2"{end}/>'
+
+
+def _ways() -> list[str]:
+    """Return the arrows of figure 1: upwards in both columns, around each sub-layer, across."""
+    encoder, decoder = LEFT + 120, RIGHT + 120
+    lines = []
+    for centre in (encoder, decoder):
+        tops = sorted(b.y for b in BLOCKS if b.x + b.width // 2 == centre)
+        for above, below in zip(tops, tops[1:]):
+            lines.append(_path((centre, below), (centre, above + HIGH)))
+    for centre, side, tops in ((encoder, -1, (354, 486)), (decoder, 1, (222, 354, 486))):
+        edge, outside = centre + side * 120, centre + side * 140
+        for top in tops:  # the residual connection leaves below the sub-layer, ends at its norm
+            start, end = top + 112, top + HIGH // 2
+            lines.append(_path((centre, start), (outside, start), (outside, end), (edge, end)))
+    across = (encoder + 170, 234)
+    lines.append(_path((encoder + 120, 234), across, (across[0], 428), (RIGHT, 428)))
+    return lines
+
+
+def figure_one() -> str:
+    """Return the paper's figure 1 as SVG, drawn anew, each box a link to its lesson.
+
+    Letters stand in boxes with a fill of their own, and lines are of a middle grey: so it can be
+    read on a white and on a black page. The links are HTML inside the SVG, since JupyterLab 4
+    stops at a link that is SVG's own ("Cannot set property href of #<SVGAElement>").
+    """
+    width, height = FIGURE_SIZE
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        'style="max-width:100%;height:auto" '
+        'aria-label="The Transformer: encoder on the left, decoder on the right">',
+        '<defs><marker id="figure-one-head" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="9" '
+        'markerHeight="9" markerUnits="userSpaceOnUse" orient="auto">'
+        f'<path d="M0,0L8,4L0,8z" fill="{LINE}"/></marker></defs>',
+    ]
+    for x, y, across, high in FRAMES:
+        parts.append(f'<rect x="{x}" y="{y}" width="{across}" height="{high}" rx="14" fill="none" '
+                     f'stroke="{LINE}" stroke-width="1.5" stroke-dasharray="6 4"/>')  # fmt: skip
+    parts += _ways()
+    for block in BLOCKS:
+        fill, edge = TINTS[block.lesson]
+        below = f"{block.section} · lesson {block.lesson[:2]}"
+        second = f'<br/><span style="font-size:11px">{below}</span>' if block.section else ""
+        style = (
+            f"display:inline-block;box-sizing:border-box;width:{block.width}px;height:{HIGH}px;"
+            f"padding:{2 if second else 10}px 0 0 0;border:1.5px solid {edge};border-radius:8px;"
+            f"font:13px/17px Arial,sans-serif;text-align:center;text-decoration:none;"
+            f"color:{INK};background-color:{fill}"
+        )
+        parts.append(
+            f'<foreignObject x="{block.x}" y="{block.y}" width="{block.width}" height="{HIGH}">'
+            f'<a xmlns="http://www.w3.org/1999/xhtml" href="{block.lesson}.ipynb" '
+            f'title="Open lesson {block.lesson}" style="{style}"><b>{escape(block.name)}</b>'
+            f"{second}</a></foreignObject>"
+        )
+    return "\n".join([*parts, "</svg>"])
+
+
+def with_still(svg: str, text: str) -> str:
+    """Return HTML that shows an SVG, and in front of it a still picture of it where it must not.
+
+    A notebook that was not run on this machine is shown without its SVG and style elements, but
+    with its links and pictures. Then, and only then, the picture is seen. text: what it shows.
+    """
+    data = base64.b64encode(svg.encode()).decode()
+    return (
+        "<style>.still-of-svg{display:none !important}</style>"
+        f'<img class="still-of-svg" alt="{escape(text)}" src="data:image/svg+xml;base64,{data}"/>'
+        f"\n{svg}"
+    )
+
+
+class Term(NamedTuple):
+    """An entry of the glossary: a term in three languages, what it means, and its lesson."""
+
+    term_en: str
+    term_zh: str
+    term_de: str
+    meaning_en: str
+    meaning_zh: str
+    lesson: str
+
+
+def read_glossary(path: Path = GLOSSARY) -> list[Term]:
+    """Return the entries of a glossary, in the order of its lines.
+
+    Raises ValueError, with the line's number, where a line has not six cells.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(Term._fields) or not all(cell.strip() for cell in row):
+            raise ValueError(f"{path.name}, line {number}: six cells with text, between tabs, "
+                             f"are needed; found {row}")  # fmt: skip
+    return [Term(*row) for row in rows[1:]]
+
+
+def find_terms(terms: Sequence[Term], word: str) -> list[Term]:
+    """Return the entries that hold a word in any cell, the best first; case does not matter.
+
+    Best is a term that is the word, then one that begins with it, then one that holds it, then an
+    entry that only explains something with it.
+    """
+    wanted = word.strip().lower()
+
+    def rank(term: Term) -> int:
+        names = _names(term)
+        ways = (f"\n{wanted}\n" in names, f"\n{wanted}" in names, wanted in names, True)
+        return ways.index(True)
+
+    return sorted((t for t in terms if wanted in "\n".join(t).lower()), key=rank)
+
+
+def _names(term: Term) -> str:
+    """Return the names of an entry, each between line breaks; German nouns also without article."""
+    bare = term.term_de.split(" ", 1)[-1]
+    return "\n".join(["", term.term_en, term.term_zh, term.term_de, bare, ""]).lower()
+
+
+def glossary_table(terms: Sequence[Term], linked: Collection[str]) -> str:
+    """Return entries as an HTML table; the lessons in `linked` become links."""
+    heads = ("English", "中文", "Deutsch", "meaning", "含义", "lesson")
+    lines = ["".join(f"<th>{head}</th>" for head in heads)]
+    for term in terms:
+        lesson = term.lesson.split("_")[0]
+        if term.lesson in linked:
+            lesson = f'<a href="{term.lesson}.ipynb">{lesson}</a>'
+        cells = [f"<b>{escape(term.term_en)}</b>", *map(escape, term[1:5]), lesson]
+        style = "text-align:left;min-width:{}em"  # a Chinese term should not be cut every two signs
+        widths = (0, 6, 0, 0, 9, 0)
+        lines.append("".join(
+            f'<td style="{style.format(width)}">{cell}</td>' for cell, width in zip(cells, widths)
+        ))  # fmt: skip
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table>\n{body}\n</table>"
+
+
+def glossary_search(terms: Sequence[Term], first: str, most: int = 6) -> alt.LayerChart:
+    """Return a chart with a box to type into, that lists the entries which hold what was typed.
+
+    It needs no kernel. first: the word in the box at the beginning; most: how many entries it
+    shows. The best come first, as in find_terms.
+    """
+    rows = [
+        {**term._asdict(), "everything": "\n".join(term).lower(), "names": _names(term),
+         "place": re.sub(r"^(\d+)_.*", r"lesson \1", term.lesson)}
+        for term in terms
+    ]  # fmt: skip
+    box = alt.binding(input="search", name="Search in three languages: ", debounce=150)
+    typed = alt.param(name="typed", value=first, bind=box)
+    # names holds a line break before and after each name: so "begins" and "is" can be seen
+    score = (
+        "indexof(datum.everything, word) < 0 ? 9"
+        " : indexof(datum.names, '\\n' + word + '\\n') >= 0 ? 0"
+        " : indexof(datum.names, '\\n' + word) >= 0 ? 1 : indexof(datum.names, word) >= 0 ? 2 : 3"
+    )
+    label = (
+        "datum.hits == 0 ? 'Nothing found. Try a shorter part of the word.' : datum.hits"
+        " + (datum.hits == 1 ? ' entry holds “' : ' entries hold “') + trim(typed) + '”'"
+        f" + (datum.hits > {most} ? '; the best {most}:' : ':')"
+    )
+    ranked = (
+        alt.Chart(alt.Data(values=rows))
+        .transform_calculate(score=score.replace("word", "lower(trim(typed))"))
+        .transform_calculate(hit="datum.score < 9 ? 1 : 0")
+        .transform_joinaggregate(hits="sum(hit)")
+        .transform_window(rank="row_number()", sort=[alt.SortField("score")])
+    )
+    shown = ranked.transform_filter(f"datum.hit && datum.rank <= {most}")
+    place = alt.Y("rank:O", axis=None, scale=alt.Scale(domain=list(range(1, most + 1))))
+
+    def line(field: str, x: int, dy: int, size: float, **style) -> alt.Chart:
+        marks = shown.mark_text(align="left", dy=dy, font="sans-serif", fontSize=size, **style)
+        return marks.encode(x=alt.value(x), y=place, text=f"{field}:N")
+
+    count = ranked.transform_filter("datum.rank == 1").transform_calculate(label=label)
+    above = count.mark_text(align="left", font="sans-serif", fontSize=12, color=GREY)
+    chart = alt.layer(
+        above.encode(x=alt.value(0), y=alt.value(-10), text="label:N"),
+        line("term_en", 0, -16, 15, fontWeight="bold", color="#005A8C"),
+        line("term_zh", 235, -16, 13.5, color=INK),
+        line("term_de", 385, -16, 13.5, color=INK),
+        line("place", 715, -16, 11, color=GREY),
+        line("meaning_en", 0, 3, 12.5, color=INK),
+        line("meaning_zh", 0, 20, 12.5, color=INK),
+    )
+    size = {"width": 775, "height": 64 * most}
+    return (
+        chart.add_params(typed)
+        .properties(**size, background="white", padding=14)
+        .configure_view(stroke=None)
+    )
 
 
 def _box(

@@ -1,0 +1,1365 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · From sequence to sequence
+#
+# > Recurrent translators: encoder, decoder, and the first attention (paper, sections 1 and 2).
+#
+# **After this lesson you can**
+#
+# - say what a sequence-to-sequence problem is, and why one network reads and another one writes;
+# - train a translator with teacher forcing, and show what happens when it must live on its own words;
+# - show with a measurement that one vector is too small for a long sentence;
+# - add the attention of Bahdanau (2014) and of Luong (2015), and measure with a gold standard
+#   whether it looks at the right words;
+# - say what is still wrong after that, the thing that the paper's title promises to mend.
+#
+# **You need first:** lesson 01 (embeddings, the GRU, how a network is trained).
+#
+# **Time:** about two hours. **In the paper:** sections 1 and 2. They fit on one page and name
+# six families of networks; this lesson is what they take for granted.
+#
+# **Shapes** are written behind the code. B is the number of sentences in a batch, S the length of
+# the source, T the length of the target, D is $d_{\mathrm{model}}$ (the width of every vector on
+# this page), V the number of words in the vocabulary.
+
+# %%
+#| export
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+# %% [markdown]
+# The cell above goes into the library, `course/seq2seq.py`; so does every cell that begins with
+# `#| export`. The next one is for this page only.
+
+# %%
+import random
+import time
+from collections import Counter
+
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from course.corpora import captions
+from course.device import pick, size
+from course.viz import seq2seq as draw
+
+device = pick()
+
+# %% [markdown]
+# ## 1 · What is a sequence problem?
+#
+# A sequence is a list whose order matters and whose length is not fixed. Many problems take one
+# sequence and want another one:
+#
+# | problem | input | output | typical lengths: in, out |
+# |---|---|---|---|
+# | text: translation | words of one language | words of another | 12, 13 words |
+# | speech: recognition | sound, 100 slices a second | words | 1,000 slices, 30 words |
+# | images: captioning | patches of 16 x 16 pixels | words | 196 patches, 12 words |
+# | finance: forecast | one price a trading day | the prices of next week | 250 days, 5 days |
+# | traffic: forecast | a count at each sensor, every 5 minutes | the next hour | 288 a day, 12 |
+#
+# Three things make them hard, and all three are in the table.
+#
+# 1. **The lengths differ** from example to example, and the output's length is not the input's.
+# 2. **Order carries meaning.** "The dog chases the man" is not "the man chases the dog".
+# 3. **The partners are far apart.** What decides the last word of the output may be the first word
+#    of the input. German puts half of its verb at the end of the sentence.
+#
+# We take the first row, as the paper does. The course brings a small corpus of its own: image
+# captions in German and English. Each pair carries a gold **alignment**: which words stand for
+# each other. Nobody will show it to the network; we need it in section 7, to check what the
+# network has found out by itself.
+
+# %%
+longest = size("seq2seq_words")  # a limit for quick tests; no caption has more than 26
+train_pairs = [c for c in captions.load("train") if len(c.de_tokens) <= longest]
+train_pairs = train_pairs[: int(size("seq2seq_pairs"))]
+val_pairs = captions.load("val")[: int(size("seq2seq_val"))]
+shown = max((c for c in val_pairs if len(c.de_tokens) <= min(longest, 10)),
+            key=lambda c: draw.crossings(c.alignment))
+draw.links(shown.de_tokens, shown.en_tokens, shown.alignment,
+           "Word by word will not do: links cross, split and join")
+
+# %% [markdown]
+# **Guess first:** translate word by word, from left to right: the first German word gives the first
+# English word, and so on. In how many captions are the links that simple (word $i$ to word $i$, and
+# nothing else)?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+everything = captions.load("val")
+parallel = [c for c in everything if set(c.alignment) == {(i, i) for i in range(len(c.de_tokens))}]
+crossed = [c for c in everything if draw.crossings(c.alignment)]
+same_length = [c for c in everything if len(c.de_tokens) == len(c.en_tokens)]
+assert len(parallel) < 0.15 * len(everything) and len(crossed) > 0.5 * len(everything)
+print(f"of {len(everything)} captions: {len(parallel)} word by word, {len(crossed)} with crossing "
+      f"links, {len(same_length)} of equal length")
+
+# %% [markdown]
+# ### From words to numbers
+#
+# A network computes with numbers, so each word gets one: its place in a list, the **vocabulary**.
+# Four places are taken by signs that are no words:
+#
+# - `PAD` (0) fills short sentences up, so that a batch becomes a rectangle;
+# - `BOS` (1), "begin of sentence", is the first thing that the decoder reads;
+# - `EOS` (2), "end of sentence", is how the decoder says that it has finished;
+# - `UNK` (3), "unknown", stands for every word that the training data do not contain.
+#
+# The vocabulary is made from the **training** sentences alone. Whoever counts the test sentences in
+# has already looked at the answers. (Lesson 06 replaces words by smaller pieces, and `UNK` goes
+# away.)
+
+# %%
+PAD, BOS, EOS, UNK = range(4)
+
+
+def vocabulary(sentences: list[tuple[str, ...]]) -> dict[str, int]:
+    """Number the words, the frequent ones first; 0 to 3 are PAD, BOS, EOS, UNK."""
+    counts = Counter(word.lower() for sentence in sentences for word in sentence)
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *[word for word, _ in counts.most_common()]]
+    return {word: number for number, word in enumerate(words)}
+
+
+def encode_words(words: tuple[str, ...], vocab: dict[str, int]) -> Tensor:
+    return torch.tensor([*[vocab.get(word.lower(), UNK) for word in words], EOS])
+
+
+german = vocabulary([c.de_tokens for c in train_pairs])
+english = vocabulary([c.en_tokens for c in train_pairs])
+english_words = list(english)  # from a number back to the word
+
+example = encode_words(("Ein", "Hund", "schläft", "."), german)
+assert example[-1] == EOS and encode_words(("Zyklotron",), german).tolist() == [UNK, EOS]
+assert all(german[word] > UNK for word in ("ein", "hund", "."))
+print(f"{len(german)} German words, {len(english)} English words; an example: {example.tolist()}")
+
+# %% [markdown]
+# A batch is a rectangle of numbers. The decoder gets two versions of the target, shifted by one
+# place. `tgt_in` is what it reads, `tgt_out` what it must say: having read `BOS`, it must say the
+# first word; having read the last word, it must say `EOS`.
+
+# %%
+Example = tuple[Tensor, Tensor]  # the numbers of a German and of an English sentence
+
+
+def rectangle(examples: list[Example]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pad sentence pairs: src (B, S), tgt_in (B, T), tgt_out (B, T), on the device."""
+    src = pad_sequence([src for src, _ in examples], batch_first=True, padding_value=PAD)
+    tgt_out = pad_sequence([tgt for _, tgt in examples], batch_first=True, padding_value=PAD)
+    begin = torch.full_like(tgt_out[:, :1], BOS)
+    tgt_in = torch.cat([begin, tgt_out[:, :-1]], dim=1)
+    return src.to(device), tgt_in.to(device), tgt_out.to(device)
+
+
+def examples_of(pairs: list[captions.Caption]) -> list[Example]:
+    return [(encode_words(c.de_tokens, german), encode_words(c.en_tokens, english)) for c in pairs]
+
+
+train_set, val_set = examples_of(train_pairs), examples_of(val_pairs)
+src, tgt_in, tgt_out = rectangle(sorted(val_set, key=lambda e: len(e[0]))[:: len(val_set) // 3])
+assert (src[0] == PAD).any() and (src[-1] != PAD).all()  # the longest one needs no padding
+assert torch.equal(tgt_in[:, 1:], tgt_out[:, :-1]) and (tgt_in[:, 0] == BOS).all()
+print(tgt_in[0].tolist(), "is read,\n", tgt_out[0].tolist(), "must be said")
+
+# %% [markdown]
+# ## 2 · One network reads, another one writes
+#
+# Could the recurrent network of lesson 01 translate? It gives one output for each input, at the
+# same moment. But the translation may be longer or shorter, and its first word may need the last
+# word of the source. So the whole source has to be read *before* the first word is written. That is
+# the idea of the **encoder-decoder** (Sutskever et al. 2014; Cho et al. 2014):
+#
+# 1. the **encoder**, a recurrent network, reads the source $x_1, \ldots, x_S$ and leaves vectors;
+# 2. the **decoder**, another one, starts from them and writes $y_1, y_2, \ldots$, one word after
+#    the other, until it writes `EOS`. At each step it reads the word that it wrote before.
+#
+# Writing one word after the other is no loss. Any probability of a sentence can be taken apart in
+# this way; it is the chain rule of probability, and nothing is assumed:
+#
+# $$p(y_1, \ldots, y_T \mid x) = \prod_{t=1}^{T} p(y_t \mid y_1, \ldots, y_{t-1},\, x) .$$
+#
+# A model that writes like this is called **auto-regressive**. The paper's model is one, too.
+
+# %%
+draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=False)
+
+# %% [markdown]
+# Both networks are GRUs. Lesson 01 wrote the GRU out; here PyTorch's is used, and one line is enough
+# to remember it by. From the old state $h_{t-1}$ and the input $x_t$, it makes a new state:
+#
+# $$h_t = \operatorname{GRU}(x_t, h_{t-1}) = (1 - z_t) \odot n_t + z_t \odot h_{t-1} .$$
+#
+# The gate $z_t$ decides, for each component, how much of the old state stays, and how much of the
+# proposal $n_t$ is taken.
+#
+# ### The sizes
+#
+# A few choices fix the whole model. The three values of `attention` are the three models that this
+# page compares; the first is the plain encoder-decoder.
+
+# %%
+#| export
+@dataclass(frozen=True)
+class Seq2SeqConfig:
+    """The sizes and choices that make one RNNTranslator.
+
+    d_model: the width of embeddings, memory and states; attention: how the decoder looks at the
+    memory. Raises ValueError for a value that cannot be.
+    """
+
+    src_vocab: int
+    tgt_vocab: int
+    d_model: int = 256
+    attention: Literal["none", "additive", "dot"] = "additive"
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("src_vocab", "tgt_vocab", "d_model"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is 1 or more, not {getattr(self, name)}")
+        if self.d_model % 2:
+            raise ValueError(
+                f"d_model={self.d_model} is odd: the encoder reads in two directions, and each "
+                "fills half of a vector. Choose an even number"
+            )
+        if self.attention not in ("none", "additive", "dot"):
+            raise ValueError(
+                f"attention={self.attention!r} is unknown: choose none, additive or dot"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is in [0, 1), not {self.dropout}")
+
+
+# %% [markdown]
+# ### The encoder
+#
+# A GRU that reads from left to right knows, at each word, only what stands before it. A second one
+# reads from right to left. Put both states side by side, and position $j$ holds a vector that knows
+# its word *and* what stands on both sides of it (a **bidirectional** network):
+#
+# $$\overrightarrow{h}_j = \operatorname{GRU}(x_j, \overrightarrow{h}_{j-1}) , \qquad
+# \overleftarrow{h}_j = \operatorname{GRU}(x_j, \overleftarrow{h}_{j+1}) , \qquad
+# h_j = [\, \overrightarrow{h}_j \,;\, \overleftarrow{h}_j \,] .$$
+#
+# Each direction has $D/2$ components, so that $h_j$ has $D$. All these vectors together are called
+# the **memory**, (B, S, D). The paper calls the output of its encoder by the same name.
+#
+# Padding is a trap here. A GRU that reads on over five `PAD`s changes its state five times, and the
+# one that reads backwards *begins* with them. So a short sentence would be translated differently
+# in another batch. `pack_padded_sequence` tells PyTorch where each sentence ends, and padding is
+# never read. To know the end we need a **mask**: True where there is a real word. (Masks get
+# lesson 04 for themselves. Their shape, (B, 1, 1, S), is the one that all later lessons use.)
+
+# %%
+#| export
+def lengths_of(mask: Tensor) -> Tensor:
+    """Count the real words of each sentence: mask (B, 1, 1, S), True = a real word -> (B,).
+
+    Raises ValueError for a sentence without a word, or with padding before a word.
+    """
+    mask = mask.flatten(1)  # (B, S)
+    lengths = mask.sum(dim=1)
+    places = torch.arange(mask.size(1), device=mask.device)
+    if not torch.equal(mask, places < lengths[:, None]):
+        raise ValueError("the mask has padding before a real word: pad on the right")
+    if not lengths.all():
+        raise ValueError("a source sentence has no word: leave empty sentences out of the batch")
+    return lengths
+
+
+# %%
+#| export
+class RNNEncoder(nn.Module):
+    """Read sentences in both directions: word vectors (B, S, D), lengths (B,) -> (B, S, D).
+
+    The first D/2 components come from the left, the others from the right; zero at padding.
+    Bahdanau et al. 2014, section 3.2.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(d_model, d_model // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        memory, _ = self.gru(packed)
+        return pad_packed_sequence(memory, batch_first=True, total_length=x.size(1))[0]
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+torch.manual_seed(0)
+encoder = RNNEncoder(8)
+x = torch.randn(1, 6, 8)  # a sentence of three words, and three words of rubbish
+alone = encoder(x[:, :3], torch.tensor([3]))
+padded = encoder(x, torch.tensor([3]))
+careless, _ = encoder.gru(x)  # nobody told it where the sentence ends
+assert torch.allclose(alone, padded[:, :3]) and not padded[:, 3:].any()
+assert not torch.allclose(alone[..., 4:], careless[:, :3, 4:], atol=0.01)
+assert torch.allclose(alone[..., :4], careless[:, :3, :4])  # from the left: not yet reached
+print("packed: padding changes nothing. Careless: the half that reads from the right is spoiled")
+
+# %% [markdown]
+# ### One vector for the whole sentence
+#
+# The first encoder-decoders kept only the *last* state of the encoder: after the last word, the
+# network has read everything. With two directions there are two last states. The one from the left
+# ends at the last real word, the one from the right at the first. Side by side they make $c$, one
+# vector of $D$ numbers. Whether the sentence has 4 words or 26, it is $D$ numbers.
+
+# %%
+#| export
+def fixed_vector(memory: Tensor, mask: Tensor) -> Tensor:
+    """Return the last state of both directions: memory (B, S, D), mask (B, 1, 1, S) -> (B, D)."""
+    from_left, from_right = memory.chunk(2, dim=-1)  # (B, S, D/2) each
+    rows = torch.arange(len(memory), device=memory.device)
+    last = lengths_of(mask) - 1  # (B,)
+    return torch.cat([from_left[rows, last], from_right[:, 0]], dim=-1)
+
+
+# %% [markdown]
+# ### The decoder
+#
+# The decoder is a GRU over the target. It starts from a state made of $c$, and to be fair to it, it
+# may also look at $c$ again at every step, so that it never has to carry it along (Cho et al. 2014):
+#
+# $$s_t = \operatorname{GRU}\big([\, y_{t-1} \,;\, c \,],\; s_{t-1}\big) , \qquad
+# \tilde s_t = \tanh\big(W_s\, [\, s_t \,;\, c \,]\big) , \qquad
+# p(y_t) = \operatorname{softmax}(W_v\, \tilde s_t) .$$
+#
+# (In equations $y_{t-1}$ is the vector of the word before, its embedding.) The vector beside the
+# state is called the **context**. Here it is the same at every step. In sections 5 and 6 it will
+# change with $t$, and that will be the whole difference. So we give all three decoders the same
+# form: they take the target's vectors, the start and the memory, and return states, contexts and
+# attention weights. This one has no weights.
+
+# %%
+#| export
+Decoded = tuple[Tensor, Tensor, Tensor | None]  # states (B, T, D), contexts (B, T, D), weights
+
+
+class FixedDecoder(nn.Module):
+    """Write from one vector of the source, the same at every step. Cho et al. 2014.
+
+    Called (y (B, T, D), start (B, D), memory (B, S, D), mask (B, 1, 1, S)), y the vectors of the
+    words read so far -> states (B, T, D), contexts (B, T, D), None.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.gru = nn.GRU(2 * d_model, d_model, batch_first=True)
+
+    def forward(self, y: Tensor, start: Tensor, memory: Tensor, mask: Tensor) -> Decoded:
+        fixed = fixed_vector(memory, mask)[:, None]  # (B, 1, D)
+        contexts = fixed.expand(-1, y.size(1), -1)  # (B, T, D)
+        states, _ = self.gru(torch.cat([y, contexts], dim=-1), start[None])
+        return states, contexts, None
+
+
+# %% [markdown]
+# Now the whole translator. Two tables of word vectors, the encoder, one of the decoders, and the
+# last two matrices of the equation above. `encode`, `decode` and `project` are its three steps. The
+# Transformer of lesson 05 will have the same three, with the same arguments. So lessons 07 to 09
+# can train and compare the two on equal terms. (`tgt_mask` is for the Transformer's sake: a
+# recurrent network cannot see the future, so it has no use for it.)
+
+# %%
+#| export
+DECODERS: dict[str, type[nn.Module]] = {"none": FixedDecoder}
+
+
+class RNNTranslator(nn.Module):
+    """An encoder-decoder of GRUs: src (B, S), tgt_in (B, T), masks -> logits (B, T, V).
+
+    `encode`, `decode` and `project` are its three steps. src_mask (B, 1, 1, S) is boolean, True =
+    a real word, with all padding on the right; without it, every word is real. tgt_mask is
+    accepted and not needed: a recurrent network cannot see the future. Bahdanau et al. 2014.
+    """
+
+    def __init__(self, config: Seq2SeqConfig) -> None:
+        super().__init__()
+        self.config = config
+        d_model = config.d_model
+        self.src_embedding = nn.Embedding(config.src_vocab, d_model)
+        self.tgt_embedding = nn.Embedding(config.tgt_vocab, d_model)
+        self.encoder = RNNEncoder(d_model)
+        self.w_start = nn.Linear(d_model, d_model)
+        self.decoder = DECODERS[config.attention](d_model)
+        self.w_state = nn.Linear(2 * d_model, d_model)
+        self.w_vocab = nn.Linear(d_model, config.tgt_vocab)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Tensor:
+        """Read the source once: (B, S) -> memory (B, S, D)."""
+        mask = all_real(src) if src_mask is None else src_mask
+        return self.encoder(self.dropout(self.src_embedding(src)), lengths_of(mask))
+
+    def run(self, tgt_in: Tensor, memory: Tensor, src_mask: Tensor | None = None) -> Decoded:
+        """Run the decoder over (B, T): states and contexts (B, T, D), weights (B, T, S) or None."""
+        mask = all_real(memory[..., 0]) if src_mask is None else src_mask
+        start = torch.tanh(self.w_start(fixed_vector(memory, mask)))  # (B, D)
+        return self.decoder(self.dropout(self.tgt_embedding(tgt_in)), start, memory, mask)
+
+    def decode(
+        self,
+        tgt_in: Tensor,
+        memory: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Read what is written so far and the memory: (B, T) -> states (B, T, D)."""
+        states, contexts, _ = self.run(tgt_in, memory, src_mask)
+        return self.dropout(torch.tanh(self.w_state(torch.cat([states, contexts], dim=-1))))
+
+    def project(self, states: Tensor) -> Tensor:
+        """Score every word of the vocabulary: (..., D) -> logits (..., V)."""
+        return self.w_vocab(states)
+
+    def forward(
+        self,
+        src: Tensor,
+        tgt_in: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+    ) -> Tensor:
+        memory = self.encode(src, src_mask)
+        return self.project(self.decode(tgt_in, memory, src_mask, tgt_mask))
+
+    def attend(self, src: Tensor, tgt_in: Tensor, src_mask: Tensor | None = None) -> Tensor:
+        """Return where each output word looks: (B, T, S), every row sums to one.
+
+        Row t belongs to the word that follows tgt_in[:, t]. Raises ValueError for attention="none".
+        """
+        _, _, weights = self.run(tgt_in, self.encode(src, src_mask), src_mask)
+        if weights is None:
+            raise ValueError('attention="none" has no weights: choose additive or dot')
+        return weights
+
+
+def all_real(words: Tensor) -> Tensor:
+    """Return the mask of sentences without padding: (B, S) -> (B, 1, 1, S), all True."""
+    return torch.ones_like(words, dtype=torch.bool)[:, None, None, :]
+
+
+# %% [markdown]
+# Two things must be true before any training. Padding must change nothing. And the score of a word
+# must not depend on words that come later: we change the last word that the decoder reads, and look
+# which scores move.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def mask_of(src: Tensor) -> Tensor:
+    return (src != PAD)[:, None, None, :]  # (B, 1, 1, S), True = a real word
+
+
+torch.manual_seed(0)
+toy = RNNTranslator(Seq2SeqConfig(20, 30, d_model=16, attention="none", dropout=0.0))
+toy_src, toy_in = torch.randint(4, 20, (2, 7)), torch.randint(4, 30, (2, 5))
+logits = toy(toy_src, toy_in)
+wider = F.pad(toy_src, (0, 4), value=PAD)
+assert torch.allclose(toy(wider, toy_in, mask_of(wider)), logits, atol=1e-6)
+
+other = toy_in.clone()
+other[:, -1] = 3
+moved = (toy(toy_src, other) - logits).abs().amax(dim=(0, 2)) > 0  # (T,)
+assert moved.tolist() == [False] * 4 + [True]
+print("logits:", tuple(logits.shape), "· padding changes nothing · the future changes nothing")
+
+# %% [markdown]
+# ## 3 · Teacher forcing: learn with the right words before you
+#
+# How do we train it? For each word of the target, the model gives a probability to every word of
+# the vocabulary. The loss is the **cross-entropy**, $-\ln p$ of the right word, averaged over all
+# words. A model that knows nothing gives each of the $V$ words $1/V$, and has the loss $\ln V$.
+#
+# But what does the decoder read while it learns? When it *translates*, it reads its own words. If
+# we let it do that from the beginning, it would read rubbish, and learn how to continue rubbish. So
+# in training we give it the **right** previous words, whatever it would have said itself. This is
+# called **teacher forcing** (Williams and Zipser 1989). It has a second advantage: all inputs are
+# known before we start. The loss of all $T$ words comes out of a single call.
+#
+# The loop is the one of lesson 01. Sentences of similar length go into one batch, so that there is
+# little padding; the learning rate goes down to zero in a straight line. Lesson 07 explains what
+# this loop does not.
+
+# %%
+def batches_of(examples: list[Example], batch: int, seed: int) -> list[list[Example]]:
+    """Cut the examples into batches of similar length, in random order."""
+    dice = random.Random(seed)
+    ordered = sorted(examples, key=lambda e: (len(e[1]) + len(e[0]), dice.random()))
+    batches = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
+    dice.shuffle(batches)
+    return batches
+
+
+def loss_of(model: RNNTranslator, examples: list[Example]) -> Tensor:
+    """Return the mean cross-entropy of a target word, in nats, with teacher forcing."""
+    src, tgt_in, tgt_out = rectangle(examples)
+    states = model.decode(tgt_in, model.encode(src, mask_of(src)), mask_of(src))  # (B, T, D)
+    real = tgt_out != PAD  # padding is neither scored nor learned
+    return F.cross_entropy(model.project(states[real]), tgt_out[real])
+
+
+# %%
+def train(attention: str, seed: int = 0) -> RNNTranslator:
+    """Train a new translator on the captions."""
+    torch.manual_seed(seed)
+    config = Seq2SeqConfig(len(german), len(english), int(size("seq2seq_width")), attention)
+    model = RNNTranslator(config).to(device)
+    epochs = [batches_of(train_set, 32, seed + e) for e in range(int(size("seq2seq_epochs")))]
+    steps = [batch for epoch in epochs for batch in epoch]
+    adam = torch.optim.Adam(model.parameters(), lr=size("seq2seq_rate"))
+    decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / len(steps))
+    for batch in steps:
+        adam.zero_grad()
+        loss_of(model, batch).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # no step may be too large
+        adam.step()
+        decay.step()
+    return model.eval()  # training is over: dropout off
+
+
+# %%
+started = time.perf_counter()
+models = {"none": train("none")}
+with torch.no_grad():
+    losses = {"none": loss_of(models["none"], val_set).item()}
+knows_nothing = torch.tensor(float(len(english))).log().item()
+assert losses["none"] < 0.5 * knows_nothing
+print(f"loss on unseen captions: {losses['none']:.2f} nats a word; a model that knows nothing has "
+      f"ln V = {knows_nothing:.2f}; {time.perf_counter() - started:.0f} s")
+
+# %% [markdown]
+# ### Free running: live on your own words
+#
+# Now the teacher leaves. The decoder starts with `BOS`, takes its own most probable word, reads it,
+# and goes on until it says `EOS`. Always taking the most probable word is called **greedy** search;
+# lesson 08 searches better.
+
+# %%
+@torch.no_grad()
+def write(model: RNNTranslator, src: Tensor, max_len: int = 32) -> Tensor:
+    """Translate without a teacher: src (B, S) -> words (B, T), each row up to its EOS, then PAD."""
+    memory = model.encode(src, mask_of(src))
+    words = torch.full_like(src[:, :1], BOS)
+    ended = torch.zeros_like(words, dtype=torch.bool)
+    while not ended.all() and words.size(1) <= max_len:
+        states = model.decode(words, memory, mask_of(src))  # (B, t, D)
+        best = model.project(states[:, -1:]).argmax(dim=-1)  # (B, 1)
+        words = torch.cat([words, best.masked_fill(ended, PAD)], dim=1)
+        ended |= best == EOS
+    return words[:, 1:]
+
+
+def text_of(numbers: Tensor) -> str:
+    return " ".join(english_words[n] for n in numbers.tolist() if n not in (PAD, EOS))
+
+
+src, tgt_in, tgt_out = rectangle(val_set)
+forced = models["none"](src, tgt_in, mask_of(src)).argmax(dim=-1)  # (B, T) after the RIGHT words
+free = F.pad(write(models["none"], src), (0, tgt_out.size(1)))[:, : tgt_out.size(1)]
+wrong = (forced != tgt_out) & (tgt_out != PAD)  # (B, T)
+first = torch.where(wrong.any(dim=1), wrong.int().argmax(dim=1), -1).tolist()  # the first mistake
+assert all(torch.equal(free[i, : t + 1], forced[i, : t + 1]) for i, t in enumerate(first) if t >= 0)
+one = max(range(len(first)), key=lambda i: (free[i] != tgt_out[i]).sum() - wrong[i].sum())
+for name, row in (("right", tgt_out), ("forced", forced), ("free", free)):
+    print(f"{name:7}", text_of(row[one]))
+
+# %% [markdown]
+# Up to the first mistake the two say the same, and the cell has asserted it for every sentence:
+# until then both have read the same words. At the first mistake they part. The forced decoder gets
+# the right word in spite of its mistake. The free one reads its own wrong word.
+#
+# **Guess first:** take the first mistake of every sentence. Of the words that come right after it,
+# how many does the forced decoder get right, and how many the free one?
+#
+# To be careful, we look at a third decoder. It gets **one** wrong word, its own, and after it only
+# right ones. So it shows what a single wrong word does, and the difference between it and the free
+# one shows what the following ones do.
+
+# %%
+reach = 6
+rows = [i for i, t in enumerate(first) if t >= 0]
+spoiled_in = tgt_in.clone()
+for i in rows:
+    if first[i] + 1 < tgt_in.size(1):
+        spoiled_in[i, first[i] + 1] = forced[i, first[i]]  # read your own mistake, once
+with torch.no_grad():
+    spoiled = models["none"](src, spoiled_in, mask_of(src)).argmax(dim=-1)
+
+
+def share_right(said: Tensor, distance: int) -> float:
+    """Of all words `distance` after the first mistake, the share that is right."""
+    places = [(i, first[i] + distance) for i in rows if first[i] + distance < tgt_out.size(1)]
+    real = [(i, t) for i, t in places if tgt_out[i, t] != PAD]
+    return sum(bool(said[i, t] == tgt_out[i, t]) for i, t in real) / len(real)
+
+
+decoders = {"right words (teacher forcing)": forced, "one own mistake, then right words": spoiled,
+            "only own words (free running)": free}
+after = {name: [share_right(said, d) for d in range(1, reach + 1)]
+         for name, said in decoders.items()}
+draw.after_a_mistake(after)
+
+# %%
+by_forced, by_spoiled, by_free = (sum(row) / reach for row in after.values())
+lost, lost_free = ([a - b for a, b in zip(after["right words (teacher forcing)"], after[name])]
+                   for name in list(after)[1:])
+assert lost[0] > 0.1 and lost[-1] < lost[0] / 2  # one mistake hurts at once, and heals
+assert min(lost_free) > 0.1 and by_free < by_spoiled  # on its own words it does not heal
+print(f"of the {reach} words after the first mistake, right: {by_forced:.0%} after right words, "
+      f"{by_spoiled:.0%} after one mistake, {by_free:.0%} after its own words")
+
+# %% [markdown]
+# One wrong word costs most at once, and the right words after it heal the damage. On its own words
+# the decoder does not come back: a mistake leads to a state that it has never been in, the next
+# word is worse, and so on. In training it was **exposed** to right words only. That is why this is
+# called **exposure bias** (Ranzato et al. 2015).
+#
+# Be fair to it: a part of the gap is our way of counting. If the decoder says "a small dog" for "a
+# dog", all later words stand one place too far to the right and count as wrong. And after a good
+# synonym the reference's next word may not be right any more. So the next section counts in a way
+# that forgives shifts.
+#
+# Cures: let the decoder sometimes read its own words in training (scheduled sampling, Bengio et al.
+# 2015), search with a beam (lesson 08), or simply be so good that mistakes are rare. The Transformer
+# is trained with teacher forcing, too, and lives with the bias.
+#
+# > **Try it.** In `spoiled_in`, put a *random* word instead of the decoder's own mistake. Does it
+# > hurt more or less, and why?
+
+# %% [markdown]
+# ## 4 · The bottleneck: quality over length
+#
+# The fixed vector has $D$ numbers for any sentence. **Guess first:** is that a problem for short
+# sentences, for long ones, or for all?
+#
+# We need a number for quality. Let two sentences be given. Their **edit distance** is the smallest
+# number of words that one must insert, delete or replace to turn one into the other (Levenshtein
+# 1966). It is found by filling a table, row by row. If $d_{i,j}$ is the distance between the first
+# $i$ words of one and the first $j$ of the other, then the last move was one of three:
+#
+# $$d_{i,j} = \min\big( d_{i-1,j} + 1,\;\; d_{i,j-1} + 1,\;\; d_{i-1,j-1} + [a_i \ne b_j] \big) ,
+# \qquad d_{i,0} = i , \quad d_{0,j} = j .$$
+#
+# Our **word accuracy** is 1 minus the distance over the longer length: 1 for the same sentence, 0
+# if nothing can be kept. (The field uses BLEU. It comes in lesson 08, where it is built and
+# checked.)
+
+# %%
+#| export
+def edit_distance(a: Sequence, b: Sequence) -> int:
+    """Count the words to insert, delete or replace to turn a into b. Levenshtein 1966."""
+    row = list(range(len(b) + 1))  # distances between no word of a and the first j of b
+    for i, word in enumerate(a, 1):
+        above, row = row, [i]
+        for j, other in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (word != other)))
+    return row[-1]
+
+
+def word_accuracy(written: Sequence, reference: Sequence) -> float:
+    """Return 1 minus the edit distance over the longer length: from 0, nothing alike, to 1."""
+    return 1 - edit_distance(written, reference) / max(len(written), len(reference), 1)
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+reference = ["a", "dog", "sleeps", "on", "the", "sofa"]
+for attempt in ("a dog sleeps on the sofa", "a small dog sleeps on the sofa", "the dog sleeps",
+                "six cats"):
+    print(f"{word_accuracy(attempt.split(), reference):.2f}  {attempt}")
+assert edit_distance("kitten", "sitting") == 3 == edit_distance("sitting", "kitten")
+assert word_accuracy(reference, reference) == 1 and word_accuracy(["six", "cats"], reference) == 0
+
+# %% [markdown]
+# Now let the model translate captions that it has never seen. We sort them by the length of the
+# German sentence, and cut them into four quarters, from the shortest to the longest.
+
+# %%
+def accuracies(model: RNNTranslator, examples: list[Example]) -> list[float]:
+    """Translate freely; return the word accuracy of each sentence."""
+    src, _, tgt_out = rectangle(examples)
+    both = zip(write(model, src).tolist(), tgt_out.tolist())
+    return [word_accuracy(*([n for n in row if n > EOS] for row in pair)) for pair in both]
+
+
+def quarters(values: list[float]) -> list[float]:
+    """Return the mean of each quarter."""
+    cuts = [round(len(values) * q / 4) for q in range(5)]
+    return [sum(values[a:b]) / (b - a) for a, b in zip(cuts, cuts[1:])]
+
+
+by_length = sorted(val_set, key=lambda e: len(e[0]))
+mean_length = quarters([len(src) - 1 for src, _ in by_length])  # words of the source, EOS left out
+quality = {"none": quarters(accuracies(models["none"], by_length))}
+assert quality["none"][0] > quality["none"][-1] + 0.02
+draw.quality_over_length(mean_length, quality, "One vector for all: the longer, the worse")
+
+# %% [markdown]
+# The quality falls with the length. A short sentence fits into the vector, a long one does not.
+# That is the **bottleneck**, and it was measured in 2014 as soon as such models were built (Cho et
+# al. 2014b). One may widen the vector, and Sutskever et al. took 8,000 numbers. But a sentence can
+# always be longer.
+#
+# A human translator does not read a long sentence once, close the book, and write from memory. She
+# looks back.
+
+# %% [markdown]
+# ## 5 · Additive attention: look back (Bahdanau 2014)
+#
+# The memory holds one vector for each source word, and the fixed decoder threw all but two
+# halves away. Let the decoder choose instead, at every step, which of them it needs. To choose
+# softly, it takes a weighted average. That is the context of step $t$:
+#
+# $$c_t = \sum_{j=1}^{S} \alpha_{t,j}\, h_j , \qquad
+# \alpha_{t,j} = \frac{\exp(e_{t,j})}{\sum_{i=1}^{S} \exp(e_{t,i})} .$$
+#
+# The weights $\alpha_{t,j}$ are positive and sum to one: the function is the softmax, which you
+# know from the last layer of a classifier. The **score** $e_{t,j}$ says how well the source word
+# $j$ fits what the decoder needs now. What it needs is in its state $s_{t-1}$, what the word offers
+# is in $h_j$. Bahdanau, Cho and Bengio let a small network compare the two:
+#
+# $$e_{t,j} = v^{T} \tanh\left( W_q\, s_{t-1} + W_k\, h_j + b \right) .$$
+#
+# It is called **additive**: the two are added, inside. Every part can be differentiated. Nobody
+# tells the network where to look. It learns that from the loss of the next word alone.
+
+# %%
+draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=True)
+
+# %% [markdown]
+# In lesson 03 the state that asks will be called the **query**, and the vectors that are compared
+# with it the **keys**. We use these names already, and the letters q and k. Mark one detail: $W_k
+# h_j$ does not depend on $t$. It is computed once for each sentence, not once for each word.
+#
+# A padded place must get no weight. Its score becomes $-\infty$, and $\exp(-\infty) = 0$.
+
+# %%
+#| export
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Make weights of scores (B, T, S); where mask (B, 1, 1, S) is False, the weight is 0."""
+    return scores.masked_fill(~mask[:, 0], float("-inf")).softmax(dim=-1)
+
+
+class AdditiveAttention(nn.Module):
+    """Score by a small network, v^T tanh(W_q query + W_k key + b). Bahdanau et al. 2014.
+
+    Called (query (B, T, D), keys (B, S, D), mask (B, 1, 1, S)), the keys already multiplied by
+    `w_k` -> weights (B, T, S).
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.w_q = nn.Linear(d_model, d_model, bias=False)
+        self.w_k = nn.Linear(d_model, d_model)
+        self.v = nn.Linear(d_model, 1, bias=False)
+
+    def forward(self, query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+        mixed = torch.tanh(self.w_q(query)[:, :, None] + keys[:, None])  # (B, T, S, D)
+        return masked_softmax(self.v(mixed).squeeze(-1), mask)  # (B, T, S)
+
+
+# %% [markdown]
+# The decoder with it: at each step look first, then move on.
+#
+# $$s_t = \operatorname{GRU}\big([\, y_{t-1} \,;\, c_t \,],\; s_{t-1}\big) , \qquad
+# \tilde s_t = \tanh\big(W_s\, [\, s_t \,;\, c_t \,]\big) .$$
+#
+# Compare with section 2: $c$ has become $c_t$, and nothing else has changed. But where to look at
+# step $t$ depends on $s_{t-1}$, and $s_{t-1}$ on where we looked before. So here even training
+# needs a loop.
+
+# %%
+#| export
+class AdditiveDecoder(nn.Module):
+    """Look at the memory before each step. Called as FixedDecoder -> weights (B, T, S), too.
+
+    Bahdanau et al. 2014, section 3.1.
+    """
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.attention = AdditiveAttention(d_model)
+        self.cell = nn.GRUCell(2 * d_model, d_model)
+
+    def forward(self, y: Tensor, start: Tensor, memory: Tensor, mask: Tensor) -> Decoded:
+        keys, state, steps = self.attention.w_k(memory), start, []
+        for y_t in y.unbind(dim=1):  # (B, D)
+            weights = self.attention(state[:, None], keys, mask)  # (B, 1, S)
+            context = (weights @ memory).squeeze(1)  # (B, D)
+            state = self.cell(torch.cat([y_t, context], dim=-1), state)
+            steps.append((state, context, weights.squeeze(1)))
+        states, contexts, weights = (torch.stack(parts, dim=1) for parts in zip(*steps))
+        return states, contexts, weights
+
+
+DECODERS["additive"] = AdditiveDecoder
+
+# %% [markdown]
+# Is the code the equation? A slow version in plain loops says so, number by number.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+torch.manual_seed(1)
+attention = AdditiveAttention(6).double()
+query, memory = torch.randn(2, 3, 6).double(), torch.randn(2, 4, 6).double()
+real = torch.tensor([[True, True, True, True], [True, True, False, False]])[:, None, None]
+weights = attention(query, attention.w_k(memory), real)  # (B, T, S)
+for b in range(2):
+    for t in range(3):
+        scores = [attention.v(torch.tanh(attention.w_q(query[b, t]) + attention.w_k(memory[b, j])))
+                  for j in range(4) if real[b, 0, 0, j]]
+        total = sum(score.exp() for score in scores)
+        for j, score in enumerate(scores):
+            assert torch.allclose(weights[b, t, j], score.exp() / total)
+assert not weights[1, :, 2:].any() and torch.allclose(weights.sum(-1), torch.ones(2, 3).double())
+print("additive attention equals its slow twin, and padding gets no weight")
+
+# %% [markdown]
+# ## 6 · Multiplicative attention: a dot product (Luong 2015)
+#
+# One year later Luong, Pham and Manning asked what is the simplest score that works. The answer was
+# already hidden in lesson 01: two vectors that point the same way have a large **dot product**.
+# Their score is called **multiplicative**, with or without a learned matrix between the two:
+#
+# $$e_{t,j} = s_t^{T} h_j \quad \text{("dot")} , \qquad
+# e_{t,j} = s_t^{T}\, W\, h_j \quad \text{("general")} .$$
+#
+# We take the first. It has not one parameter of its own: encoder and decoder must learn a common
+# language. All scores of all steps are then **one** matrix product, while the additive score needs
+# a tanh for each pair of words and each of the $D$ components.
+#
+# And they changed the order: move first, look afterwards. The GRU never reads what was found. So
+# with teacher forcing it can run over all target words in one call, and then all of them look back
+# at once. To compare fairly we let it read what it read in section 2, the fixed vector $c$, too:
+#
+# $$s_t = \operatorname{GRU}\big([\, y_{t-1} \,;\, c \,],\, s_{t-1}\big) , \qquad
+# c_t = \sum_j \alpha_{t,j}\, h_j , \qquad \tilde s_t = \tanh\big(W_s\, [\, s_t \,;\, c_t \,]\big) .$$
+#
+# (The original also offers to feed $\tilde s_{t-1}$ into the next step, "input feeding". That brings
+# the loop back.)
+
+# %%
+#| export
+class DotDecoder(FixedDecoder):
+    """Run over the words first, then look at the memory. Called as AdditiveDecoder.
+
+    The score is the dot product of state and memory. Luong et al. 2015, section 3.1, "dot".
+    """
+
+    def forward(self, y: Tensor, start: Tensor, memory: Tensor, mask: Tensor) -> Decoded:
+        states, _, _ = super().forward(y, start, memory, mask)  # (B, T, D)
+        weights = masked_softmax(states @ memory.mT, mask)  # (B, T, S)
+        return states, weights @ memory, weights
+
+
+DECODERS["dot"] = DotDecoder
+
+# %%
+# NBVAL_CHECK_OUTPUT
+decoder = DotDecoder(6).double()
+y, start = torch.randn(2, 3, 6).double(), torch.randn(2, 6).double()
+states, contexts, weights = decoder(y, start, memory, real)
+expected = F.scaled_dot_product_attention(states, memory, memory, real[:, 0], scale=1.0)
+assert torch.allclose(contexts, expected)
+print("dot-product attention equals PyTorch's function:", tuple(contexts.shape))
+
+# %% [markdown]
+# PyTorch's function is the heart of the Transformer, and we have just built it, two years before
+# the paper, so to speak. What lesson 03 adds to it is a scale, several heads, and the courage to
+# leave the GRU out.
+#
+# ### Does looking help?
+#
+# The same data, the same width, the same number of steps, the same seed. **Guess first:** where is
+# the gain, in the short sentences or in the long ones?
+
+# %%
+for kind in ("additive", "dot"):
+    started = time.perf_counter()
+    models[kind] = train(kind)
+    with torch.no_grad():
+        losses[kind] = loss_of(models[kind], val_set).item()
+    quality[kind] = quarters(accuracies(models[kind], by_length))
+    print(f"{kind:8} loss {losses[kind]:.2f}, word accuracy by quarter",
+          [f"{q:.0%}" for q in quality[kind]], f"{time.perf_counter() - started:.0f} s")
+draw.quality_over_length(mean_length, quality, "Looking back helps most where the vector fails")
+
+# %%
+assert losses["additive"] < losses["dot"] < losses["none"]
+factors = {kind: [looking / blind for looking, blind in zip(quality[kind], quality["none"])]
+           for kind in ("additive", "dot")}
+for kind, row in factors.items():
+    assert quality[kind][-1] > quality["none"][-1] + 0.02
+    print(f"{kind:8} times {row[0]:.2f} in the shortest quarter, times {row[-1]:.2f} in the longest")
+assert sum(row[-1] for row in factors.values()) > 1.03 * sum(row[0] for row in factors.values())
+parameters = {kind: sum(p.numel() for p in model.parameters()) for kind, model in models.items()}
+assert parameters["dot"] == parameters["none"]
+print("parameters:", parameters)
+
+# %% [markdown]
+# The longest quarter gains by the largest factor. It is not the size of the model: the one with the
+# dot product has **exactly as many parameters** as the one without attention. It is the way from
+# source to target that has become short.
+#
+# Of the two, the additive one is ahead here, and it is slower. It feeds each context into the next
+# step, so it knows where it has looked; the dot-product decoder must work it out from the words
+# that it has written.
+
+# %% [markdown]
+# ## 7 · Does it look at the right words?
+#
+# Each row of the weights says where the decoder looked before it wrote that word. Here is the caption
+# from the first picture, under both models. The orange frames are the gold alignment, which the
+# networks have never seen.
+
+# %%
+@torch.no_grad()
+def weights_of(model: RNNTranslator, examples: list[Example]) -> list[Tensor]:
+    """Return the attention weights of each sentence, (T, S), without padding."""
+    src, tgt_in, _ = rectangle(examples)
+    weights = model.attend(src, tgt_in, mask_of(src)).cpu()
+    return [w[: len(tgt), : len(src)] for w, (src, tgt) in zip(weights, examples)]
+
+
+aligned = [c for c in val_pairs if len(c.de_tokens) <= longest]  # as long as those it learned from
+looks = {kind: weights_of(models[kind], examples_of(aligned)) for kind in ("additive", "dot")}
+place = aligned.index(shown)
+panels = {kind: rows[place][:-1] for kind, rows in looks.items()}  # the row of EOS left out
+draw.alignment_maps(panels, [*shown.de_tokens, "EOS"], shown.en_tokens, shown.alignment)
+
+# %% [markdown]
+# A picture convinces, but one picture is one sentence. How well do the weights agree with the gold
+# alignment over all of them? The field's number is the **alignment error rate**, AER (Och and Ney
+# 2003). Let $A$ be the links that were found. The gold links come in two kinds: the **sure** ones,
+# $S$, which must be found, and the **possible** ones, $P \supseteq S$, which may be. Then
+#
+# $$\operatorname{AER} = 1 - \frac{|A \cap S| + |A \cap P|}{|A| + |S|} ,$$
+#
+# with all counts summed over the corpus. Found all and nothing else: 0. Found nothing right: 1. In
+# our corpus all links are sure, $P = S$. Then AER is 1 minus the F1 score of the links.
+
+# %%
+#| export
+Links = Collection[tuple[int, int]]  # pairs (source word, target word)
+
+
+def alignment_error_rate(
+    found: Sequence[Links], sure: Sequence[Links], possible: Sequence[Links] | None = None
+) -> float:
+    """Return 1 - (|A & S| + |A & P|) / (|A| + |S|) over a corpus: 0 is perfect, 1 all wrong.
+
+    found, sure, possible: the links of each sentence; a sure link is always possible, too, and
+    without `possible` no other is. Raises ValueError if the numbers of sentences differ, or if
+    there is no link at all. Och and Ney 2003.
+    """
+    possible = sure if possible is None else possible
+    if not len(found) == len(sure) == len(possible):
+        raise ValueError(
+            f"links of {len(found)}, {len(sure)} and {len(possible)} sentences: give one set of "
+            "links for each sentence"
+        )
+    right = total = 0
+    for a, s, p in zip(map(set, found), map(set, sure), map(set, possible)):
+        right += len(a & s) + len(a & (p | s))
+        total += len(a) + len(s)
+    if not total:
+        raise ValueError("no link at all, neither found nor sure: nothing to compare")
+    return 1 - right / total
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+sure, possible = [{(0, 0), (1, 2)}], [{(0, 0), (1, 2), (2, 1)}]
+tried = {"all sure ones": [{(0, 0), (1, 2)}], "and a possible one": possible,
+         "one of two": [{(0, 0)}], "a wrong one more": [{(0, 0), (1, 2), (2, 2)}],
+         "all wrong": [{(0, 1)}]}
+rates = [alignment_error_rate(found, sure, possible) for found in tried.values()]
+assert rates[:2] == [0, 0] and abs(rates[2] - 1 / 3) < 1e-9 and rates[-1] == 1
+print({name: round(rate, 2) for name, rate in zip(tried, rates)})
+
+# %% [markdown]
+# Weights are not links yet. As Luong did, we link every target word to the source word with the
+# largest weight. If that is the source's `EOS`, the word gets no link.
+#
+# Two baselines tell us what a number is worth. The **uniform** one has no idea: all weights are
+# equal, so each target word is linked to a source word by lot (at random). The **diagonal** one goes straight
+# ahead: target word 3 of 10 is linked to the source word at three tenths of the way. That is a good
+# guess where both languages have the same order. The question is what happens where they have not.
+# So we count twice: over all captions, and over those in which links cross. **Guess first:** which
+# of the four becomes much worse on the second count?
+
+# %%
+def links_of(weights: Tensor) -> set[tuple[int, int]]:
+    """Link each target word to where it looks most: (T, S), EOS last -> pairs (source, target)."""
+    best = weights[:-1].argmax(dim=-1).tolist()
+    return {(i, j) for j, i in enumerate(best) if i < weights.size(1) - 1}
+
+
+def diagonal(n_source: int, n_target: int) -> set[tuple[int, int]]:
+    return {(round(j * (n_source - 1) / max(n_target - 1, 1)), j) for j in range(n_target)}
+
+
+gold = [c.alignment for c in aligned]
+lengths = [(len(c.de_tokens), len(c.en_tokens)) for c in aligned]
+lot = random.Random(0)
+found = {
+    "uniform": [{(lot.randrange(s), j) for j in range(t)} for s, t in lengths],
+    "diagonal": [diagonal(s, t) for s, t in lengths],
+    **{kind: [links_of(weights) for weights in rows] for kind, rows in looks.items()},
+}
+crossed = [i for i, links in enumerate(gold) if draw.crossings(links)]
+aer = {name: alignment_error_rate(links, gold) for name, links in found.items()}
+aer_crossed = {name: alignment_error_rate([links[i] for i in crossed], [gold[i] for i in crossed])
+               for name, links in found.items()}
+draw.error_rates({"all captions": aer, "captions with crossing links": aer_crossed})
+
+# %%
+assert aer_crossed["diagonal"] > aer["diagonal"] + 0.08  # straight ahead fails where links cross
+for kind in ("additive", "dot"):
+    assert aer[kind] < 0.75 * aer["uniform"]
+    assert aer_crossed[kind] < aer_crossed["diagonal"] - 0.02
+print("where links cross:", {name: round(rate, 2) for name, rate in aer_crossed.items()})
+
+# %% [markdown]
+# Both are far better than the lot, and where the order differs, better than the diagonal. Nobody taught
+# them: an alignment is only useful for guessing the next word. That was the sensation of 2014. In
+# the statistical systems before, alignment was a program of its own, run before the training began.
+#
+# But the translations are better than the links. Which words are linked wrongly? **Guess first:**
+# the frequent ones ("a", "is", "the"), or the rare ones ("kitchen", "reading")?
+#
+# %%
+frequent = set(english_words[4:14])  # the ten most frequent English words, signs included
+
+
+def share_at_gold(links: list[set[tuple[int, int]]], is_frequent: bool) -> float:
+    """Of the frequent (or the other) English words, the share that looks at a gold partner."""
+    hits = [bool({(i, j) for i, j in pairs if j == place} & set(caption.alignment))
+            for pairs, caption in zip(links, aligned)
+            for place, word in enumerate(caption.en_tokens)
+            if (word.lower() in frequent) == is_frequent]
+    return sum(hits) / len(hits)
+
+
+print("the ten:", *sorted(frequent))
+for kind in ("additive", "dot"):
+    common, rare = (share_at_gold(found[kind], is_frequent) for is_frequent in (True, False))
+    assert rare > common + 0.05
+    print(f"{kind:8} looks at a right word for {common:.0%} of the ten, for {rare:.0%} of the others")
+
+# %% [markdown]
+# The rare ones are looked up. For the frequent ones there is often no need to look: after "a woman"
+# comes "is", whatever the German says. The decoder's eyes rest somewhere meanwhile, and a gold
+# standard counts that as a mistake. A second reason: each $h_j$ knows its whole neighbourhood, so a
+# word's meaning can be taken from the vector next to it. Koehn and Knowles (2017) found attention
+# that was shifted by one word, and translated well. A warning that will come back in lesson 03: a
+# weight says where the decoder *took from*. It is not the reason for the word. And zero cannot be
+# reached with one link for each word: a compound stands for two.
+#
+# > **Try it.** In `links_of`, link a target word to *every* source word with a weight above 0.3. Is
+# > the AER better? Which threshold is best, and on which data may you choose it?
+
+# %% [markdown]
+# ## 8 · Look twice: a memory network (Sukhbaatar 2015)
+#
+# Attention looks once for each word that is written. Some questions need two looks: "Where is the
+# ball?" First find who has it, then find where *she* is. The paper names end-to-end memory networks
+# in section 2, because they work with attention alone: they have a set of stored facts, and no
+# recurrence along the positions.
+#
+# Each fact $x_i$ is stored as two vectors, $m_i$ (by what it can be found) and $c_i$ (what it has
+# to say). The question is a vector $u$. One look, which they call a **hop**, is
+#
+# $$p_i = \operatorname{softmax}_i(u^{T} m_i) , \qquad o = \sum_i p_i\, c_i , \qquad u' = u + o .$$
+#
+# The new question $u'$ is the old one plus what was found. Then hop again.
+
+# %%
+#| export
+def memory_hop(question: Tensor, found_by: Tensor, says: Tensor) -> tuple[Tensor, Tensor]:
+    """Look once into a memory of N facts and add what was found to the question.
+
+    question u (B, D), found_by m (B, N, D), says c (B, N, D) -> u + o (B, D), weights p (B, N).
+    Sukhbaatar et al. 2015, section 2.
+    """
+    weights = (found_by @ question[..., None]).squeeze(-1).softmax(dim=-1)  # (B, N)
+    answer = (weights[:, None] @ says).squeeze(1)  # (B, D)
+    return question + answer, weights
+
+
+# %% [markdown]
+# We set the vectors by hand, so that every number can be followed. Each name has a component of its
+# own. "Anna has the ball" is found by *ball* and says *Anna*. What was found should speak louder
+# than the old question, so $c_i$ is twice as long. (A trained network learns such vectors.)
+#
+# **Guess first:** which facts does the first hop look at, which the second?
+
+# %%
+facts = [("ball", "Anna", "Anna has the ball"), ("book", "Ben", "Ben has the book"),
+         ("Ben", "garden", "Ben is in the garden"), ("Anna", "kitchen", "Anna is in the kitchen"),
+         ("hat", "Carla", "Carla has the hat"), ("Carla", "cellar", "Carla is in the cellar")]
+names = sorted({name for by, says, _ in facts for name in (by, says)})
+
+
+def one_hot(words: list[str]) -> Tensor:
+    return F.one_hot(torch.tensor([names.index(word) for word in words]), len(names)).float()
+
+
+found_by = 5 * one_hot([by for by, _, _ in facts])[None]  # (1, N, D); 5: make up your mind
+says = 2 * one_hot([says for _, says, _ in facts])[None]  # (1, N, D)
+questions, hops = [one_hot(["ball"])], []
+for _ in range(2):
+    question, weights = memory_hop(questions[-1], found_by, says)
+    questions.append(question)
+    hops.append(weights[0])
+draw.hops([text for _, _, text in facts], torch.stack(hops), "Where is the ball?")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+loudest = [names[int(question.argmax())] for question in questions]
+assert loudest == ["ball", "Anna", "kitchen"]
+assert hops[0].argmax() == 0 and hops[1].argmax() == 3
+as_attention = F.scaled_dot_product_attention(questions[0][:, None], found_by, says, scale=1.0)
+assert torch.allclose(questions[1], questions[0] + as_attention[:, 0], atol=1e-6)
+order = torch.randperm(len(facts), generator=torch.Generator().manual_seed(0))
+assert torch.allclose(memory_hop(questions[0], found_by[:, order], says[:, order])[0], questions[1],
+                      atol=1e-6)
+print("asked:", " -> ".join(loudest), "· one hop = dot-product attention + the question itself")
+
+# %% [markdown]
+# Read what the claim prints. A hop is dot-product attention, and then the input is added again. In lesson 05 this sum of input and output is called a residual connection, and you will
+# recognise the hop in every layer of the Transformer.
+#
+# And read its last assertion: shuffle the facts, and the answer is the same. A memory network sees
+# a *set*. "Anna went to the kitchen, then to the garden" needs the order; they add a vector
+# for the time of each fact, and the Transformer will add one for each position.
+#
+# > **Try it.** Let `says` be as long as the question (1 instead of 2). What does the second hop look
+# > at now, and why?
+
+# %% [markdown]
+# ## 9 · What attention did not mend: the queue
+#
+# With attention, any target word reaches any source word in one step. So what is left to complain
+# about? Section 1 of the paper says it in one sentence: recurrence computes along the positions,
+# state after state, and so nothing inside one sentence can be done at the same time.
+#
+# **Count it.** Autograd has written down which result was made from which. We walk from the loss
+# back to the words, and count the matrix products on the **longest chain**: each of them has to
+# wait for the one before. Even a machine with endless many processors cannot be faster than that
+# chain. **Guess first:** source and target become twice as long. By which factor does the chain
+# grow?
+
+# %%
+def longest_chain(result: Tensor) -> int:
+    """Count the matrix products, each waiting for the one before, that lead to a result."""
+    depth, stack = {None: 0}, [result.grad_fn]
+    while stack:
+        before = [node for node, _ in stack[-1].next_functions]
+        unknown = [node for node in before if node not in depth]
+        stack += unknown
+        if not unknown:
+            node = stack.pop()
+            product = "mmBackward" in node.name().replace("Mm", "mm")
+            depth[node] = max((depth[n] for n in before), default=0) + product
+    return depth[result.grad_fn]
+
+
+def chain(kind: str, n: int) -> int:
+    """Return the longest chain of a whole training step, with n words on both sides."""
+    model = RNNTranslator(Seq2SeqConfig(9, 9, d_model=8, attention=kind))
+    words = torch.full((1, n), 5)
+    return longest_chain(model(words, words).logsumexp(-1).sum())
+
+
+ns = [4, 8, 16, 32]
+chains = {kind: [chain(kind, n) for n in ns] for kind in DECODERS}
+print("words:", ns, *[f"\n{kind:8} {row}" for kind, row in chains.items()])
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for row in chains.values():
+    steps = [(b - a) / (m - n) for a, b, n, m in zip(row, row[1:], ns, ns[1:])]
+    assert len(set(steps)) == 1 and steps[0] >= 2  # a straight line: so much for each word
+assert chains["additive"][-1] > chains["dot"][-1]
+print("each further word makes the chain longer by the same amount: it grows like n")
+
+# %% [markdown]
+# A straight line for all three. The additive decoder waits longest: its attention stands *inside*
+# the chain. Attention, as it was invented, did not remove one link of it.
+#
+# **And by the clock?** We need a fair opponent: the same cell, the same products, but nobody waits.
+# So we cut the chain. Instead of the state before it, each step gets a state of zeros. That network
+# is useless, but it computes exactly as much, and all $n$ steps at the same time.
+
+# %%
+cell = nn.GRUCell(128, 128).to(device)
+
+
+@torch.no_grad()
+def chained(x: Tensor) -> Tensor:
+    state = torch.zeros_like(x[:1])  # (1, D)
+    for x_t in x.split(1):
+        state = cell(x_t, state)  # waits for the state before
+    return state
+
+
+@torch.no_grad()
+def cut(x: Tensor) -> Tensor:
+    return cell(x, torch.zeros_like(x))[-1:]  # n steps at once, each from a state of zeros
+
+
+def seconds(network, n: int, repeats: int = 5) -> float:
+    """The fastest of a few runs: the one that other programs disturbed least."""
+    x, taken = torch.randn(n, 128, device=device), []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        network(x).sum().item()  # .item() waits for a graphics processor, too
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+sentence_lengths = [2**i for i in range(3, int(size("seq2seq_longest_log2")) + 1)]
+clock = {name: [seconds(network, n) for n in sentence_lengths]
+         for name, network in (("in a chain", chained), ("chain cut", cut))}
+draw.wall_time(sentence_lengths, clock, f"The same products on this machine ({device.type}): most of the time is waiting")
+
+# %%
+slow, fast = clock.values()
+assert slow[-1] > 4 * slow[0]  # time grows with the length
+assert slow[-1] > 2 * fast[-1]  # and it is waiting, not work: the same products, cut, are faster
+print(f"{sentence_lengths[-1]} steps: {1000 * slow[-1]:.1f} ms in a chain, "
+      f"{1000 * fast[-1]:.1f} ms with the chain cut")
+
+# %% [markdown]
+# Both lines are the same arithmetic. The distance between them is waiting. On a graphics processor
+# with thousands of units the distance is wider still, and it is thrown away at each training step
+# of each sentence. One can put many sentences into one batch, and we do; but that helps only as far
+# as the memory reaches, and long sentences need the memory themselves.
+#
+# So here is the question with which the paper begins. Attention brings any two words together in
+# one step. The recurrence does not. **What if we keep the attention, and drop the recurrence?**
+
+# %% [markdown]
+# ## 10 · The families, side by side
+#
+# Section 2 of the paper names the other ways out of the queue. Read this table now, and again after
+# lesson 05. *Path* is the number of steps between two words that are $n$ places apart: the shorter,
+# the easier it is to learn that they belong together (lesson 01). *Waiting* is the number of steps
+# that must follow each other, to read a sentence of $n$ words. $k$ is the width of a convolution.
+#
+# | family | what it was made for | strength | weakness | path | waiting |
+# |---|---|---|---|---|---|
+# | RNN encoder-decoder (Sutskever 2014; with attention: Bahdanau 2014) | lengths that differ | small; reads a stream; attention joins the two sides in one step | the chain; far words fade inside a sentence | $n$ | $n$ |
+# | ConvS2S (Gehring 2017) | training at the same time for all positions | parallel; attention in every decoder layer | many layers to reach far words | $n/k$ | $n/k$ layers |
+# | ByteNet (Kalchbrenner 2016) | linear time, on characters | gaps that double: reaches far in few layers | no attention: a far word still passes through many layers | $\log_k n$ | $\log_k n$ layers |
+# | Extended Neural GPU (Kaiser and Bengio 2016) | algorithms such as long addition; then translation | changes its whole memory at once, by convolution | as many such steps as the input is long | $n/k$ | $n$ |
+# | Memory network (Sukhbaatar 2015) | questions about stored facts | looks anywhere in one hop, several hops | a set: order must be added; a few hops only | 1 | number of hops |
+# | **Transformer** (Vaswani 2017) | training speed, short paths | any two words in one step; all positions at once | $n^2$ pairs to compare; order must be added | 1 | number of layers |
+#
+# Three remarks. The last column is about reading, and about training with teacher forcing. When a
+# sentence is *written*, every family in the table writes one word after the other; the Transformer,
+# too. A path of 1 has a price: the average blurs. The paper says so in section 2, and answers with
+# several heads (lesson 03). And the table is about what *can* be learned easily, not about what is
+# learned: with enough data an RNN with attention translates well, and lesson 09 lets it try.
+
+# %% [markdown]
+# ## What you built
+#
+# | name | takes | gives |
+# |---|---|---|
+# | `Seq2SeqConfig` | vocabularies, `d_model`, `attention`, `dropout` | the choices, checked |
+# | `RNNTranslator` | src (B, S), tgt_in (B, T), masks | logits (B, T, V) |
+# | `.encode` · `.decode` · `.project` | src · tgt_in and memory · states | memory (B, S, D) · states (B, T, D) · logits |
+# | `.attend` | src, tgt_in, mask | attention weights (B, T, S) |
+# | `AdditiveAttention` | query (B, T, D), keys (B, S, D), mask | weights (B, T, S) |
+# | `alignment_error_rate` | found, sure and possible links | a number from 0 to 1 |
+# | `edit_distance`, `word_accuracy` | two sentences | a count, a number from 0 to 1 |
+# | `memory_hop` | question (B, D), memory (B, N, D) twice | new question (B, D), weights (B, N) |
+#
+# ## Exercises
+#
+# 1. **By hand (1 of 5, 10 minutes).** Fill the table of `edit_distance` for "a b c" and "b c d" on
+#    paper. Which moves does the cheapest way make?
+# 2. **A wider bottle (2 of 5, 15 minutes).** Double `seq2seq_width` for the model without attention
+#    alone. How much of the gain of attention do you get, and for how many parameters?
+# 3. **Read backwards (3 of 5, 20 minutes).** Sutskever et al. turned the source round and gained.
+#    Give `FixedDecoder` a memory that only the left-to-right GRU has written, and try both orders.
+#    Why might turning help?
+# 4. **An honest rival (4 of 5, 45 minutes).** IBM Model 1 (Brown et al. 1993) learns $p(\text{English
+#    word} \mid \text{German word})$ by counting, with no network: link every word to every word,
+#    count, weight the links by the counts, count again. Ten lines. Does its AER beat attention's?
+# 5. **Scheduled sampling (4 of 5, 40 minutes).** In `loss_of`, replace a quarter of `tgt_in` by the
+#    model's own words. Draw the figure of section 3 again.
+#
+# ## Summary
+#
+# A sequence-to-sequence model reads with an encoder and writes with a decoder, word by word. It is
+# trained with teacher forcing and works on its own words; the difference is the exposure bias. One
+# fixed vector is a bottleneck: quality falls with the length. Attention takes it away. At each step
+# the decoder forms a weighted average of the memory; the weights come from a small network
+# (additive) or a dot product (multiplicative), and they agree with the gold alignment although
+# nobody taught them. Memory networks look several times. What remains is the chain: a recurrent
+# network must take one step after the other, in time that grows with the length.
+#
+# ## Summary · 小结
+#
+# - **序列到序列**(sequence to sequence)模型:**编码器**(encoder)读入源句,
+#   **解码器**(decoder)逐词写出译文,每一步都以已写出的词为条件(自回归)。
+# - **教师强制**(teacher forcing):训练时给解码器正确的前文;翻译时它只能读自己写的词。
+#   两者的差别造成**暴露偏差**(exposure bias),一步错往往步步错。
+# - 把整句压缩成一个定长向量是**瓶颈**(bottleneck):句子越长,译文质量越差。
+# - **注意力**(attention)让解码器每一步都回头看源句,对各个位置的向量取加权平均。
+#   加性注意力(Bahdanau)用一个小网络打分,乘性注意力(Luong)用点积打分。
+# - 没有人教过它对齐,注意力权重却与人工标准对齐大体一致;
+#   用**对齐错误率**(AER)衡量,明显好于均匀分布和对角线两个基线。
+# - **记忆网络**(memory network)可以连看几次;每一“跳”就是点积注意力再加上输入本身。
+# - 尚未解决的问题:循环网络必须一步等一步,时间随句长增长,无法并行。
+#   Transformer 的回答是:保留注意力,去掉循环。
+#
+# ## Further reading
+#
+# - Vaswani et al. 2017, *Attention Is All You Need*, arXiv 1706.03762: sections 1 and 2.
+# - Sutskever, Vinyals, Le 2014, *Sequence to Sequence Learning with Neural Networks*, arXiv
+#   1409.3215; Cho et al. 2014, *Learning Phrase Representations using RNN Encoder-Decoder*, arXiv
+#   1406.1078: the encoder-decoder. Cho et al. 2014b, *On the Properties of Neural Machine
+#   Translation*, arXiv 1409.1259: quality over length.
+# - Bahdanau, Cho, Bengio 2014, *Neural Machine Translation by Jointly Learning to Align and
+#   Translate*, arXiv 1409.0473; Luong, Pham, Manning 2015, *Effective Approaches to
+#   Attention-based Neural Machine Translation*, arXiv 1508.04025: sections 5 and 6 of this page.
+# - Williams, Zipser 1989, *A Learning Algorithm for Continually Running Fully Recurrent Neural
+#   Networks*; Bengio et al. 2015, *Scheduled Sampling*, arXiv 1506.03099; Ranzato et al. 2015,
+#   *Sequence Level Training with Recurrent Neural Networks*, arXiv 1511.06732: section 3.
+# - Och, Ney 2003, *A Systematic Comparison of Various Statistical Alignment Models*: AER. Brown et
+#   al. 1993, *The Mathematics of Statistical Machine Translation*: the IBM models. Koehn, Knowles
+#   2017, *Six Challenges for Neural Machine Translation*, arXiv 1706.03872: where attention is no
+#   alignment.
+# - Sukhbaatar et al. 2015, *End-To-End Memory Networks*, arXiv 1503.08895; Kaiser, Bengio 2016, *Can
+#   Active Memory Replace Attention?*, arXiv 1610.08613; Kalchbrenner et al. 2016, *Neural Machine
+#   Translation in Linear Time*, arXiv 1610.10099; Gehring et al. 2017, *Convolutional Sequence to
+#   Sequence Learning*, arXiv 1705.03122: the other families.
+#
+# **Next:** the homework of this lesson; then lesson 03, attention without recurrence.
