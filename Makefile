@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: lab walkthrough test book
+.PHONY: lab walkthrough test book release
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -19,6 +19,9 @@ test: .venv/installed  ## lint, module and pair checks, unit tests, every notebo
 
 book: .venv/installed  ## every notebook as a page, into build/book
 	$(BIN)/python -m course.authoring book
+
+release: .venv/installed  ## the learners' copies of the homework, by nbgrader
+	$(BIN)/python -m course.authoring release
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), 'Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...'"

@@ -77,6 +77,17 @@ def parser() -> argparse.ArgumentParser:
 
     command("walkthrough", "run the walkthrough of the paper into build/, as notebook and page",
             "python -m course walkthrough")
+
+    homework = command("homework", "list the exercises, check a file, write the report",
+                       "python -m course homework list\n"
+                       "  python -m course homework check my/attention.ipynb\n"
+                       "  python -m course homework report --name \"Li Wei\"")
+    tasks = homework.add_subparsers(dest="task", required=True, metavar="TASK")
+    tasks.add_parser("list", help="every exercise, and what you have passed")
+    check = tasks.add_parser("check", help="check every exercise that a notebook or .py defines")
+    check.add_argument("file", type=Path, metavar="FILE")
+    report = tasks.add_parser("report", help="write build/report.html and .png: what you hand in")
+    report.add_argument("--name", default="", help="whose report it is")
     return top
 
 
@@ -205,6 +216,8 @@ def evaluate(options: argparse.Namespace) -> int:
         "beam": options.beam, "length_penalty": options.length_penalty,
         **asdict(scores), "seconds": round(time.monotonic() - begun, 1),
     }
+    title = f"{Path(options.checkpoint).name}, {options.split}, beam {options.beam}"
+    keep_for_report(title, result)
     if options.json:
         print(json.dumps(result))
     else:
@@ -212,6 +225,41 @@ def evaluate(options: argparse.Namespace) -> int:
               f"beam {options.beam}, length penalty {options.length_penalty}")
         for name in ("bleu", "bleu_lowercased", "chrf", "chrf_lowercased"):
             print(f"{name:16}{getattr(scores, name):6.2f}  {scores.signatures[name]}")
+    return 0
+
+
+def keep_for_report(name: str, figures: dict) -> None:
+    """Remember the figures of a run, for `python -m course homework report`."""
+    from course.device import pick
+    from course.homework.progress import record_run
+
+    wanted = ("bleu", "corpus", "split", "sentences")
+    record_run(name, {**{key: figures[key] for key in wanted}, "device": str(pick())})
+
+
+def homework(options: argparse.Namespace) -> int:
+    """List the exercises, check a file, or write the report."""
+    from course.authoring import ROOT
+    from course.homework import progress
+    from course.homework.exercises import EXERCISES
+    from course.homework.files import check_file
+    from course.homework.report import write_report
+
+    if options.task == "list":
+        kept = progress.load()["exercises"]
+        for exercise in EXERCISES.values():
+            passed = "passed" if kept.get(exercise.name, {}).get("passed") else ""
+            print(f"{exercise.assignment:12} {exercise.name:30} difficulty {exercise.difficulty}  "
+                  f"{exercise.minutes:3} min  {passed}".rstrip())
+        print(f"Notebooks: {ROOT / 'notebooks' / 'homework' / 'release'}")
+    elif options.task == "check":
+        results = check_file(options.file)
+        print("\n".join(map(str, results)))
+        passed = sum(result.passed for result in results)
+        print(f"{passed} of {len(results)} passed")
+        return 0 if passed == len(results) else 1
+    else:
+        print(*write_report(ROOT / "build", options.name), sep="\n")
     return 0
 
 
@@ -228,6 +276,7 @@ def walkthrough(options: argparse.Namespace) -> int:
     title, links = "Attention Is All You Need", "../notebooks/{}.ipynb"
     to_html(notebook, build / "walkthrough.html", NOTEBOOKS, title, links)
     result = json.loads((build / "walkthrough.json").read_text("utf-8"))
+    keep_for_report("walkthrough", result)
     print(build / "walkthrough.ipynb", build / "walkthrough.html", sep="\n")
     print(f"device: {pick()}")
     print(f"{result['german']}\n-> {result['english']}")
@@ -247,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
     from course.training import CheckpointError
 
     commands = {"data": data, "train": train, "translate": translate, "evaluate": evaluate,
-                "walkthrough": walkthrough}
+                "walkthrough": walkthrough, "homework": homework}
     try:
         return commands[options.command](options)
     except (CorpusError, CheckpointError, AuthoringError, FloatingPointError, OSError,

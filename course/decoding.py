@@ -3,19 +3,22 @@
 
 # %% auto #0
 __all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'is_live', 'continuations', 'largest', 'beam_step',
-           'length_penalty', 'Hypothesis', 'ranked', 'beam_search', 'next_log_probs', 'translate_batch', 'translate',
-           'ngrams', 'bleu']
+           'length_penalty', 'Hypothesis', 'ranked', 'beam_search', 'scorer', 'next_log_probs', 'AttentionCache',
+           'DecoderCache', 'read_step', 'cached_log_probs', 'translate_batch', 'translate', 'ngrams', 'bleu']
 
 # %% ../notebooks/08_decoding.py
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from .attention import MultiHeadAttention
 from .masking import causal_mask, pad, padding_mask
 from .text import BOS, BPE, EOS, PAD, UNK
 from .transformer import Transformer
@@ -187,28 +190,147 @@ def beam_search(
     return found
 
 # %% ../notebooks/08_decoding.py
+def scorer(model: Transformer, read: Callable[[Tensor, Tensor], Tensor]) -> NextLogProbs:
+    """Return a score function for the searches; PAD, BOS and UNK get -inf.
+
+    read(prefixes (n, t), rows (n,)) gives the decoder's state at the last token of each prefix,
+    (n, D). Raises ValueError if the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode, its dropout is on: call model.eval()")
+
+    @torch.no_grad()
+    def score(prefixes: Tensor, rows: Tensor) -> Tensor:
+        logits = model.project(read(prefixes, rows)).float()  # (n, V)
+        logits[:, [PAD, BOS, UNK]] = -math.inf
+        return logits.log_softmax(-1)
+
+    return score
+
+# %% ../notebooks/08_decoding.py
 @torch.no_grad()
 def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
     """Return a function that scores the next token of prefixes, given the source sentences.
 
     src (B, S). The function takes prefixes (n, t), each beginning with BOS, and rows (n,), the
-    source sentence of each prefix, and returns log-probabilities (n, V); PAD, BOS and UNK get -inf.
-    Raises ValueError if the model is in training mode.
+    source sentence of each prefix, and returns log-probabilities (n, V).
     """
-    if model.training:
-        raise ValueError("the model is in training mode, its dropout is on: call model.eval()")
     src_mask = padding_mask(src, PAD)
     memory = model.encode(src, src_mask)  # (B, S, D), read once
 
-    @torch.no_grad()
-    def score(prefixes: Tensor, rows: Tensor) -> Tensor:
+    def read(prefixes: Tensor, rows: Tensor) -> Tensor:
         tgt_mask = causal_mask(prefixes.size(1), prefixes.device)
-        states = model.decode(prefixes, memory[rows], src_mask[rows], tgt_mask)  # (n, t, D)
-        logits = model.project(states[:, -1]).float()  # (n, V)
-        logits[:, [PAD, BOS, UNK]] = -math.inf
-        return logits.log_softmax(-1)
+        return model.decode(prefixes, memory[rows], src_mask[rows], tgt_mask)[:, -1]  # (n, D)
 
-    return score
+    return scorer(model, read)
+
+# %% ../notebooks/08_decoding.py
+class AttentionCache:
+    """The keys and values of one attention, computed once and asked often: (n, H, L, Dk) each."""
+
+    def __init__(self, attention: MultiHeadAttention, x: Tensor) -> None:
+        self.attention = attention
+        self.keys, self.values = self.project(x)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of positions x (n, L, D)."""
+        a = self.attention
+        return a.split_heads(a.w_k(x)), a.split_heads(a.w_v(x))
+
+    def append(self, x: Tensor) -> None:
+        """Put the keys and values of x (n, 1, D) behind those that are here."""
+        keys, values = self.project(x)
+        self.keys, self.values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
+
+    def keep(self, places: Tensor) -> None:
+        """Make row i what row places[i] was."""
+        self.keys, self.values = self.keys[places], self.values[places]
+
+    def ask(self, query: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend with query (n, Q, D) to what is here -> (n, Q, D)."""
+        a = self.attention
+        query = a.split_heads(a.w_q(query))  # (n, H, Q, Dk)
+        heads = F.scaled_dot_product_attention(query, self.keys, self.values, attn_mask=mask)
+        return a.w_o(a.merge_heads(heads))
+
+    def __repr__(self) -> str:
+        n, heads, places, d_k = self.keys.shape
+        megabytes = (self.keys.nbytes + self.values.nbytes) / 1e6
+        return f"{n} rows x {heads} heads x {places} places x {d_k}: {megabytes:.2f} MB"
+
+# %% ../notebooks/08_decoding.py
+class DecoderCache:
+    """What the decoder has read so far of n prefixes, for m source sentences.
+
+    own: for each layer the keys and values of the prefixes; source: those of the sentences.
+    """
+
+    def __init__(self, model: Transformer, src: Tensor) -> None:
+        self.src_mask = padding_mask(src, PAD)  # (m, 1, 1, S)
+        memory = model.encode(src, self.src_mask)  # (m, S, D), read once
+        layers = model.decoder.layers
+        self.source = [AttentionCache(layer.cross_attention, memory) for layer in layers]
+        self.own = [AttentionCache(layer.self_attention, memory[:, :0]) for layer in layers]
+        self.sentences = torch.arange(len(src), device=src.device)
+        self.places = {(row,): row for row in range(len(src))}  # (sentence, *prefix) -> its row
+
+    def follow(self, prefixes: Tensor, rows: Tensor) -> None:
+        """Give each prefix (n, t) what its parent has read, and let sentences without one leave."""
+        names = [(row, *ids) for row, ids in zip(rows.tolist(), prefixes.tolist())]
+        if strangers := [name for name in names if name[:-1] not in self.places]:
+            raise ValueError(
+                f"the prefix {strangers[0][1:]} did not grow out of one of the step before: a cache "
+                "goes one token a step; begin again with a new one"
+            )
+        parents = [self.places[name[:-1]] for name in names]
+        if parents != list(range(len(self.own[0].keys))):
+            for cache in self.own:
+                cache.keep(torch.tensor(parents, device=rows.device))
+        self.places = {name: row for row, name in enumerate(names)}
+        present = torch.isin(self.sentences, rows)
+        if not present.all():
+            self.sentences, self.src_mask = self.sentences[present], self.src_mask[present]
+            for cache in self.source:
+                cache.keep(present)
+
+    def __repr__(self) -> str:
+        lines = [f"layer {i}: own {own}, source {source}"
+                 for i, (own, source) in enumerate(zip(self.own, self.source))]  # fmt: skip
+        return "\n".join(lines)
+
+# %% ../notebooks/08_decoding.py
+def read_step(model: Transformer, cache: DecoderCache, prefixes: Tensor, rows: Tensor) -> Tensor:
+    """Read the last token of each prefix (n, t); return the decoder's states there, (n, D)."""
+    cache.follow(prefixes, rows)
+    _, sentence = rows.unique(return_inverse=True)  # (n,) which of the cache's sentences
+    slot = (sentence[:, None] == sentence).tril().sum(1) - 1  # (n,) which of its prefixes
+    x = model.tgt_embedding(prefixes[:, -1:])  # (n, 1, D)
+    x = x + model.positions(x.new_zeros(1, prefixes.size(1), x.size(2)))[:, -1:]
+    for layer, own, source in zip(model.decoder.layers, cache.own, cache.source):
+
+        def ask_own(x: Tensor, own: AttentionCache = own) -> Tensor:
+            own.append(x)
+            return own.ask(x)
+
+        def ask_source(x: Tensor, source: AttentionCache = source) -> Tensor:
+            queries = x.new_zeros(len(cache.sentences), int(slot.max()) + 1, x.size(2))  # (m, k, D)
+            queries[sentence, slot] = x[:, 0]
+            return source.ask(queries, cache.src_mask)[sentence, slot][:, None]
+
+        x = layer.residuals[0](x, ask_own)
+        x = layer.residuals[1](x, ask_source)
+        x = layer.residuals[2](x, layer.feed_forward)
+    return model.decoder.norm(x)[:, 0]
+
+# %% ../notebooks/08_decoding.py
+@torch.no_grad()
+def cached_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
+    """Return what `next_log_probs` returns, with a cache inside: every position is read once.
+
+    Each call must show prefixes that grew by one token out of those of the call before, as the
+    searches do; any other raises ValueError.
+    """
+    return scorer(model, partial(read_step, model, DecoderCache(model, src)))
 
 # %% ../notebooks/08_decoding.py
 def translate_batch(
@@ -223,7 +345,8 @@ def translate_batch(
     learned = getattr(model.config, "positions", None) == "learned"  # a recurrent model has none
     room = model.config.max_len if learned else math.inf
     limits = [min(len(source) + 50, room) for source in sources]
-    score = next_log_probs(model, pad(sources, PAD).to(device))
+    with_cache = isinstance(model, Transformer)  # a recurrent model reads its prefixes again
+    score = (cached_log_probs if with_cache else next_log_probs)(model, pad(sources, PAD).to(device))
     if beam == 1:
         return greedy_search(score, len(sources), limits, device)
     found = beam_search(score, len(sources), limits, beam, alpha, device)

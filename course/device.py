@@ -11,6 +11,7 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "decoding_pairs": (2000, 12000, 12000),
     "decoding_epochs": (4, 2, 2),
     "decoding_sentences": (24, 200, 500),
+    "decoding_longest_log2": (6, 8, 9),
     "dropout_pairs": (50, 200, 200),
     "dropout_epochs": (40, 40, 40),
     "resume_pairs": (40, 200, 200),
@@ -36,6 +37,12 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "attention_head_steps": (200, 400, 400),
     "attention_fill_steps": (150, 400, 400),
     "attention_longest_log2": (8, 11, 12),
+    "question_residual_depth": (16, 24, 24),
+    "question_residual_steps": (80, 200, 200),
+    "question_head_steps": (300, 400, 400),
+    "question_cost_longest_log2": (10, 11, 11),
+    "question_cost_widest_log2": (9, 10, 10),
+    "question_mask_steps": (300, 400, 400),
     "walkthrough_minutes": (0.3, 6.0, 3.0),
     "walkthrough_copy_steps": (400, 600, 600),
     "walkthrough_test_sentences": (40, 1000, 1000),
@@ -43,6 +50,8 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "multi30k_pairs": (8000, 29000, 29000),
     "multi30k_epochs": (1, 1, 2),
     "multi30k_test_sentences": (20, 100, 1000),
+    "question_positions_steps": (250, 500, 500),
+    "question_positions_seeds": (1, 3, 3),
 }
 
 

@@ -1504,4 +1504,7 @@ draw.wall_time(lengths, measured)
 # - Dao et al. 2022, *FlashAttention*, arXiv 2205.14135: why the fast function never builds the
 #   matrix of weights.
 #
+# **Homework.** [Assignment attention](homework/release/attention/attention.ipynb): write the
+# softmax, attention with its mask, and several heads yourself; the check names what went wrong.
+#
 # **Next:** [lesson 04](04_masking.ipynb), masking.

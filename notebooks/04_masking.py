@@ -1240,4 +1240,7 @@ print(f"padding: {shares[0]:.1%} in random order, {shares[1]:.1%} sorted")
 # - Radford, Narasimhan, Salimans, Sutskever (2018), *Improving Language Understanding by
 #   Generative Pre-Training*: the causal mask as a whole model.
 #
-# **Next:** lesson 05 puts attention, masks and three more parts together: the Transformer.
+# **Homework.** [Assignment masking](homework/release/masking/masking.ipynb): write the padding
+# mask, the causal mask, and the shift yourself; the check names what went wrong.
+#
+# **Next:** [lesson 05](05_transformer.ipynb) puts attention, masks and three more parts together: the Transformer.

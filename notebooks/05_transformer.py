@@ -1619,4 +1619,8 @@ print(f"uniform attention would have {1 / (n_letters + 1):.2f}")
 # > together have more parameters than its embedding with V = 37,000. (c) Start the copy task from
 # > `norm="pre"`. Is the curve different?
 #
+# **Homework.** [Assignment transformer](homework/release/transformer/transformer.ipynb): write
+# positions, norm, feed-forward, the encoder and the decoder layer yourself; the check names what
+# went wrong.
+#
 # **Next:** [lesson 06](06_text.ipynb) turns real sentences into tokens.

@@ -1328,4 +1328,7 @@ assert bpe.decode(batch.tgt_in[0].tolist()) == bpe.decode(batch.tgt_out[0].tolis
 # - Provilkov, Emelianenko, Voita (2020). *BPE-Dropout.* ACL. arXiv 1910.13267. Several ways to
 #   cut the same word, as a regulariser.
 #
-# Next is lesson 07: the batches go into training.
+# **Homework.** [Assignment text](homework/release/text/text.ipynb): write learning and applying
+# BPE, and batches by tokens yourself; the check names what went wrong.
+#
+# **Next:** [lesson 07](07_training.ipynb): the batches go into training.

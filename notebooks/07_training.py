@@ -1892,3 +1892,8 @@ for title, (snapshots, average) in runs.items():
 #
 # > **Try it.** Train with `peak_lr=1.0`. Compare the loss with $\ln V$: what has the model
 # > learned?
+#
+# **Homework.** [Assignment training](homework/release/training/training.ipynb): write the learning
+# rate, label smoothing, Adam, and averaging yourself; the check names what went wrong.
+#
+# **Next:** [lesson 08](08_decoding.ipynb): from the trained model to sentences.

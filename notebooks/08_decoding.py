@@ -22,6 +22,7 @@
 #
 # **You will be able to**
 # - write greedy search and beam search, for many sentences at once,
+# - build a KV cache, and prove that it changes nothing but the time,
 # - say why a beam needs a length penalty, and what α = 0.6 in the paper does,
 # - compute BLEU by hand, and report it so that others can compare,
 # - say what a wider beam, and a higher BLEU, do *not* promise.
@@ -36,11 +37,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from course.attention import MultiHeadAttention
 from course.masking import causal_mask, pad, padding_mask
 from course.text import BOS, BPE, EOS, PAD, UNK
 from course.transformer import Transformer
@@ -52,6 +56,7 @@ from course.transformer import Transformer
 import copy
 import itertools
 import tempfile
+import time
 from pathlib import Path
 
 import sacrebleu
@@ -666,28 +671,194 @@ assert torch.allclose(torch.tensor(probabilities), torch.tensor([0.16, 0.105, 0.
 
 # %%
 #| export
+def scorer(model: Transformer, read: Callable[[Tensor, Tensor], Tensor]) -> NextLogProbs:
+    """Return a score function for the searches; PAD, BOS and UNK get -inf.
+
+    read(prefixes (n, t), rows (n,)) gives the decoder's state at the last token of each prefix,
+    (n, D). Raises ValueError if the model is in training mode.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode, its dropout is on: call model.eval()")
+
+    @torch.no_grad()
+    def score(prefixes: Tensor, rows: Tensor) -> Tensor:
+        logits = model.project(read(prefixes, rows)).float()  # (n, V)
+        logits[:, [PAD, BOS, UNK]] = -math.inf
+        return logits.log_softmax(-1)
+
+    return score
+
+
+# %%
+#| export
 @torch.no_grad()
 def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
     """Return a function that scores the next token of prefixes, given the source sentences.
 
     src (B, S). The function takes prefixes (n, t), each beginning with BOS, and rows (n,), the
-    source sentence of each prefix, and returns log-probabilities (n, V); PAD, BOS and UNK get -inf.
-    Raises ValueError if the model is in training mode.
+    source sentence of each prefix, and returns log-probabilities (n, V).
     """
-    if model.training:
-        raise ValueError("the model is in training mode, its dropout is on: call model.eval()")
     src_mask = padding_mask(src, PAD)
     memory = model.encode(src, src_mask)  # (B, S, D), read once
 
-    @torch.no_grad()
-    def score(prefixes: Tensor, rows: Tensor) -> Tensor:
+    def read(prefixes: Tensor, rows: Tensor) -> Tensor:
         tgt_mask = causal_mask(prefixes.size(1), prefixes.device)
-        states = model.decode(prefixes, memory[rows], src_mask[rows], tgt_mask)  # (n, t, D)
-        logits = model.project(states[:, -1]).float()  # (n, V)
-        logits[:, [PAD, BOS, UNK]] = -math.inf
-        return logits.log_softmax(-1)
+        return model.decode(prefixes, memory[rows], src_mask[rows], tgt_mask)[:, -1]  # (n, D)
 
-    return score
+    return scorer(model, read)
+
+
+# %% [markdown]
+# ### The cache: read every position once
+#
+# **What does this `score` compute again?** To choose word number $t$, it lets the decoder read all
+# $t$ positions, `<s>` to $y_{t-1}$. But with the causal mask of lesson 04 the earlier positions cannot
+# see the new word: whatever the decoder computes there comes out as before. A sentence of $T$ words
+# (with `</s>`) costs
+#
+# $$1 + 2 + \dots + T = \frac{T (T + 1)}{2}$$
+#
+# positions, where $T$ would do. **Guess first:** which numbers of the earlier positions does the new
+# position need? Go through a decoder layer: the feed-forward network and the norms work on each
+# position alone. Only attention looks at others, and it looks at their **keys and values**. So we keep
+# those, and throw the rest away. This is the **KV cache**. A decoder layer has two attentions:
+#
+# - *self-attention* asks what the prefix has written. Its keys and values grow by one place a step,
+#   and each prefix has its own;
+# - *cross-attention* asks the source. Its keys and values never change, and all the prefixes of a
+#   beam share them: nothing is copied for each of them.
+#
+# Both need the same small object.
+
+# %%
+#| export
+class AttentionCache:
+    """The keys and values of one attention, computed once and asked often: (n, H, L, Dk) each."""
+
+    def __init__(self, attention: MultiHeadAttention, x: Tensor) -> None:
+        self.attention = attention
+        self.keys, self.values = self.project(x)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the keys and values of positions x (n, L, D)."""
+        a = self.attention
+        return a.split_heads(a.w_k(x)), a.split_heads(a.w_v(x))
+
+    def append(self, x: Tensor) -> None:
+        """Put the keys and values of x (n, 1, D) behind those that are here."""
+        keys, values = self.project(x)
+        self.keys, self.values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
+
+    def keep(self, places: Tensor) -> None:
+        """Make row i what row places[i] was."""
+        self.keys, self.values = self.keys[places], self.values[places]
+
+    def ask(self, query: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend with query (n, Q, D) to what is here -> (n, Q, D)."""
+        a = self.attention
+        query = a.split_heads(a.w_q(query))  # (n, H, Q, Dk)
+        heads = F.scaled_dot_product_attention(query, self.keys, self.values, attn_mask=mask)
+        return a.w_o(a.merge_heads(heads))
+
+    def __repr__(self) -> str:
+        n, heads, places, d_k = self.keys.shape
+        megabytes = (self.keys.nbytes + self.values.nbytes) / 1e6
+        return f"{n} rows x {heads} heads x {places} places x {d_k}: {megabytes:.2f} MB"
+
+
+# %% [markdown]
+# The whole decoder has one of each kind for every layer. When the prefixes change, the cache must
+# **follow**: a prefix takes over what its *parent* has read, the prefix without the last token. In
+# greedy search each prefix is the only child of its parent. In beam search one parent may have several
+# children and another none; then rows of the cache are copied and dropped. And a source sentence that
+# nobody asks any more leaves.
+
+# %%
+#| export
+class DecoderCache:
+    """What the decoder has read so far of n prefixes, for m source sentences.
+
+    own: for each layer the keys and values of the prefixes; source: those of the sentences.
+    """
+
+    def __init__(self, model: Transformer, src: Tensor) -> None:
+        self.src_mask = padding_mask(src, PAD)  # (m, 1, 1, S)
+        memory = model.encode(src, self.src_mask)  # (m, S, D), read once
+        layers = model.decoder.layers
+        self.source = [AttentionCache(layer.cross_attention, memory) for layer in layers]
+        self.own = [AttentionCache(layer.self_attention, memory[:, :0]) for layer in layers]
+        self.sentences = torch.arange(len(src), device=src.device)
+        self.places = {(row,): row for row in range(len(src))}  # (sentence, *prefix) -> its row
+
+    def follow(self, prefixes: Tensor, rows: Tensor) -> None:
+        """Give each prefix (n, t) what its parent has read, and let sentences without one leave."""
+        names = [(row, *ids) for row, ids in zip(rows.tolist(), prefixes.tolist())]
+        if strangers := [name for name in names if name[:-1] not in self.places]:
+            raise ValueError(
+                f"the prefix {strangers[0][1:]} did not grow out of one of the step before: a cache "
+                "goes one token a step; begin again with a new one"
+            )
+        parents = [self.places[name[:-1]] for name in names]
+        if parents != list(range(len(self.own[0].keys))):
+            for cache in self.own:
+                cache.keep(torch.tensor(parents, device=rows.device))
+        self.places = {name: row for row, name in enumerate(names)}
+        present = torch.isin(self.sentences, rows)
+        if not present.all():
+            self.sentences, self.src_mask = self.sentences[present], self.src_mask[present]
+            for cache in self.source:
+                cache.keep(present)
+
+    def __repr__(self) -> str:
+        lines = [f"layer {i}: own {own}, source {source}"
+                 for i, (own, source) in enumerate(zip(self.own, self.source))]  # fmt: skip
+        return "\n".join(lines)
+
+
+# %% [markdown]
+# One step reads only the last token of each prefix. For the source we turn a beam into a small batch:
+# the $k$ prefixes of a sentence are $k$ queries to the same keys, as the words of a sentence are in the
+# encoder. So sentence, not prefix, is the batch dimension there.
+
+# %%
+#| export
+def read_step(model: Transformer, cache: DecoderCache, prefixes: Tensor, rows: Tensor) -> Tensor:
+    """Read the last token of each prefix (n, t); return the decoder's states there, (n, D)."""
+    cache.follow(prefixes, rows)
+    _, sentence = rows.unique(return_inverse=True)  # (n,) which of the cache's sentences
+    slot = (sentence[:, None] == sentence).tril().sum(1) - 1  # (n,) which of its prefixes
+    x = model.tgt_embedding(prefixes[:, -1:])  # (n, 1, D)
+    x = x + model.positions(x.new_zeros(1, prefixes.size(1), x.size(2)))[:, -1:]
+    for layer, own, source in zip(model.decoder.layers, cache.own, cache.source):
+
+        def ask_own(x: Tensor, own: AttentionCache = own) -> Tensor:
+            own.append(x)
+            return own.ask(x)
+
+        def ask_source(x: Tensor, source: AttentionCache = source) -> Tensor:
+            queries = x.new_zeros(len(cache.sentences), int(slot.max()) + 1, x.size(2))  # (m, k, D)
+            queries[sentence, slot] = x[:, 0]
+            return source.ask(queries, cache.src_mask)[sentence, slot][:, None]
+
+        x = layer.residuals[0](x, ask_own)
+        x = layer.residuals[1](x, ask_source)
+        x = layer.residuals[2](x, layer.feed_forward)
+    return model.decoder.norm(x)[:, 0]
+
+
+# %% [markdown]
+# `cached_log_probs` gives the searches the same kind of function as before. They need not know.
+
+# %%
+#| export
+@torch.no_grad()
+def cached_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
+    """Return what `next_log_probs` returns, with a cache inside: every position is read once.
+
+    Each call must show prefixes that grew by one token out of those of the call before, as the
+    searches do; any other raises ValueError.
+    """
+    return scorer(model, partial(read_step, model, DecoderCache(model, src)))
 
 
 # %% [markdown]
@@ -712,7 +883,8 @@ def translate_batch(
     learned = getattr(model.config, "positions", None) == "learned"  # a recurrent model has none
     room = model.config.max_len if learned else math.inf
     limits = [min(len(source) + 50, room) for source in sources]
-    score = next_log_probs(model, pad(sources, PAD).to(device))
+    with_cache = isinstance(model, Transformer)  # a recurrent model reads its prefixes again
+    score = (cached_log_probs if with_cache else next_log_probs)(model, pad(sources, PAD).to(device))
     if beam == 1:
         return greedy_search(score, len(sources), limits, device)
     found = beam_search(score, len(sources), limits, beam, alpha, device)
@@ -811,19 +983,40 @@ assert [list(h[0].ids) for h in single] == greedy_search(score_some, len(some), 
 print("16 captions: one by one = in a batch; beam 1 = greedy; order and empty lines kept")
 
 # %% [markdown]
-# ### What this costs, and what is wasted
-#
-# To choose word number $t$, `score` lets the decoder read all $t$ positions again, `<s>` to
-# $y_{t-1}$. But with the causal mask of lesson 04 the earlier positions cannot see the new word:
-# their states come out as before. A sentence of $T$ words (with `</s>`) costs $1 + 2 + \dots + T
-# = T (T + 1) / 2$ positions, where $T$ would do. Let us count.
+# **Claim 5: the cache changes nothing but the time.** The plain way can hardly be wrong, so the cache is
+# compared with it, token by token. Then we look into one: a beam of 3 over four captions, stopped after
+# five steps. **Guess first:** how many rows have `own` and `source`?
+
+# %%
+for beam in (1, 3):
+    plain = beam_search(score_some, len(some), 60, beam)
+    cached = beam_search(cached_log_probs(exact, pad(sources, PAD)), len(some), 60, beam)
+    assert [[h.ids for h in hs] for hs in cached] == [[h.ids for h in hs] for hs in plain]
+    assert all(math.isclose(a.score, b.score, rel_tol=1e-5) for a, b in zip(sum(cached, []), sum(plain, [])))
+print("the same beams, the same scores")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+with torch.no_grad():
+    cache = DecoderCache(exact, pad(sources[:4], PAD))
+beam_search(scorer(exact, partial(read_step, exact, cache)), 4, max_len=5, beam=3)
+own, source = cache.own[0].keys.shape, cache.source[0].keys.shape
+assert own[0] == 12 and own[2] == 5 and source[0] == 4
+print("own: 12 rows, one for each prefix, 5 places; source: 4 rows, shared by the beams")
+
+# %%
+cache
+
+# %% [markdown]
+# How much is saved? First the positions, counted; then the clock, on this machine. We forbid `</s>`, so
+# that every sentence grows to the length that we ask for.
 
 # %%
 counted = {"read": 0, "new": 0}
 
 
 def counting(prefixes, rows):
-    """Score as before, and count the decoder positions that are read."""
+    """Score as before, and count the decoder positions that the plain way reads."""
     counted["read"] += prefixes.numel()
     counted["new"] += len(prefixes)
     return score_some(prefixes, rows)
@@ -836,16 +1029,45 @@ assert counted["new"] == sum(steps)
 share = 1 - counted["new"] / counted["read"]
 print(f"{counted['read']:,} positions read, {counted['new']:,} of them new: {share:.0%} recomputed")
 
+# %%
+LENGTHS = [2**n for n in range(3, int(device.size("decoding_longest_log2")) + 1)]
+few = pad(sources[:8], PAD).to(device.pick())
+
+
+def seconds_to_write(way, length: int) -> float:
+    """Return the time of greedy search over 8 captions, each `length` tokens long."""
+    score = way(model, few)
+
+    def endless(prefixes, rows):
+        return score(prefixes, rows).index_fill(1, torch.tensor([EOS], device=few.device), -math.inf)
+
+    begun = time.perf_counter()
+    greedy_search(endless, len(few), length, few.device)
+    return time.perf_counter() - begun
+
+
+ways = {"plain": next_log_probs, "cached": cached_log_probs}
+seconds_to_write(cached_log_probs, 8)  # the first call of anything is slower
+clock = {name: [min(seconds_to_write(way, n) for _ in range(2)) for n in LENGTHS]
+         for name, way in ways.items()}  # fmt: skip
+for n, plain, cached in zip(LENGTHS, clock["plain"], clock["cached"]):
+    print(f"{n:4} tokens: plain {plain:6.3f} s, cached {cached:6.3f} s, {plain / cached:5.1f} times")
+
+# %%
+draw.cache_time(LENGTHS, clock)
+
+# %%
+gains = [plain / cached for plain, cached in zip(clock["plain"], clock["cached"])]
+assert gains[-1] > gains[0] and gains[-1] > 1.5
+print(f"the longer the sentence, the larger the gain: {gains[0]:.1f} to {gains[-1]:.1f} times")
+
 # %% [markdown]
-# Most of the work is done twice or more. The remedy is called the **KV cache**: keep the keys and
-# values of each attention layer for the positions already read, and give the decoder only the new
-# position. It belongs *inside* the function that `next_log_probs` returns, and in the attention
-# layers under it; it must give the same log-probabilities, so greedy search would not change at
-# all, and beam search would only have to tell it which prefix grew out of which. This lesson does
-# without it: for captions of a dozen words the plain way is quick enough, and it can hardly be
-# wrong. A cache must be compared with it.
+# Both axes are logarithmic, so a power of the length is a straight line, and its slope is the power. The
+# cached search does the same work at each step (only attention's share grows, slowly); the plain one
+# reads everything again. Every chat model that writes thousands of words has such a cache, and its
+# memory, shown above, is what limits how many people it can serve at once.
 #
-# **Claim 5: over a corpus the mean model score rises with the beam.** Now for the trained model,
+# **Claim 6: over a corpus the mean model score rises with the beam.** Now for the trained model,
 # with $\alpha = 0$: the score is the log-probability of the sentence. We keep the whole beams;
 # section 8 needs them again.
 
@@ -1127,7 +1349,7 @@ draw.what_is_missed(rated)
 #
 # ## 8 · BLEU over beam and α
 #
-# Now both parts of the lesson meet. The beams of claim 5 hold up to eight sentences for each
+# Now both parts of the lesson meet. The beams of claim 6 hold up to eight sentences for each
 # source. As α only chooses among them, we need not search again: we choose again, with each α.
 # **Guess first:** from beam 1 to 8 the mean model score rose. And BLEU? And the length?
 
@@ -1196,6 +1418,8 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # | name | takes | gives |
 # |---|---|---|
 # | `next_log_probs(model, src)` | src (B, S) | a function: prefixes (n, t), rows (n,) -> (n, V) |
+# | `DecoderCache(model, src)` | src (m, S) | keys and values: own (n, H, t, Dk), source (m, H, S, Dk) |
+# | `cached_log_probs(model, src)` | src (B, S) | the same function, every position read once |
 # | `greedy_search(score, n, max_len)` | that function | n lists of ids |
 # | `beam_step(score, rows, prefixes, totals, beam)` | (n, k, t), (n, k) | (n, k, t + 1), (n, k) |
 # | `beam_search(score, n, max_len, beam, alpha)` | that function | n lists of `Hypothesis` |
@@ -1210,7 +1434,8 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # likeliest prefixes; finished ones stop growing. $k = 1$ is greedy search; a beam as wide as the
 # tree is exhaustive search; in between, the mean score rises with $k$, though not for every
 # sentence. Sums of log-probabilities favour short sentences; dividing by $((5 + |Y|)/6)^{\alpha}$
-# corrects that. BLEU is the geometric mean of clipped n-gram precisions times a brevity penalty,
+# corrects that. A KV cache keeps the keys and values of what is written, so that each step reads one
+# position instead of all. BLEU is the geometric mean of clipped n-gram precisions times a brevity penalty,
 # counted over a corpus. Report it with sacrebleu, on detokenised text, with its signature.
 #
 # 模型只给出下一个词的概率，要靠搜索才能得到整个句子。
@@ -1220,6 +1445,7 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # $k = 1$ 就是贪心搜索；束宽大到能容纳整棵树时，就是穷举搜索；
 # 在两者之间，平均得分随 $k$ 上升，但对单个句子不一定如此。
 # 对数概率之和偏爱短句，除以长度惩罚 $((5 + |Y|)/6)^{\alpha}$ 可以纠正这种偏向。
+# KV 缓存（KV cache）保存已写出各位置的 key 和 value，每一步只需读入一个新位置，结果不变。
 # BLEU 是截断的（clipped）n 元组精确率的几何平均，再乘以简短惩罚（brevity penalty）；
 # 计数要先在整个语料上相加，再相除。
 # 报告 BLEU 时，用 sacrebleu 对去分词（detokenised）的文本计算，
@@ -1239,6 +1465,9 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # - Papineni, Roukos, Ward, Zhu (2002), *BLEU: a Method for Automatic Evaluation of Machine
 #   Translation*, ACL.
 # - Post (2018), *A Call for Clarity in Reporting BLEU Scores*, arXiv 1804.08771.
+#
+# **Homework.** [Assignment decoding](homework/release/decoding/decoding.ipynb): write greedy
+# search, beam search, and BLEU yourself; the check names what went wrong.
 #
 # **Next:** [lesson 09](09_multi30k.ipynb) puts everything together: real captions, a real model, and
 # a BLEU with its signature.

@@ -559,3 +559,8 @@ print(f"no empty translation; a word said twice in a row: {repeated} times in 40
 #   2019, *Attention is not not Explanation*, arXiv 1908.04626
 # - Trevett, *pytorch-seq2seq*, tutorial 6, and Kreutzer, Bastings and Riezler 2019, *Joey NMT*,
 #   arXiv 1907.12484: the systems of the table
+#
+# **Homework.** Two pages are left. In [the exam](homework/release/exam/exam.ipynb) you write the whole
+# Transformer from an empty cell. [The six questions](homework/release/questions/questions.ipynb) ask
+# what you have understood. Then `python -m course homework report` puts all that you have done on one
+# page.

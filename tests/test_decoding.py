@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter
+from functools import partial
 
 import matplotlib
 import pytest
@@ -14,10 +15,12 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from course import decoding
 from course.decoding import (
+    DecoderCache,
     Hypothesis,
     beam_search,
     beam_step,
     bleu,
+    cached_log_probs,
     continuations,
     greedy_search,
     is_live,
@@ -26,11 +29,14 @@ from course.decoding import (
     next_log_probs,
     ngrams,
     ranked,
+    read_step,
+    scorer,
     translate,
     translate_batch,
     until_eos,
 )
 from course.masking import causal_mask, pad, padding_mask
+from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BOS, BPE, EOS, PAD, UNK
 from course.transformer import Transformer, TransformerConfig
 
@@ -465,7 +471,7 @@ def test_order_empty_lines_and_batches(model, bpe, beam):
 
 def test_the_limit_is_the_source_and_fifty(bpe, sources, monkeypatch):
     model = make_model(bpe)
-    monkeypatch.setattr(decoding, "next_log_probs", lambda model, src: never_ends)
+    monkeypatch.setattr(decoding, "cached_log_probs", lambda model, src: never_ends)
     written = translate_batch(model, sources, beam=1, alpha=0.6)
     assert [len(ids) for ids in written] == [len(s) + 50 for s in sources]
     assert [len(ids) for ids in translate_batch(model, sources, 2, 0.6)] == [
@@ -479,7 +485,7 @@ def test_learned_positions_end(bpe, sources, monkeypatch):
     assert len(translate(model, bpe, GERMAN, beam=2)) == len(GERMAN)  # no more than max_len
     with pytest.raises(ValueError, match=f"{longest + 1} tokens.*max_len={longest}"):
         translate_batch(model, [[FIRST] * longest + [EOS]], beam=2, alpha=0.6)
-    monkeypatch.setattr(decoding, "next_log_probs", lambda model, src: never_ends)
+    monkeypatch.setattr(decoding, "cached_log_probs", lambda model, src: never_ends)
     assert {len(ids) for ids in translate_batch(model, sources, 1, 0.6)} == {longest}
 
 
@@ -517,6 +523,84 @@ def test_searches_keep_no_graph(model, sources):
     score = next_log_probs(model, pad(sources, PAD))
     beam_search(lambda *a: checked(score(*a)), len(sources), 3, beam=2)
     greedy_search(lambda *a: checked(score(*a)), len(sources), 3)
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
+def test_the_cache_changes_no_translation(bpe, sources, beam, norm, positions):
+    model = make_model(bpe, norm=norm, positions=positions, max_len=80)
+    src, limits = pad(sources, PAD), [len(s) + 9 for s in sources]
+    plain = beam_search(next_log_probs(model, src), len(sources), limits, beam)
+    cached = beam_search(cached_log_probs(model, src), len(sources), limits, beam)
+    assert [[h.ids for h in hs] for hs in cached] == [[h.ids for h in hs] for hs in plain]
+    for a, b in zip(cached, plain):
+        assert [h.score for h in a] == pytest.approx([h.score for h in b], rel=1e-5)
+    if beam == 1:
+        cached = greedy_search(cached_log_probs(model, src), len(sources), limits)
+        assert cached == [list(hs[0].ids) for hs in plain]
+
+
+def test_the_cache_follows_prefixes_in_any_order(model, sources):
+    src = pad(sources, PAD)
+    plain, cached = next_log_probs(model, src), cached_log_probs(model, src)
+    rows = torch.tensor([0, 1, 2, 3])
+    prefixes = torch.full((4, 1), BOS)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(6):
+        expected = plain(prefixes, rows)
+        assert torch.allclose(cached(prefixes, rows), expected, atol=1e-4)
+        parents = torch.randint(len(rows), (5,), generator=generator)  # some twice, some not at all
+        tokens = torch.randperm(expected.size(1) - FIRST, generator=generator)[:5] + FIRST
+        rows = rows[parents]
+        prefixes = torch.cat([prefixes[parents], tokens[:, None]], dim=1)
+
+
+def test_the_cache_reads_one_position_a_step_and_the_source_is_not_copied(model, sources):
+    seen = []
+    handle = model.decoder.layers[0].feed_forward.register_forward_hook(
+        lambda module, args, output: seen.append(args[0].shape[:-1].numel())
+    )
+    with torch.no_grad():
+        cache = DecoderCache(model, pad(sources, PAD))
+    shared = cache.source[0].keys
+    score = scorer(model, partial(read_step, model, cache))
+    prefixes, rows = torch.full((5, 1), BOS), torch.arange(5)
+    score(prefixes, rows)
+    twice = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
+    tokens = torch.arange(FIRST, FIRST + 10)[:, None]
+    score(torch.cat([prefixes[twice], tokens], 1), rows[twice])
+    handle.remove()
+    assert seen == [5, 10]
+    assert cache.source[0].keys is shared and len(cache.own[0].keys) == 10
+    shown = "layer 0: own 10 rows x 2 heads x 2 places x 8: 0.01 MB, source 5 rows x"
+    assert repr(cache).startswith(shown)
+
+
+def test_a_sentence_that_nobody_asks_leaves_the_cache(model, sources):
+    with torch.no_grad():
+        cache = DecoderCache(model, pad(sources, PAD))
+    score = scorer(model, partial(read_step, model, cache))
+    score(torch.full((5, 1), BOS), torch.arange(5))
+    score(torch.tensor([[BOS, FIRST], [BOS, FIRST]]), torch.tensor([1, 4]))
+    assert cache.sentences.tolist() == [1, 4] and len(cache.source[0].keys) == 2
+    assert len(cache.src_mask) == 2 and len(cache.own[0].keys) == 2
+
+
+def test_a_prefix_that_did_not_grow_is_refused(model, sources):
+    score = cached_log_probs(model, pad(sources, PAD))
+    score(torch.full((5, 1), BOS), torch.arange(5))
+    with pytest.raises(ValueError, match="did not grow out of"):
+        score(torch.tensor([[BOS, FIRST, FIRST]]), torch.tensor([0]))
+
+
+def test_a_recurrent_model_translates_without_a_cache(bpe):
+    config = Seq2SeqConfig(len(bpe), len(bpe), d_model=16)
+    translations = translate(RNNTranslator(config).eval(), bpe, GERMAN, beam=2)
+    assert len(translations) == len(GERMAN)
 
 
 # --- BLEU ----------------------------------------------------------------------------------------

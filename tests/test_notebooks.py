@@ -8,22 +8,23 @@ import jupytext
 import nbformat
 import pytest
 
-from course.authoring import NOTEBOOKS, sources
+from course.authoring import is_homework, sources
 from course.corpora import multi30k
 
-NAMES = [path.stem for path in sources()]
+SOURCES = {("homework/" if is_homework(path) else "") + path.stem: path for path in sources()}
+NAMES = [name for name in SOURCES if not name.startswith("homework/")]
 # a lesson may use the modules of earlier lessons, and these, which belong to none
 SHARED = {"device", "corpora", "viz", "doctor", "authoring"}
 
 
 def cells(name: str, kind: str) -> list[str]:
-    return [c.source for c in jupytext.read(NOTEBOOKS / f"{name}.py").cells if c.cell_type == kind]
+    return [c.source for c in jupytext.read(SOURCES[name]).cells if c.cell_type == kind]
 
 
 def stored_text(name: str) -> str:
     """All that the stored notebook shows as text."""
     parts = []
-    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4).cells:
+    for cell in nbformat.read(SOURCES[name].with_suffix(".ipynb"), as_version=4).cells:
         for output in cell.get("outputs", ()):
             parts.append(output.get("text", ""))
             parts += [t for kind, t in output.get("data", {}).items() if kind.startswith("text/")]
@@ -62,12 +63,13 @@ def test_a_lesson_uses_only_what_earlier_lessons_built(name: str):
     assert used & later == set()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_no_link_is_dead(name: str):
     for target in re.findall(r"\]\(([^)\s]+)\)", "\n".join(cells(name, "markdown"))):
         path = target.split("#")[0]
         if path and not re.match(r"https?:|attachment:", path):
-            assert (NOTEBOOKS / path).exists() or (NOTEBOOKS / path).with_suffix(".py").exists()
+            linked = SOURCES[name].parent / path
+            assert linked.exists() or linked.with_suffix(".py").exists()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,7 +79,7 @@ def test_two_fifths_of_the_cells_check_something(name: str):
     assert len(checking) >= 0.4 * len(shown)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOURCES)
 def test_stored_outputs_tell_nothing_about_the_machine(name: str):
     path = re.search(r"/(work|home|root|tmp|Users|usr)/|site-packages|C:\\", stored_text(name))
     assert path is None
@@ -87,6 +89,6 @@ def test_stored_outputs_tell_nothing_about_the_machine(name: str):
 @pytest.mark.parametrize("split", ["val", "test_2016_flickr"])
 def test_stored_outputs_hold_no_sentence_of_multi30k(split: str):
     long = [s for pair in multi30k.load(split) for s in pair if len(s.split()) > 4]
-    for name in NAMES:
+    for name in SOURCES:
         text = stored_text(name)
         assert [s for s in long if s in text] == [], name

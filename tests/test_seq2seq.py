@@ -462,9 +462,12 @@ def test_picture_of_links_colours_crossings():
 @pytest.mark.parametrize("attention", [True, False])
 def test_picture_of_the_machine(attention):
     axis = drawn(draw.machine(["a", "b", "c"], ["x", "y"], attention)).axes[0]
-    assert len(axis.lines) == (6 if attention else 0)
-    texts = [t.get_text() for t in axis.texts]
-    assert ("$c$" in texts) is not attention and ("$c_2$" in texts) is attention
+    assert len(axis.lines) == (6 if attention else 2)  # source words times steps, or a c each step
+    places = {t.get_text(): t.get_position()[0] for t in axis.texts}
+    assert ("$c$" in places) is not attention and ("$c_2$" in places) is attention
+    if attention:  # Bahdanau looks first, then steps
+        order = sorted((x, name) for name, x in places.items() if name[:2] in ("$c", "$s"))
+        assert [name for _, name in order] == ["$s_0$", "$c_1$", "$s_1$", "$c_2$", "$s_2$"]
 
 
 def test_pictures_of_lines():

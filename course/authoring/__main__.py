@@ -6,17 +6,19 @@ import time
 
 import nbformat
 
-from course.authoring import NOTEBOOKS, ROOT, AuthoringError, sources
+from course.authoring import ROOT, AuthoringError, is_homework, sources
 from course.authoring.book import to_html
 from course.authoring.pair import execute, problems, synchronise
+from course.authoring.release import refresh_cards, release, release_problems
 from course.authoring.tangle import tangle
 
 COMMANDS = {
     "tangle": "write course/NAME.py from the export cells of notebooks/NN_NAME.py",
     "run": "tangle, run the notebook, and store it with its outputs beside the .py",
     "pair": "carry the newer half of each pair (.py, .ipynb) over to the older one",
+    "release": "homework: refresh the cards, and write the learners' copies by nbgrader",
     "check": "fail if a module, a pair or a stored output is not up to date",
-    "book": "write every stored notebook as a page into build/book",
+    "book": "write every stored lesson as a page into build/book",
 }
 
 
@@ -29,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="\n".join(f"{name:8} {text}" for name, text in COMMANDS.items()),
     )
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("names", nargs="*", help="like 03_attention; all notebooks if none")
+    parser.add_argument("names", nargs="*", help="03_attention, homework/attention; all if none")
     options = parser.parse_args(arguments)
     try:
         return run(options.command, options.names)
@@ -42,7 +44,9 @@ def run(command: str, names: list[str]) -> int:
     """Apply a command to notebooks; return 0, or 1 if `check` found a problem."""
     found = []
     for source in sources(names):
-        if command in ("tangle", "run") and tangle(source):
+        if command in ("release", "run") and is_homework(source) and refresh_cards(source):
+            print(f"refreshed the cards of homework/{source.stem}")
+        if command in ("tangle", "run") and not is_homework(source) and tangle(source):
             print(f"tangled {source.name}")
         if command == "run":
             begun = time.monotonic()
@@ -50,12 +54,16 @@ def run(command: str, names: list[str]) -> int:
             print(f"ran {source.name} in {time.monotonic() - begun:.0f} s")
         elif command == "pair":
             synchronise(source)
+        elif command == "release" and is_homework(source):
+            release(source)
+            print(f"released homework/{source.stem}")
         elif command == "check":
             found += problems(source)
-        elif command == "book":
+            found += release_problems(source) if is_homework(source) else []
+        elif command == "book" and not is_homework(source):
             notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
             target = ROOT / "build" / "book" / f"{source.stem}.html"
-            to_html(notebook, target, NOTEBOOKS, source.stem, links="{}.html")
+            to_html(notebook, target, source.parent, source.stem, links="{}.html")
             print(target.relative_to(ROOT))
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0

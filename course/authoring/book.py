@@ -1,6 +1,7 @@
 """Pages: a notebook as one HTML file that needs neither a kernel nor a network."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -68,6 +69,8 @@ def to_html(
     page = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", page)
     page = re.sub(r'<script type="module">\s*import mermaid.*?</script>', "", page, flags=re.S)
     page = re.sub(r'(?<=href=")(\w+)\.ipynb', lambda name: links.format(name[1]), page)
+    here = os.path.relpath(folder, target.parent).replace(os.sep, "/")
+    page = page.replace('href="homework/', f'href="{here}/homework/')  # has no page: open it
     head = "<style>.highlight pre { font-family: var(--jp-code-font-family, monospace) }</style>"
     if live:
         head += f'<script type="module">{vl_convert.javascript_bundle()}</script>'

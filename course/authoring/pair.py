@@ -9,7 +9,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from tqdm import tqdm
 
-from course.authoring import AuthoringError
+from course import authoring
+from course.authoring import AuthoringError, is_homework
 from course.authoring.tangle import module_path, tangled
 
 
@@ -48,16 +49,18 @@ def synchronise(source: Path) -> None:
 def problems(source: Path) -> list[str]:
     """Return what is wrong with a notebook, its pair and its module, each with what mends it."""
     found = []
-    text, module = tangled(source), module_path(source)
+    text, module = "" if is_homework(source) else tangled(source), module_path(source)
+    name = f"homework/{source.stem}" if is_homework(source) else source.stem
+    shown = source.relative_to(authoring.ROOT).with_suffix("").as_posix()
     if text and (not module.exists() or module.read_text(encoding="utf-8") != text):
         found.append(
-            f"course/{module.name} is not what notebooks/{source.name} tangles to. "
-            f"Mend: python -m course.authoring tangle {source.stem}"
+            f"course/{module.name} is not what {shown}.py tangles to. "
+            f"Mend: python -m course.authoring tangle {name}"
         )
     stored_path = source.with_suffix(".ipynb")
-    mend = f"Mend: python -m course.authoring run {source.stem}"
+    mend = f"Mend: python -m course.authoring run {name}"
     if not stored_path.exists():
-        return [*found, f"notebooks/{stored_path.name} is missing. {mend}"]
+        return [*found, f"{shown}.ipynb is missing. {mend}"]
     written = jupytext.read(source).cells
     stored = nbformat.read(stored_path, as_version=4).cells
     content = [[(cell.cell_type, cell.source) for cell in cells] for cells in (written, stored)]
@@ -65,13 +68,13 @@ def problems(source: Path) -> list[str]:
         pairs = enumerate(zip(*content))
         first = next((i for i, (a, b) in pairs if a != b), min(map(len, content)))
         found.append(
-            f"notebooks/{source.name} and {stored_path.name} differ from cell {first} on. {mend} "
-            f"(or, to carry over the newer half: python -m course.authoring pair {source.stem})"
+            f"{shown}.py and .ipynb differ from cell {first} on. {mend} "
+            f"(or, to carry over the newer half: python -m course.authoring pair {name})"
         )
     for number, cell in enumerate(stored):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
-        where = f"notebooks/{stored_path.name}, cell {number}"
+        where = f"{shown}.ipynb, cell {number}"
         if any(output.output_type == "error" for output in cell.outputs):
             found.append(f"{where}, holds an error. {mend}")
         elif cell.execution_count is None:

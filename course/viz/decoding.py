@@ -1,4 +1,4 @@
-"""Pictures of decoding: the beam as a tree, length penalties, n-gram matches, BLEU by beam."""
+"""Pictures of decoding: the beam as a tree, penalties, n-gram matches, the cache, BLEU by beam."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -212,5 +212,23 @@ def over_beam(
         axis.set(xlabel="beam", xscale="log", xticks=beams)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
+    plt.close(figure)
+    return figure
+
+
+def cache_time(lengths: Sequence[int], clock: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the seconds of a search over the tokens written, a line for each way."""
+    figure, axis = plt.subplots(figsize=(6.5, 3.9), layout="constrained")
+    for (name, seconds), (color, marker, style) in zip(clock.items(), STYLES[1::-1]):
+        axis.plot(lengths, seconds, style, color=color, marker=marker)
+        axis.annotate(name, (lengths[-1], seconds[-1]), (6, 0), textcoords="offset points",
+                      color=color, va="center")  # fmt: skip
+    plain, cached = (clock[name][-1] for name in ("plain", "cached"))
+    axis.set_title(f"{lengths[-1]} tokens: with a cache {plain / cached:.0f} times faster")
+    axis.set(xlabel="tokens written, each sentence [log scale]", ylabel="seconds [log scale]")
+    axis.set(xscale="log", yscale="log", xticks=lengths)
+    axis.set_xlim(lengths[0] * 0.9, lengths[-1] * 1.5)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.minorticks_off()
     plt.close(figure)
     return figure

@@ -130,7 +130,7 @@ def mlp(
         right.annotate(label, (column, row), (0, shift), textcoords="offset points", ha="center",
                        color="white", fontsize=10, weight="bold")
     right.set(xlabel="direction from the end to its twin", ylabel="direction to the start")
-    right.set_title("No bowl: two equal valleys, and a hill between")
+    right.set_title("No bowl: two valleys of equal depth, a hill between")
     return _finish(figure)
 
 
@@ -182,7 +182,8 @@ def path_lengths(distances: Sequence[int], layers: Mapping[str, Sequence[int]]) 
     axis.set_xticks(distances, [str(distance) for distance in distances])
     ticks = [2**i for i in range(0, 10, 3)]
     axis.set_yticks(ticks, [str(tick) for tick in ticks])
-    axis.set(xlabel="distance of two words [words]", ylabel="layers until they meet")
+    axis.set(xlabel="distance of two words [words], log scale",
+             ylabel="layers until they meet, log scale")
     axis.set_title("Plain layers: linear in the distance. Dilated: logarithmic")
     axis.legend(title="convolutions, K = 3", alignment="left")
     return _finish(figure)

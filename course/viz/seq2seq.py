@@ -57,12 +57,11 @@ def _arrow(
 def machine(source: Sequence[str], target: Sequence[str], attention: bool) -> Figure:
     """Draw the encoder-decoder unrolled over a few words: with one fixed vector, or with attention.
 
-    With attention, the lines of one decoder step are drawn in full and the others pale.
+    With attention (Bahdanau's order: look, then step), the lines of one step are drawn in full.
     """
     n, m = len(source), len(target)
     figure, axis = plt.subplots(figsize=(1.05 * (n + m + 2.2), 3.4), layout="constrained")
-    gap = 1.0 if attention else 2.0
-    at = [n + gap + t for t in range(m)]  # places of the decoder's states
+    at = [n + 2.0 + t for t in range(m)]  # places of the decoder's states
     for j, word in enumerate(source):
         _box(axis, j, 0, f"$h_{j + 1}$", BLUE)
         axis.text(j, -0.85, word, ha="center", va="center", fontsize=10)
@@ -74,19 +73,25 @@ def machine(source: Sequence[str], target: Sequence[str], attention: bool) -> Fi
         _box(axis, x, 0, f"$s_{t + 1}$", ORANGE)
         axis.text(x, -0.85, ["BOS", *target][t], ha="center", va="center", fontsize=10)
         _arrow(axis, (x, -0.65), (x, -0.22), ORANGE)
-        if t:
+        if t or attention:
             _arrow(axis, (x - 0.62, 0), (x - 0.38, 0), ORANGE)
         top = 2.25 if attention else 0.85
         axis.text(x, top + 0.18, word, ha="center", va="center", fontsize=10, weight="bold")
         _arrow(axis, (x, 0.22), (x, top), ORANGE)
         if attention:
-            axis.text(x + 0.1, 1.42, f"$c_{t + 1}$", color=GREEN, fontsize=10)
+            axis.text(x - 0.5, 1.42, f"$c_{t + 1}$", ha="center", color=GREEN, fontsize=10)
             for j in range(n):
-                axis.plot([j, x], [0.22, 1.3], color=GREEN, lw=1.6 if t == 1 else 0.7,
+                axis.plot([j, x - 0.5], [0.22, 1.3], color=GREEN, lw=1.6 if t == 1 else 0.7,
                           alpha=1.0 if t == 1 else 0.5, ls="-" if t == 1 else ":")  # fmt: skip
+            _arrow(axis, (x - 0.8, 0.22), (x - 0.55, 1.25), ORANGE, ls="--")  # the state asks
+            _arrow(axis, (x - 0.45, 1.25), (x - 0.2, 0.22), GREEN)
+        else:  # the same c at every step
+            axis.plot([n + 0.5, n + 0.5, x - 0.2], [-0.22, -0.42, -0.42], "-", color=GREEN, lw=1.2)
+            _arrow(axis, (x - 0.2, -0.42), (x - 0.2, -0.22), GREEN)
     if attention:
+        _box(axis, at[0] - 1, 0, "$s_0$", ORANGE)
         axis.text((n - 1) / 2, 1.55, "each step looks at all of them", color=GREEN, ha="center")
-        title = "With attention: every step makes its own context from the whole memory"
+        title = "With attention: each state asks the memory, the answer goes into the next one"
     else:
         _box(axis, n + 0.5, 0, "$c$", GREEN, 0.6)
         _arrow(axis, (n - 0.62, 0), (n + 0.2, 0), GREEN)

@@ -1,0 +1,40 @@
+"""The card of an exercise, as the notebooks show it: what, why, how hard, and three hints."""
+
+from course.homework.checking import Exercise
+
+
+def card(exercise: Exercise) -> str:
+    """Return the card as markdown; its first line is the marker by which it is found again."""
+    hints = "\n".join(
+        f"<details><summary>Hint {number}</summary>\n\n{hint}\n\n</details>\n"
+        for number, hint in enumerate(exercise.hints, 1)
+    )
+    stars = "★" * exercise.difficulty + "☆" * (5 - exercise.difficulty)
+    return f"""<!-- card: {exercise.name} -->
+## `{exercise.name}`
+
+{exercise.what}
+
+*Why it matters.* {exercise.why}
+
+{stars} · {exercise.minutes} minutes · {exercise.difficulty} points
+
+```text
+{wrapped(exercise.signature)}
+```
+
+{hints}""".rstrip()
+
+
+def wrapped(signature: str, width: int = 96) -> str:
+    """Break a signature at its semicolons and arrows, and where it grows too long."""
+    lines = []
+    for part in signature.split("; "):
+        line = ""
+        for word in part.split():
+            if line and len(line) + len(word) >= width:
+                lines.append(line)
+                line = "    "
+            line += word if not line.strip() else f" {word}"
+        lines.append(line)
+    return "\n".join(lines)

@@ -1,0 +1,284 @@
+"""The engine of the checks: run a candidate on fresh values, and name what went wrong."""
+
+import copy
+import inspect
+import linecache
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+from course.homework.guard import Clock, ForbiddenCall, Stopped, forbidding, run_in_time
+from course.homework.values import kind, mismatch, show
+
+
+class Wrong(Exception):
+    """A candidate's fault, as the learner will read it."""
+
+    def __init__(self, message: str, expected: str = "", actual: str = "", given: str = "") -> None:
+        super().__init__(message)
+        self.message, self.expected, self.actual, self.given = message, expected, actual, given
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of arguments. blame: what a candidate does wrong that fails here and passed the
+    cases before, as a clause ("you transpose with .T, which turns the batch too")."""
+
+    label: str
+    args: tuple
+    blame: str = ""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """What a learner is asked for, and how it is examined.
+
+    signature: with shapes. hints: three, of growing strength. examine: raises Wrong.
+    forbidden: see `guard.forbidding`. mutable: positions of arguments that a candidate may change.
+    seconds: what one call may last.
+    """
+
+    name: str
+    assignment: str
+    signature: str
+    what: str
+    why: str
+    difficulty: int
+    minutes: int
+    hints: tuple[str, str, str]
+    examine: Callable[["Candidate", Generator], None]
+    forbidden: tuple[str, ...] = ()
+    mutable: tuple[int, ...] = ()
+    seconds: float = 20.0
+
+
+@dataclass
+class Candidate:
+    """What the learner wrote, called only through here: watched, timed, its inputs compared."""
+
+    thing: object
+    exercise: Exercise
+    clock: Clock = field(default_factory=Clock)
+    given: str = ""
+
+    def __call__(self, *args):
+        """Call the candidate; raises Wrong if it raises, changes its inputs, or cheats."""
+        return self.call(self.thing, *args)
+
+    def call(self, function: Callable, *args, watched: bool = True):
+        """Call a function or a module of the learner. watched=False: quick, for training loops."""
+        if not watched:
+            with self.clock.running():
+                return self._run(function, args)
+        self.given = describe(function, args)
+        _check_signature(function, args)
+        before = copy.deepcopy(args)
+        handed = chain(args, *(vars(type(argument)).values() for argument in args))
+        allowed = {f.__code__ for f in handed if inspect.isfunction(f)}
+        with self.clock.running():
+            try:
+                with forbidding(self.exercise.forbidden, allowed):
+                    result = self._run(function, args)
+            except ForbiddenCall as error:
+                raise Wrong(
+                    f"You call {error} here. That is ready-made, and this exercise asks you to "
+                    "build it: take it apart into simpler steps, and you will own it."
+                ) from None
+        for position, (old, new) in enumerate(zip(before, args)):
+            if position not in self.exercise.mutable and mismatch(new, old):
+                how = "Make a new tensor (x = x + y, not x += y; masked_fill, not masked_fill_)"
+                raise Wrong(
+                    f"You change argument {position + 1} in place: whoever called you still needs "
+                    f"it. {how if isinstance(old, Tensor) else 'Change a copy of it'}",
+                    show(old), show(new), self.given,
+                )  # fmt: skip
+        return result
+
+    def build(self, *args) -> nn.Module:
+        """Make the learner's module; raises Wrong if it is none."""
+        module = self.call(self.thing, *args)
+        if not isinstance(module, nn.Module):
+            raise Wrong(f"{describe(self.thing, args)} gives {kind(module)}: make it an nn.Module")
+        return module
+
+    def _run(self, function: Callable, args: tuple):
+        try:
+            return function(*args)
+        except (ForbiddenCall, Stopped, Wrong):
+            raise
+        except NotImplementedError as error:
+            raise Wrong(f"Not written yet. {error}".strip()) from error
+        except BaseException as error:
+            raise Wrong(explain_error(error), given=describe(function, args)) from error
+
+
+def describe(function: Callable, args: tuple) -> str:
+    """Return a call in short: softmax(tensor (2, 3) float32, 1)."""
+    parts = []
+    for argument in args:
+        if isinstance(argument, Tensor):
+            dtype = str(argument.dtype).removeprefix("torch.")
+            parts.append(f"tensor {tuple(argument.shape)} {dtype}")
+        elif inspect.isfunction(argument):
+            parts.append(argument.__name__)
+        else:
+            text = repr(argument)
+            parts.append(text if len(text) <= 80 else f"{text[:77]}...")
+    name = getattr(function, "__name__", None) or type(function).__name__
+    return f"{name}({', '.join(parts)})"
+
+
+def normal(generator: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return fresh values of unit variance."""
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def _check_signature(function: Callable, args: tuple) -> None:
+    target = function.forward if isinstance(function, nn.Module) else function
+    try:
+        inspect.signature(target).bind(*args)
+    except TypeError as error:
+        raise Wrong(
+            f"It can't be called as {describe(function, args)}: {error}. Keep the parameters of "
+            "the signature, in their order"
+        ) from None
+    except ValueError:
+        pass  # a builtin without a signature
+
+
+def explain_error(error: BaseException) -> str:
+    """Say what a candidate raised, and in which of its lines."""
+    where = ""
+    here = str(Path(__file__).parent)
+    others = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], here)
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(others):
+            line = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
+            where = f", in line {frame.lineno}: {line}" if line else ""
+            break
+    if isinstance(error, SystemExit):
+        return f"Your code leaves Python{where}: return a value instead"
+    if isinstance(error, RecursionError):
+        return f"Your code calls itself without end{where}"
+    return f"Your code raises {type(error).__name__}: {str(error).rstrip('.')}{where}"
+
+
+def function_exam(
+    reference: Callable,
+    cases: Callable[[Generator], Iterable[Case]],
+    mistakes: Iterable[tuple[str, Callable]] = (),
+    returns: str = "the result",
+    explain: Callable[[tuple, object, object], str | None] = lambda args, actual, expected: None,
+    call: Callable[[Candidate, tuple], object] = lambda candidate, args: candidate(*args),
+) -> Callable[[Candidate, Generator], None]:
+    """Return an `examine` that compares a function with a reference, case by case.
+
+    cases: from simple to hard, values drawn from the generator. mistakes: (what it says of the
+    learner's thinking, a function that makes this mistake); the first whose results equal the
+    candidate's in all cases so far is named. returns: the name of the result, or of its parts:
+    "(output, weights)".
+    explain: (args, actual, expected) -> a named misconception seen from properties, or None.
+    call: how a candidate is called with a case's arguments, if it is not a plain function.
+    """
+    mistakes = list(mistakes)
+
+    def examine(candidate: Candidate, generator: Generator) -> None:
+        passed: list[str] = []
+        history: list[tuple[tuple, object]] = []  # arguments and what the candidate made of them
+        for case in cases(generator):
+            expected = reference(*case.args)
+            try:
+                actual = call(candidate, case.args)
+            except Wrong as wrong:
+                raise _in_context(wrong, case, passed) from wrong
+            history.append((case.args, actual))
+            found = mismatch(actual, expected, returns)
+            if found is None:
+                passed.append(case.label)
+                continue
+            given = "\n".join([candidate.given, *map(show, case.args)])
+            message = (
+                _named(history, expected, mistakes)
+                or explain(case.args, actual, expected)
+                or (found.of_values and not passed and _unearned(call, candidate, case, actual))
+            )
+            wrong = Wrong(message or found.message, found.expected, found.actual, given)
+            raise wrong if message else _in_context(wrong, case, passed)
+
+    return examine
+
+
+def _in_context(wrong: Wrong, case: Case, passed: list[str]) -> Wrong:
+    """Add what the case shows: right for A, wrong for B, hence the blame."""
+    context = f"Right for {'; '.join(passed)}. Not for {case.label}: " if passed else ""
+    blame = f". Probably {case.blame}" if case.blame and passed else ""
+    message = f"{context}{wrong.message}{blame}"
+    return Wrong(message, wrong.expected, wrong.actual, wrong.given)
+
+
+def _named(history: list[tuple[tuple, object]], expected, mistakes: list) -> str | None:
+    """Return the first mistake that gives the candidate's result, wrong now and right before."""
+    for message, mistaken in mistakes:
+        try:
+            now, *before = reversed(history)  # the last one first: there most mistakes differ
+            result = mistaken(*copy.deepcopy(now[0]))
+            if (
+                mismatch(now[1], result) is None
+                and mismatch(result, expected) is not None
+                and all(mismatch(a, mistaken(*copy.deepcopy(args))) is None for args, a in before)
+            ):
+                return message
+        except Exception:
+            continue  # this mistake can't be made with these arguments
+    return None
+
+
+def _unearned(call: Callable, candidate: Candidate, case: Case, actual) -> str | None:
+    """Say so if the candidate returns its input, or always the same."""
+    for position, argument in enumerate(case.args, 1):
+        if isinstance(argument, Tensor) and mismatch(actual, argument) is None:
+            return f"You return argument {position} as it came"
+    changed = tuple(a.flip(0) * 2 if isinstance(a, Tensor) and a.is_floating_point() else a
+                    for a in case.args)  # fmt: skip
+    if any(a is not b for a, b in zip(changed, case.args)):
+        try:
+            again = call(candidate, changed)
+        except Wrong:
+            return None
+        if mismatch(again, actual) is None:
+            return "Your result is the same for other inputs: it does not depend on them"
+    return None
+
+
+def examine(exercise: Exercise, thing: object, seed: int) -> Wrong | None:
+    """Examine a candidate with values drawn from a seed; return what is wrong, or None."""
+    if not callable(thing):
+        return Wrong(
+            f"check got {kind(thing)}: hand over the function or class itself, without calling it"
+        )
+    candidate = Candidate(thing, exercise)
+    generator = torch.Generator().manual_seed(seed)
+
+    def body() -> None:
+        with torch.random.fork_rng(devices=[]):  # the learner's random numbers go on undisturbed
+            torch.manual_seed(seed)
+            exercise.examine(candidate, generator)
+
+    try:
+        run_in_time(body, candidate.clock, exercise.seconds)
+    except Wrong as wrong:
+        return wrong
+    except TimeoutError:
+        return Wrong(
+            f"{candidate.given} had not returned after {exercise.seconds:.0f} s: look for a loop "
+            "whose condition never becomes false. (If the notebook stays slow, restart the kernel.)"
+        )
+    except Exception as error:  # a result that can't even be compared
+        return Wrong(f"What you return breaks the check: {type(error).__name__}: {error}")
+    return None

@@ -1,0 +1,59 @@
+"""Check a whole homework file from the terminal: `python -m course homework check FILE`."""
+
+import contextlib
+import io
+import re
+import sys
+import types
+from pathlib import Path
+
+import jupytext
+from jupytext.formats import JupytextFormatError
+from nbformat.reader import NotJSONError
+
+from course.homework import CheckResult, check
+from course.homework.checking import explain_error
+from course.homework.exercises import EXERCISES
+
+
+class HomeworkError(ValueError):
+    """A file that can't be checked; the message says why and what to do."""
+
+
+def check_file(path: Path) -> list[CheckResult]:
+    """Run the code cells of a notebook (or a .py file), and check every exercise that it defines.
+
+    Its own calls of `check` are left out. A cell that fails is reported on stderr, and the next
+    one runs. Raises HomeworkError for a file that is missing, empty or not a notebook.
+    """
+    module = types.ModuleType("homework")
+    for number, code in enumerate(_cells(path), 1):
+        if re.match(r"\s*(assert )?(check|answer|model_answer)\(", code):
+            continue
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(code, f"{path.name}, cell {number}", "exec"), module.__dict__)
+        except Exception as error:
+            print(f"{path.name}, cell {number}: {explain_error(error)}", file=sys.stderr)
+    found = [name for name in EXERCISES if name in module.__dict__]
+    if not found:
+        raise HomeworkError(
+            f"{path} defines no exercise: it should define functions or classes of these names: "
+            f"{', '.join(EXERCISES)}"
+        )
+    return [check(name, module.__dict__[name]) for name in found]
+
+
+def _cells(path: Path) -> list[str]:
+    """Return the code cells of a file, without magics."""
+    if path.suffix not in (".ipynb", ".py"):
+        raise HomeworkError(f"{path}: only notebooks (.ipynb) and .py files can be checked")
+    try:
+        notebook = jupytext.read(path)
+    except FileNotFoundError:
+        raise HomeworkError(f"{path} does not exist: give the path of your notebook") from None
+    except (JupytextFormatError, NotJSONError, UnicodeDecodeError, KeyError, ValueError) as error:
+        raise HomeworkError(f"{path} can't be read as a notebook: {error}") from error
+    code = [cell.source.splitlines() for cell in notebook.cells if cell.cell_type == "code"]
+    magic = ("%", "!")
+    return ["\n".join(s for s in lines if not s.lstrip().startswith(magic)) for lines in code]

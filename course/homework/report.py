@@ -1,0 +1,151 @@
+"""What a learner hands in: one page (HTML) and one picture (PNG) of all that is done."""
+
+import html
+import json
+import platform
+from datetime import datetime
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.font_manager import get_font_names
+
+from course import ASSETS
+from course.device import pick
+from course.homework import progress
+from course.homework.exercises import EXERCISES
+from course.homework.questions import QUESTIONS
+
+# the first draws Latin letters, the others names and words in Chinese, where one is installed
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei",
+         "PingFang SC", "Arial Unicode MS")  # fmt: skip
+GREEN, GREY = "#009E73", "#BBBBBB"
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 56em; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; width: 100% } td, th { padding: .3em .8em; text-align: left }
+tr { border-bottom: 1px solid #ddd } .bar { background: #ddd; height: .8em; width: 12em }
+.bar div { background: #009E73; height: 100% } .no { color: #777 }
+blockquote { border-left: 4px solid #009E73; margin-left: 0; padding-left: 1em;
+white-space: pre-wrap }
+"""
+
+
+def summary() -> list[tuple[str, int, int, int, int]]:
+    """Return (assignment, passed, exercises, points, of) for each assignment."""
+    kept = progress.load()["exercises"]
+    rows = []
+    for name in dict.fromkeys(exercise.assignment for exercise in EXERCISES.values()):
+        part = [exercise for exercise in EXERCISES.values() if exercise.assignment == name]
+        passed = [exercise for exercise in part if kept.get(exercise.name, {}).get("passed")]
+        points = (sum(exercise.difficulty for exercise in some) for some in (passed, part))
+        rows.append((name, len(passed), len(part), *points))
+    return rows
+
+
+def runs() -> dict[str, dict]:
+    """Return the figures of the walkthrough and of all evaluations that were kept."""
+    kept = progress.load()["runs"]
+    note = ASSETS.parent / "build" / "walkthrough.json"
+    if "walkthrough" not in kept and note.exists():  # run in JupyterLab, not by the command
+        at = datetime.fromtimestamp(note.stat().st_mtime).isoformat(timespec="seconds")
+        kept = {"walkthrough": {**json.loads(note.read_text("utf-8")), "at": at}, **kept}
+    return kept
+
+
+def write_report(folder: Path, name: str = "") -> tuple[Path, Path]:
+    """Write report.html and report.png into a folder; return their paths.
+
+    name: whose report it is. The page needs nothing else: no network, no other file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    page, picture = folder / "report.html", folder / "report.png"
+    page.write_text(as_html(name), encoding="utf-8")
+    installed = set(get_font_names())
+    with plt.rc_context({"font.family": [font for font in FONTS if font in installed]}):
+        as_figure(name).savefig(picture, dpi=120)
+    return page, picture
+
+
+def about() -> str:
+    """Return device, versions and date in a line."""
+    device = pick()
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{kind}, {versions}, {datetime.now():%Y-%m-%d %H:%M}"
+
+
+def as_html(name: str) -> str:
+    """Return the whole page."""
+    kept = progress.load()
+    rows = summary()
+    assignments = "".join(
+        f"<tr><td>{title}</td><td>{passed} of {n}</td><td>{points} of {of}</td>"
+        f'<td><div class="bar"><div style="width:{100 * passed / n:.0f}%"></div></div></td></tr>'
+        for title, passed, n, points, of in rows
+    )
+    exercises = "".join(_exercise_row(e, kept["exercises"].get(e.name, {}))
+                        for e in EXERCISES.values())  # fmt: skip
+    answers = "".join(
+        f"<h3>{number}. {html.escape(question)}</h3>"
+        + (f"<blockquote>{html.escape(kept['answers'][str(number)]['text'].strip())}</blockquote>"
+           if str(number) in kept["answers"] else '<p class="no">not answered yet</p>')
+        for number, question in QUESTIONS.items()
+    )  # fmt: skip
+    figures = "".join(f"<tr><td>{html.escape(title)}</td><td>{html.escape(line)}</td></tr>"
+                      for title, line in run_lines())  # fmt: skip
+    who = f", by {html.escape(name)}" if name else ""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Report{who}</title><style>{STYLE}</style></head>
+<body><h1>Attention Is All You Need: report{who}</h1><p>{html.escape(about())}</p>
+<h2>Assignments</h2>
+<table><tr><th>assignment</th><th>exercises</th><th>points</th><th></th></tr>{assignments}</table>
+<h2>Exercises</h2>
+<table><tr><th>exercise</th><th>passed</th><th>code</th><th>checks</th></tr>{exercises}</table>
+<h2>Walkthrough and experiments</h2>
+{f"<table>{figures}</table>" if figures else '<p class="no">none yet</p>'}
+<h2>The six questions</h2>{answers}
+</body></html>
+"""
+
+
+def _exercise_row(exercise, kept: dict) -> str:
+    passed = kept.get("passed")
+    when = passed[:10] if passed else '<span class="no">not yet</span>'
+    code = f"<code>{html.escape(kept.get('code', ''))}</code>"
+    cells = (f"<code>{exercise.name}</code>", when, code, str(kept.get("checks", 0)))
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def run_lines() -> list[tuple[str, str]]:
+    """Return (name, figures in a line) for each run."""
+    lines = []
+    for title, run in runs().items():
+        bleu = f"BLEU {run['bleu']:.2f} on {run['corpus']} {run['split']}"
+        parts = [bleu, f"{run['sentences']:,} sentences", run.get("device", ""), run["at"][:10]]
+        lines.append((title, ", ".join(filter(None, parts))))
+    return lines
+
+
+def as_figure(name: str = "") -> plt.Figure:
+    """Draw the report as one picture: a bar for each assignment, the figures below."""
+    rows, lines = summary(), run_lines()
+    answered = len(progress.load()["answers"])
+    figure, axis = plt.subplots(figsize=(8, 4.6 + 0.25 * len(lines)))
+    done, total = sum(row[3] for row in rows), sum(row[4] for row in rows)
+    places = range(len(rows))
+    axis.barh(places, [1] * len(rows), color=GREY, height=0.6)
+    axis.barh(places, [passed / n for _, passed, n, _, _ in rows], color=GREEN, height=0.6)
+    for place, (_, passed, n, points, of) in enumerate(rows):
+        axis.text(1.02, place, f"{passed}/{n} exercises, {points}/{of} points", va="center")
+    axis.set(yticks=list(places), yticklabels=[row[0] for row in rows], xlim=(0, 1.6), xticks=[])
+    axis.invert_yaxis()
+    axis.spines[:].set_visible(False)
+    axis.set_title(
+        f"{name + ': ' if name else ''}{done} of {total} points, {answered} of 6 questions",
+        loc="left",
+    )
+    text = [f"{title}: {line}" for title, line in lines] + [about()]
+    figure.text(0.02, 0.02, "\n".join(text), fontsize=8, va="bottom")
+    figure.subplots_adjust(left=0.16, right=0.98, top=0.92, bottom=0.08 + 0.04 * len(text))
+    plt.close(figure)
+    return figure

@@ -1,0 +1,28 @@
+"""nbgrader's settings for the homework: `cd notebooks/homework`, then nbgrader's own commands."""
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from course.authoring import STUB
+
+c = get_config()  # noqa: F821
+
+c.CourseDirectory.course_id = "attention"
+c.ClearSolutions.code_stub = STUB
+# nbgrader calls alembic by its name: find it beside this Python, activated or not
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+# A submission is a stranger's program. One that hangs, dies or eats the memory costs its author
+# points, and nobody else's: a cell may run this long, a kernel may take this much.
+c.ExecutePreprocessor.timeout = 300
+c.ExecutePreprocessor.interrupt_on_timeout = True
+c.ExecutePreprocessor.iopub_timeout = 60
+c.ExecutePreprocessor.startup_timeout = 120
+os.environ["COURSE_PROGRESS"] = "off"  # what is marked here is not the teacher's own progress
+with suppress(ImportError, ValueError, OSError):  # where the system can limit a process: Linux
+    import resource
+
+    limit = int(float(os.environ.get("COURSE_KERNEL_GB", 4)) * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -1,0 +1,221 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Homework · foundations
+#
+# You walk a gradient back through time by hand, and you build the two cells that made recurrent
+# networks work: 70 minutes, with torch and your head. Close
+# [the lesson](../../../01_foundations.ipynb) first. Looking things up is fine, copying is not: what
+# you wrote yourself, you own.
+#
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
+# and unlocks one more hint with each try. B is the batch, T the number of words, D the width of a
+# word's vector, H the width of the state.
+#
+# One thing differs from the lesson. There the weights stood as torch stores them, (H, D), and were
+# transposed in use. Here they multiply **from the right**: `x @ w_x`, with `w_x` (D, H). Less to
+# think about going forward, and one transpose to think about going back.
+
+# %%
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: rnn_backward -->
+# ## `rnn_backward`
+#
+# Backpropagation through time, written by hand, without autograd: run the network forward once, then walk back from the last word to the first.
+#
+# *Why it matters.* You see with your own eyes why far apart is hard to learn: on each step back the gradient is multiplied by w_h and by a slope below one. Attention was made to shorten this walk.
+#
+# ★★★★☆ · 40 minutes · 4 points
+#
+# ```text
+# rnn_backward(x, h0, w_x, w_h, b, grad_h) -> dict with the keys x, h0, w_x, w_h, b, each gradient
+#     in the shape of its tensor
+# x (B, T, D), h0 (B, H), w_x (D, H), w_h (H, H), b (H,)
+# weights multiply from the right: h_t = tanh(x_t @ w_x + h_{t-1} @ w_h + b), t = 1 to T. grad_h
+#     (B, T, H) is the gradient of the loss by each h_t as an output, without what comes back from
+#     later steps: that is yours to add
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# h_t is used twice: by the loss, and by h_{t+1}. What happens to gradients that meet? And how often is w_h used?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Forward: keep every state, h0 too. Backward, t from the last to the first: total = grad_h[:, t] + what came back; da = total * (1 - h_t ** 2). All five come from da: da @ w_x.T, x_t.T @ da, h_{t-1}.T @ da, da.sum(0), and what goes back.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# later = da @ w_h.T; after the loop, later is the gradient of h0. The gradients of w_x, w_h and b start from zeros_like and grow with += at each step.
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "960f02575f46020898338bec5b3a0bb9", "grade": false, "grade_id": "rnn_backward", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def rnn_backward(
+    x: Tensor, h0: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, grad_h: Tensor
+) -> dict[str, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("rnn_backward", rnn_backward)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "6b33b794e220aafbb512d47000a2bd09", "grade": true, "grade_id": "rnn_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+assert check("rnn_backward", rnn_backward, strict=True).passed
+
+# %% [markdown]
+# Now see what your function knows. The loss looks at the last state alone; how much of its gradient
+# reaches the word 5, 10, 20, 40 steps before? The weights `w_h` are random, first as small as torch
+# starts them, then larger. **Guess first:** which of the three fades, which explodes?
+
+# %%
+torch.manual_seed(0)
+x, h0 = torch.randn(8, 41, 16).double(), torch.zeros(8, 32).double()
+w_x, w_h, b = torch.randn(16, 32).double() / 4, torch.randn(32, 32).double(), torch.zeros(32).double()
+grad_h = torch.zeros(8, 41, 32).double()
+grad_h[:, -1] = 1
+with suppress(NotImplementedError):  # quiet until you have written it
+    for factor in (0.1, 0.3, 1.0):
+        grads = rnn_backward(x, h0, w_x, factor * w_h, b, grad_h)
+        size = grads["x"].norm(dim=2).mean(dim=0).flip(0)  # (T,), by steps back
+        far = "  ".join(f"{steps} back: {size[steps] / size[0]:.0e}" for steps in (5, 10, 20, 40))
+        print(f"w_h times {factor}   {far}")
+
+# %% [markdown]
+# <!-- card: lstm_cell -->
+# ## `lstm_cell`
+#
+# One step of an LSTM: three gates and a proposal, the new cell, the new state.
+#
+# *Why it matters.* The cell is carried on by adding, so a gradient can pass many steps unharmed. The Transformer's residual connections do the same from layer to layer.
+#
+# ★★☆☆☆ · 15 minutes · 2 points
+#
+# ```text
+# lstm_cell(x, h, c, w_x, w_h, b) -> (h, c), the new ones
+# x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b (4H,)
+# weights multiply from the right, in four blocks of H columns, torch's order: input gate i,
+#     forget gate f, proposal g, output gate o. One b, where torch adds two
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# One sum x @ w_x + h @ w_h + b holds all four blocks, (B, 4H). Which of the four must be between 0 and 1, and which may be negative?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# chunk(4, dim=-1) cuts. i, f, o go through the sigmoid, g through tanh. The new cell keeps some of the old (f) and writes some of the proposal (i).
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# c = f * c + i * g; then h = o * torch.tanh(c), with the new c.
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "2a3160ca8b0377f27f10c7ec1b0b4bdc", "grade": false, "grade_id": "lstm_cell", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def lstm_cell(
+    x: Tensor, h: Tensor, c: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("lstm_cell", lstm_cell)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "430b850fea3663220bade7b377f7b14d", "grade": true, "grade_id": "lstm_cell-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+assert check("lstm_cell", lstm_cell, strict=True).passed
+
+# %% [markdown]
+# <!-- card: gru_cell -->
+# ## `gru_cell`
+#
+# One step of a GRU: two gates, a proposal, and the weighted mean of old and new.
+#
+# *Why it matters.* It does nearly what the LSTM does with one state less, and it read the sentences of the first translators with attention. The mean (1 - z) n + z h is the shortcut for its gradient.
+#
+# ★★★☆☆ · 15 minutes · 3 points
+#
+# ```text
+# gru_cell(x, h, w_x, w_h, b_x, b_h) -> h, the new one
+# x (B, D), h (B, H), w_x (D, 3H), w_h (H, 3H), b_x and b_h (3H,)
+# weights multiply from the right, in three blocks of H columns, torch's order: reset gate r,
+#     update gate z, proposal n. torch's equations: the reset gate acts after the matrix product,
+#     and z = 1 keeps the old state
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Why are there two biases here, and one in lstm_cell? Look at where r stands.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Make x @ w_x + b_x and h @ w_h + b_h apart, and cut each into three. For r and z add the two and take the sigmoid; for n multiply the part of h by r before you add.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# n = torch.tanh(x_n + r * h_n), where h_n holds its bias already; then (1 - z) * n + z * h.
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "62a4d2b3ffe0b6f9986540bede67df11", "grade": false, "grade_id": "gru_cell", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def gru_cell(
+    x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor
+) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("gru_cell", gru_cell)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "9041ec34e5aee25a4ba17b60613fddb7", "grade": true, "grade_id": "gru_cell-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+assert check("gru_cell", gru_cell, strict=True).passed
+
+# %% [markdown]
+# A gate is a switch that can be learned. Open the LSTM's forget gate and shut its input gate, by
+# their biases alone: what happens to a number in the cell over 100 steps of noise? Then the other
+# way round.
+
+# %%
+torch.manual_seed(0)
+w_x, w_h = torch.randn(16, 4) / 4, torch.randn(1, 4) / 4
+with suppress(NotImplementedError):  # quiet until you have written it
+    for name, i, f in (("forget open, input shut", -8.0, 8.0), ("forget shut, input open", 8.0, -8.0)):
+        h, c = torch.zeros(1, 1), torch.ones(1, 1)
+        for _ in range(100):
+            h, c = lstm_cell(torch.randn(1, 16), h, c, w_x, w_h, torch.tensor([i, f, 0.0, 0.0]))
+        print(f"{name}: the cell began with 1 and ends with {c.item():.2f}")
+
+# %% [markdown]
+# All green? Then you have written by hand what autograd does for you from now on, and you know what a
+# gate is for. The report collects it: `python -m course homework report`. Next comes
+# [the first attention](../seq2seq/seq2seq.ipynb).

@@ -1,0 +1,116 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Homework · seq2seq
+#
+# You write the first attention, the one that opened the bottleneck: 15 minutes, with torch and your
+# head. Close [the lesson](../../../02_seq2seq.ipynb) first. Looking things up is fine, copying is
+# not: what you wrote yourself, you own.
+#
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
+# and unlocks one more hint with each try. B is the batch, K the number of keys (the words of the
+# source), D the width of their vectors, A the width inside the small network that scores.
+#
+# In the lesson the decoder asked at every step, (B, T, D). Here it asks **once**: the query is its
+# state at one step, (B, D).
+
+# %%
+import math
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: additive_attention -->
+# ## `additive_attention`
+#
+# Bahdanau's attention for one step of the decoder: score each key by a small network, tanh(query w_q + key w_k) v; turn the scores into weights by a softmax over the keys; the context is the weighted sum of the keys.
+#
+# *Why it matters.* This is the attention that opened the bottleneck of the fixed vector. The paper keeps its idea and replaces the small network by a dot product, which one matrix product does for all queries at once.
+#
+# ★★☆☆☆ · 15 minutes · 2 points
+#
+# ```text
+# additive_attention(query, keys, w_q, w_k, v, mask=None) -> (context, weights)
+# query (B, D), keys (B, K, D), w_q and w_k (D, A), v (A,)
+# weights multiply from the right, there is no bias. mask (B, K) boolean, True = may attend
+# each sentence has at least one True. context (B, D), weights (B, K)
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Every key meets the one query of its sentence. Which shapes do query @ w_q and keys @ w_k have, and which dimension is missing in one of them?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# (query @ w_q)[:, None] is (B, 1, A), and broadcasts over the keys. tanh, then @ v gives scores (B, K). Where the mask is False, a score of -inf becomes a weight of 0.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# weights = scores.softmax(-1); context = (weights[:, None] @ keys).squeeze(1).
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "4cabcfd18bb57a36b7cbce502cf2053e", "grade": false, "grade_id": "additive_attention", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def additive_attention(
+    query: Tensor, keys: Tensor, w_q: Tensor, w_k: Tensor, v: Tensor, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("additive_attention", additive_attention)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "b42b8a6929c2aa9df38b0b4d36d4806e", "grade": true, "grade_id": "additive_attention-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+assert check("additive_attention", additive_attention, strict=True).passed
+
+# %% [markdown]
+# Can it learn to look? Each of the six keys below carries a random name (its first 4 numbers) and a
+# random message (the last 4). The query is the name of one of them, and the loss asks for its message.
+# Nobody says where it stands. **Guess first:** which weight does the right key get before training, and
+# after?
+
+# %%
+torch.manual_seed(0)
+place = torch.randint(6, (256,))  # where the right key stands
+keys = torch.randn(256, 6, 8)
+wanted = keys[torch.arange(256), place]  # (256, 8)
+query = torch.cat([wanted[:, :4], torch.zeros(256, 4)], dim=1)
+net = [torch.randn(8, 64) / 2, torch.randn(8, 64) / 2, torch.randn(64) / 8]  # w_q, w_k, v
+optimiser = torch.optim.Adam([weight.requires_grad_() for weight in net], lr=0.02)
+with suppress(NotImplementedError):  # quiet until you have written it
+    for step in range(301):
+        context, weights = additive_attention(query, keys, *net)
+        if step % 100 == 0:
+            looked = weights[torch.arange(256), place].mean().item()
+            print(f"step {step:3}: the right key gets a weight of {looked:.2f}")
+        loss = (context[:, 4:] - wanted[:, 4:]).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+# %% [markdown]
+# Before training every key gets about one sixth. Afterwards the network finds the key whose name fits,
+# though only the message was asked for: the gradient taught it where to look.
+#
+# All green? Then you have the idea with which the paper begins. The report collects it:
+# `python -m course homework report`. Next comes [attention without
+# recurrence](../attention/attention.ipynb).

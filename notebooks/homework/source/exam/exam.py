@@ -1,0 +1,265 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Homework · the exam
+#
+# One cell, one function, the whole paper: you write a Transformer from nothing. Plan 180 minutes.
+#
+# **The rules.** Close everything: [the lesson](../../../05_transformer.ipynb), your earlier homework,
+# the paper, the assistant that completes your lines. What you may use is torch and your head. Allowed
+# from torch are the small parts: `nn.Linear`, `nn.Embedding`, `nn.LayerNorm`, `nn.Dropout`, softmax,
+# also `F.scaled_dot_product_attention`. Not allowed is what would be the answer: `nn.Transformer`, its
+# layers, `nn.MultiheadAttention`. Stuck for half an hour? Run `check`, read what it says, and open one
+# hint. That is no shame: note where you were stuck, this is the part to learn again.
+#
+# **The check** knows nothing about how you write. Post-norm or pre-norm, one matrix for queries, keys
+# and values or three, sinusoids or learned positions, with or without biases: all of it passes. It
+# asks your model questions. Does word 3 see word 5? What happens to the others if one word gets a
+# million times larger? It goes through the organs one by one and names the one that is missing. At the
+# end your model has to learn something, to copy a sequence of symbols, which takes about 20 seconds.
+
+# %% [markdown]
+# ## A page of shapes
+#
+# | name | shape | what |
+# |---|---|---|
+# | `src` | (B, S) | token ids of the source |
+# | `tgt_in` | (B, T) | token ids of the target, shifted right already: it begins with `<s>` |
+# | `src_mask` | (B, 1, 1, S) | True = may attend; False at padding |
+# | `tgt_mask` | (B, 1, T, T) | True = may attend; causal and padding together |
+# | states of the encoder | (B, S, D) | the last one is the memory |
+# | states of the decoder | (B, T, D) | |
+# | queries | (B, H, Q, D / H) | Q is S in the encoder, T in the decoder |
+# | keys, values | (B, H, K, D / H) | K is S in the encoder **and in cross-attention**, else T |
+# | scores, weights | (B, H, Q, K) | both masks broadcast to it as they come |
+# | logits | (B, T, `tgt_vocab`) | any numbers: no softmax at the end |
+#
+# B sentences, D `d_model`, H `n_heads`, F `d_ff`. The feed-forward network goes D → F → D, and each
+# of the two stacks has `n_layers` layers. Sentences of 60 words must fit.
+#
+# A good order of work: attention first; then call it once and look at the shape. Then the feed-forward
+# network, the two layers, the model. Print shapes all the way.
+
+# %%
+import math
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: build_transformer -->
+# ## `build_transformer`
+#
+# The whole Transformer from an empty cell: embeddings, positions, encoder, decoder, output projection. Post-norm or pre-norm, LayerNorm or RMSNorm, any positions, any layout of weights.
+#
+# *Why it matters.* Whoever can write this without looking has understood the paper.
+#
+# ★★★★★ · 180 minutes · 5 points
+#
+# ```text
+# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> an nn.Module,
+#     called (src, tgt_in, src_mask, tgt_mask) -> logits (B, T, tgt_vocab)
+# src (B, S) and tgt_in (B, T) are token ids, tgt_in shifted already
+# masks are boolean, True = may attend: src_mask (B, 1, 1, S), tgt_mask (B, 1, T, T), causal and
+#     padding together. n_layers layers in each stack
+# dropout, if any, is off in eval mode
+# 60 words must fit
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Draw figure 1 from memory first. How many sub-layers has an encoder layer, how many a decoder layer, and where do the queries, keys and values of each attention come from?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Five classes are enough: attention (query, memory, mask), feed-forward, encoder layer, decoder layer, the model. Every sub-layer: x = norm(x + sublayer(x)). The encoder's self-attention and cross-attention take src_mask, the decoder's self-attention tgt_mask.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# Decoder layer: x = n1(x + self_attention(x, x, tgt_mask)); x = n2(x + cross_attention(x, memory, src_mask)); x = n3(x + feed_forward(x)). Model: embed the source and add positions, run all encoder layers, embed tgt_in and add positions, run all decoder layers with the memory, then nn.Linear(d_model, tgt_vocab).
+#
+# </details>
+
+# %% nbgrader={"grade": false, "grade_id": "build_transformer", "locked": false, "schema_version": 3, "solution": true, "task": false}
+### BEGIN SOLUTION
+class Attention(nn.Module):
+    def __init__(self, d_model: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.w_q, self.w_k, self.w_v, self.w_o = (nn.Linear(d_model, d_model) for _ in range(4))
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = (
+            w(y).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (B, H, L, D / H)
+            for w, y in ((self.w_q, x), (self.w_k, memory), (self.w_v, memory))
+        )
+        scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (B, H, Q, K)
+        weights = scores.masked_fill(~mask, -math.inf).softmax(-1)
+        return self.w_o((weights @ value).transpose(1, 2).flatten(-2))  # (B, Q, D)
+
+
+class Layer(nn.Module):
+    """A layer of the encoder (two sub-layers) or, with cross=True, of the decoder (three)."""
+
+    def __init__(self, d_model: int, n_heads: int, d_ff: int, cross: bool) -> None:
+        super().__init__()
+        self.self_attention = Attention(d_model, n_heads)
+        self.cross_attention = Attention(d_model, n_heads) if cross else None
+        self.feed_forward = nn.Sequential(
+            nn.Linear(d_model, d_ff), nn.ReLU(), nn.Linear(d_ff, d_model)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(3 if cross else 2))
+
+    def forward(
+        self, x: Tensor, mask: Tensor, memory: Tensor | None = None, src_mask: Tensor | None = None
+    ) -> Tensor:
+        x = self.norms[0](x + self.self_attention(x, x, mask))
+        if self.cross_attention is not None:
+            x = self.norms[1](x + self.cross_attention(x, memory, src_mask))
+        return self.norms[-1](x + self.feed_forward(x))
+
+
+def positions(length: int, d_model: int) -> Tensor:
+    angle = torch.arange(length)[:, None] * 10_000 ** (-torch.arange(0, d_model, 2) / d_model)
+    return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)  # (L, D)
+
+
+class Transformer(nn.Module):
+    def __init__(
+        self, src_vocab: int, tgt_vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int
+    ) -> None:
+        super().__init__()
+        self.src_embedding = nn.Embedding(src_vocab, d_model)
+        self.tgt_embedding = nn.Embedding(tgt_vocab, d_model)
+        self.register_buffer("positions", positions(512, d_model))
+        self.encoder, self.decoder = (
+            nn.ModuleList(Layer(d_model, n_heads, d_ff, cross) for _ in range(n_layers))
+            for cross in (False, True)
+        )
+        self.w_vocab = nn.Linear(d_model, tgt_vocab)
+
+    def forward(self, src: Tensor, tgt_in: Tensor, src_mask: Tensor, tgt_mask: Tensor) -> Tensor:
+        memory = self.src_embedding(src) + self.positions[: src.size(1)]
+        for layer in self.encoder:
+            memory = layer(memory, src_mask)  # (B, S, D)
+        x = self.tgt_embedding(tgt_in) + self.positions[: tgt_in.size(1)]
+        for layer in self.decoder:
+            x = layer(x, tgt_mask, memory, src_mask)  # (B, T, D)
+        return self.w_vocab(x)
+### END SOLUTION
+
+
+def build_transformer(
+    src_vocab: int, tgt_vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int
+) -> nn.Module:
+    ### BEGIN SOLUTION
+    return Transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers)
+    ### END SOLUTION
+
+
+# %%
+check("build_transformer", build_transformer)
+
+# %% nbgrader={"grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+assert check("build_transformer", build_transformer, strict=True).passed
+
+# %% [markdown]
+# ## Your model learns something new
+#
+# Copying is behind it. Now the same model learns to **reverse** a sequence: `3 1 2` becomes `2 1 3`.
+# The first symbol to write is the last one to read. Where does your model have to look?
+#
+# We ask it without opening it: replace one source word, and measure how much each position's logits
+# change. Guess the picture before you run the cell (about half a minute).
+
+# %%
+def reversal(n: int, length: int = 8) -> tuple[Tensor, ...]:
+    """Return src, tgt_in, src_mask, tgt_mask and what is to be written: symbols are 2 ... 11."""
+    src = torch.randint(2, 12, (n, length))
+    tgt_out = src.flip(1)
+    tgt_in = torch.cat([torch.ones(n, 1, dtype=torch.long), tgt_out[:, :-1]], dim=1)  # <s> is 1
+    src_mask = torch.ones(n, 1, 1, length, dtype=torch.bool)
+    tgt_mask = torch.ones(length, length).tril().bool().expand(n, 1, -1, -1)
+    return src, tgt_in, src_mask, tgt_mask, tgt_out
+
+
+def learn_to_reverse(n_steps: int) -> tuple[nn.Module, list[float]]:
+    """Train a small model of yours; return it and the loss at each step."""
+    torch.manual_seed(2017)
+    model = build_transformer(12, 12, 32, 4, 64, 2)
+    if model is None:
+        raise NotImplementedError("write build_transformer first")
+    optimizer, losses = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98)), []
+    for step in range(1, n_steps + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = 3e-3 * min(step / 100, (200 / step) ** 0.5, 1)  # warm up, hold, decay
+        *args, tgt_out = reversal(64)
+        loss = F.cross_entropy(model(*args).flatten(0, 1), tgt_out.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return model.eval(), losses
+
+
+@torch.no_grad()
+def influence(model: nn.Module) -> Tensor:
+    """Return how far logits t (rows) move when source word j (columns) is replaced: (T, S)."""
+    src, *others, _ = reversal(200)
+    before, moved = model(src, *others), []
+    for j in range(src.size(1)):
+        changed = src.clone()
+        changed[:, j] = (src[:, j] - 2 + torch.randint(1, 10, (200,))) % 10 + 2  # another symbol
+        moved.append((model(changed, *others) - before).abs().mean((0, 2)))  # (T,)
+    return torch.stack(moved, dim=1)
+
+
+# %%
+try:
+    model, losses = learn_to_reverse(500)
+except NotImplementedError as not_yet:
+    print(not_yet)
+else:
+    *args, tgt_out = reversal(200)
+    right = (model(*args).argmax(-1) == tgt_out).float().mean().item()
+    figure, (left, middle) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    left.plot(losses)
+    left.axhline(math.log(10), color="grey", linestyle="--", label="guessing: ln 10")
+    left.set(title=f"Reversing: {right:.0%} of fresh symbols are right",
+             xlabel="step", ylabel="loss in nats a symbol")  # fmt: skip
+    left.legend()
+    shown = middle.imshow(influence(model), cmap="viridis")
+    middle.set(title="Each position reads its mirror image",
+               xlabel="source word that is replaced", ylabel="position written")  # fmt: skip
+    figure.colorbar(shown, label="mean change of the logits")
+    plt.show()
+
+# %% [markdown]
+# A bright diagonal from the upper right to the lower left: the model found out where to look, and
+# nobody told it. Something to try: leave the positions out of your encoder and run the two cells
+# again. Which of the two pictures changes, and why?
+#
+# All green? Then you can write the Transformer from memory. Few who talk about it can. The report
+# collects it: `python -m course homework report`. Six questions are left, about the reasons:
+# [the questions](../questions/questions.ipynb).

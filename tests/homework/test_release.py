@@ -1,0 +1,144 @@
+"""What learners get is what the sources say, and a hostile submission harms only its author."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from nbgrader.api import Gradebook
+
+from course import authoring
+from course.authoring import release, sources
+from course.homework.exercises import EXERCISES
+
+HOMEWORK = [source for source in sources() if authoring.is_homework(source)]
+
+
+def graded(notebook) -> dict[str, nbformat.NotebookNode]:
+    cells = (cell for cell in notebook.cells if "nbgrader" in cell.metadata)
+    return {cell.metadata.nbgrader.grade_id: cell for cell in cells}
+
+
+def test_every_assignment_has_its_exercises_and_its_release():
+    text = "\n".join(source.read_text("utf-8") for source in HOMEWORK)
+    for name, exercise in EXERCISES.items():
+        assert f"<!-- card: {name} -->" in text
+        assert re.search(rf"(?m)^check\(\"{name}\", {name}\)$", text)
+        assert re.search(rf"(?m)^assert check\(\"{name}\", {name}, strict=True\)\.passed$", text)
+        assert f"homework/source/{exercise.assignment}/" in " ".join(map(str, HOMEWORK))
+
+
+@pytest.mark.parametrize("source", HOMEWORK, ids=lambda source: source.stem)
+def test_the_release_is_current_and_holds_no_solution(source: Path):
+    assert release.release_problems(source) == []
+    stored = (release.release_folder(source) / f"{source.stem}.ipynb").read_text("utf-8")
+    assert "SOLUTION" not in stored
+    cells = graded(nbformat.reads(stored, as_version=4))
+    solutions = [c for c in cells.values() if c.metadata.nbgrader.solution]
+    assert solutions and all("NotImplementedError" in c.source for c in solutions)
+
+
+@pytest.mark.parametrize("source", HOMEWORK, ids=lambda source: source.stem)
+def test_points_are_the_difficulty(source: Path):
+    for cell in graded(jupytext.read(source)).values():
+        found = re.match(r'assert check\("(\w+)", \w+, strict=True\)', cell.source)
+        if found and found[1] != "build_transformer":
+            assert cell.metadata.nbgrader.points == EXERCISES[found[1]].difficulty
+            assert cell.metadata.nbgrader.locked and cell.metadata.nbgrader.grade
+
+
+def test_an_old_release_is_found_and_the_mend_is_named(monkeypatch, tmp_path):
+    original = authoring.NOTEBOOKS / "homework" / "source" / "attention"
+    source = tmp_path / "homework" / "source" / "attention" / "attention.py"
+    shutil.copytree(original, source.parent)
+    release.release(source)
+    assert release.release_problems(source) == []
+    text = source.read_text("utf-8").replace("def softmax(x: Tensor", "def softmax(y: Tensor")
+    source.write_text(text.replace("numbers into weights", "numbers into loads"), "utf-8")
+    problems = release.release_problems(source)
+    assert len(problems) == 3 and "card of softmax" in problems[0]
+    assert all("python -m course.authoring release homework/attention" in p for p in problems)
+    assert release.refresh_cards(source) and not release.refresh_cards(source)
+
+
+def test_a_release_that_somebody_has_worked_in_is_kept(tmp_path):
+    original = authoring.NOTEBOOKS / "homework" / "source" / "attention"
+    source = tmp_path / "homework" / "source" / "attention" / "attention.py"
+    shutil.copytree(original, source.parent)
+    release.release(source)
+    folder = release.release_folder(source)
+    assert sorted(p.name for p in folder.iterdir()) == ["attention.ipynb", "attention.py"]
+    mine = (folder / "attention.py").read_text("utf-8")
+    mine = mine.replace("    raise NotImplementedError  # your code", "    return x", 1)
+    (folder / "attention.py").write_text(mine, "utf-8")
+    release.release(source)
+    assert (folder / "attention.mine-1.py").read_text("utf-8") == mine
+    assert release.release_problems(source) == []
+
+
+HOSTILE = {
+    "loop": "while True:\n    pass",
+    "exit": "import os\nos._exit(0)",
+    "memory": "lists = [[0] * 2**24 for _ in range(10**6)]",  # 128 MB each, without end
+    "peek": "import course.homework as h\nfrom pathlib import Path\n"
+            "stolen = [p.read_text() for p in Path('.').glob('*.ipynb')]\n"
+            "assert not any('BEGIN' in text or 'HIDDEN' in text for text in stolen)",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def marks(tmp_path_factory) -> dict[str, float]:
+    """Release, hand in, autograde; return {student: points}."""
+    place = tmp_path_factory.mktemp("class")
+    original = authoring.NOTEBOOKS / "homework"
+    shutil.copy(original / "nbgrader_config.py", place)
+    shutil.copytree(original / "source" / "attention", place / "source" / "attention")
+
+    def nbgrader(*arguments: str) -> str:
+        command = [sys.executable, "-m", "nbgrader", *arguments]
+        environment = {**os.environ, "COURSE_KERNEL_GB": "2"}
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True,
+                              timeout=500)  # fmt: skip
+        return done.stdout + done.stderr
+
+    print(nbgrader("generate_assignment", "attention"))
+    solutions = graded(jupytext.read(original / "source" / "attention" / "attention.py"))
+
+    def hand_in(student: str, solved: list[str], code: str = "") -> None:
+        copy = nbformat.read(place / "release" / "attention" / "attention.ipynb", as_version=4)
+        for name, cell in graded(copy).items():
+            if name in solved:
+                cell.source = solutions[name].source
+        if code:
+            copy.cells.insert(2, nbformat.v4.new_code_cell(code))
+        folder = place / "submitted" / student / "attention"
+        folder.mkdir(parents=True)
+        nbformat.write(copy, folder / "attention.ipynb")
+
+    everything = [n for n, c in solutions.items() if c.metadata.nbgrader.solution]
+    hand_in("ann", everything)
+    hand_in("zoe", ["softmax", "merge_heads"])
+    for name, code in HOSTILE.items():
+        hand_in(name, ["softmax"], code)
+    print(nbgrader("autograde", "attention", "--ExecutePreprocessor.timeout=20"))
+    with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
+        students = {"ann", "zoe", *HOSTILE}
+        found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
+        return {student: found.get(student) for student in students}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nbgrader runs on Linux and macOS")
+def test_a_hostile_submission_harms_only_its_author(marks):
+    assert marks["ann"] == 13 and marks["zoe"] == 4
+    assert {name: marks[name] for name in ("loop", "exit", "memory")} == {
+        "loop": 2, "exit": 0, "memory": 2
+    }  # fmt: skip
+
+
+def test_there_is_nothing_to_steal(marks):
+    assert marks["peek"] == 2
