@@ -11,7 +11,7 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "decoding_pairs": (2000, 12000, 12000),
     "decoding_epochs": (4, 2, 2),
     "decoding_sentences": (24, 200, 500),
-    "decoding_longest_log2": (6, 8, 9),
+    "decoding_longest_log2": (8, 8, 9),
     "dropout_pairs": (50, 200, 200),
     "dropout_epochs": (40, 40, 40),
     "resume_pairs": (40, 200, 200),

@@ -59,11 +59,15 @@ from course.viz import start_here as draw
 # |---|---|---|
 # | the **lessons** | you want to understand and build every part | 1 to 2 hours each |
 # | the [**walkthrough**](walkthrough.ipynb) | you want the whole paper, in its own order | 90 minutes |
-# | the **homework** | you want to know whether you *can* do it | with each lesson |
+# | the **homework** | you want to know whether you *can* do it | half an hour to 3 hours each |
 #
-# Not everything is there yet: lesson 10 and the homework are in preparation. Until then, the boxes
-# marked *Try it* and the exercises at the end of the lessons are your practice. Section 5 of this
-# page has a plan that puts lessons, walkthrough and paper into an order.
+# Each lesson ends with a link to its homework: you close the lesson and write its parts yourself.
+# `check` says what is right, and names the misunderstanding where something is not. At the end wait
+# [the exam](homework/release/exam/exam.ipynb), an empty cell for a whole Transformer, and
+# [the six questions](homework/release/questions/questions.ipynb). In a terminal,
+# `python -m course homework list` shows what you have passed, and `homework report` makes one page of
+# it. (Lesson 10 is in preparation.) Section 5 of this page has a plan that puts lessons, walkthrough
+# and paper into an order.
 #
 # **How a page works.** You read these pages in **JupyterLab**: `make lab` in the course's folder
 # opens it. Click into a grey cell and press Shift+Enter: it runs, and the next one is selected. To

@@ -1961,4 +1961,7 @@ print("plain convolutions: 8 layers, 128 layers; dilated: 4 layers, 8 layers")
 #   (ByteNet).
 # - Kingma, Ba 2015, *Adam: A Method for Stochastic Optimization*, arXiv 1412.6980.
 #
-# **Next:** lesson 02 puts two recurrent networks together and lets them translate.
+# **Homework.** [Assignment foundations](homework/release/foundations/foundations.ipynb): write
+# backpropagation through time, an LSTM cell and a GRU cell yourself; the check names what went wrong.
+#
+# **Next:** [lesson 02](02_seq2seq.ipynb) puts two recurrent networks together and lets them translate.

@@ -1419,4 +1419,7 @@ print(f"{sentence_lengths[-1]} steps: {1000 * slow[-1]:.1f} ms in a chain, "
 #   Translation in Linear Time*, arXiv 1610.10099; Gehring et al. 2017, *Convolutional Sequence to
 #   Sequence Learning*, arXiv 1705.03122: the other families.
 #
-# **Next:** the homework of this lesson; then lesson 03, attention without recurrence.
+# **Homework.** [Assignment seq2seq](homework/release/seq2seq/seq2seq.ipynb): write additive attention
+# yourself; the check names what went wrong.
+#
+# **Next:** [lesson 03](03_attention.ipynb), attention without recurrence.

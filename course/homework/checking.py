@@ -13,7 +13,15 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from course.homework.guard import Clock, ForbiddenCall, Stopped, forbidding, run_in_time
+from course.homework.guard import (
+    READY_MADE,
+    Clock,
+    ForbiddenCall,
+    Stopped,
+    forbidding,
+    looks_inside,
+    run_in_time,
+)
 from course.homework.values import kind, mismatch, show
 
 
@@ -192,11 +200,11 @@ def function_exam(
         passed: list[str] = []
         history: list[tuple[tuple, object]] = []  # arguments and what the candidate made of them
         for case in cases(generator):
-            expected = reference(*case.args)
             try:
                 actual = call(candidate, case.args)
             except Wrong as wrong:
                 raise _in_context(wrong, case, passed) from wrong
+            expected = reference(*case.args)  # only now: a candidate could look up the stack
             history.append((case.args, actual))
             found = mismatch(actual, expected, returns)
             if found is None:
@@ -262,6 +270,12 @@ def examine(exercise: Exercise, thing: object, seed: int) -> Wrong | None:
         return Wrong(
             f"check got {kind(thing)}: hand over the function or class itself, without calling it"
         )
+    if (getattr(thing, "__module__", None) or "").partition(".")[0] in READY_MADE:
+        return Wrong(f"{thing.__module__} holds that ready-made. Write your own: then "
+                     "you will own it.")  # fmt: skip
+    if name := looks_inside(thing):
+        return Wrong(f"Your code uses {name}, to look into the check or round it. It holds no "
+                     "answers; the paper does.")  # fmt: skip
     candidate = Candidate(thing, exercise)
     generator = torch.Generator().manual_seed(seed)
 
@@ -270,6 +284,8 @@ def examine(exercise: Exercise, thing: object, seed: int) -> Wrong | None:
             torch.manual_seed(seed)
             exercise.examine(candidate, generator)
 
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
     try:
         run_in_time(body, candidate.clock, exercise.seconds)
     except Wrong as wrong:
@@ -281,4 +297,6 @@ def examine(exercise: Exercise, thing: object, seed: int) -> Wrong | None:
         )
     except Exception as error:  # a result that can't even be compared
         return Wrong(f"What you return breaks the check: {type(error).__name__}: {error}")
+    finally:
+        torch.set_default_dtype(default)
     return None

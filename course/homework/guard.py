@@ -15,6 +15,12 @@ READY_MADE = (
     "course", "sacrebleu", "nltk", "tokenizers", "sentencepiece", "transformers", "torchtext",
     "torchmetrics", "evaluate", "xformers", "x_transformers",
 )  # fmt: skip
+# ways round this watch: compiled code, a thread or a process that nobody watches
+DETOURS = ("torch.jit.", "threading.Thread.start.", "multiprocessing.", "subprocess.")
+# what only somebody writes who wants to see, to switch off or to get round the check
+INSIDE = {"_getframe", "currentframe", "setprofile", "settrace", "DisableTorchFunction",
+          "DisableTorchFunctionSubclass", "__torch_function__", "_refs", "_decomp",
+          "_prims"}  # fmt: skip
 
 
 class ForbiddenCall(BaseException):
@@ -41,6 +47,19 @@ class _TorchCalls(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
+def looks_inside(thing: object) -> str | None:
+    """Return a name by which a candidate's code looks into the check, or None."""
+    parts = vars(thing).values() if isinstance(thing, type) else [thing]
+    codes = [getattr(part, "__code__", None) for part in parts]
+    codes = [code for code in codes if isinstance(code, CodeType)]
+    while codes:
+        code = codes.pop()
+        if found := INSIDE.intersection(code.co_names):
+            return found.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return None
+
+
 @contextmanager
 def forbidding(names: tuple[str, ...], allowed: set[CodeType]) -> Iterator[None]:
     """Raise ForbiddenCall, inside the block and on leaving it, for a call that is not allowed.
@@ -51,7 +70,7 @@ def forbidding(names: tuple[str, ...], allowed: set[CodeType]) -> Iterator[None]
     READY_MADE is always forbidden. allowed: the code of functions and methods that were handed to
     the candidate.
     """
-    modules = tuple(name for name in names if name.endswith("."))
+    modules = (*DETOURS, *(name for name in names if name.endswith(".")))
     caught: list[str] = []
 
     def refuse(name: str) -> None:
@@ -61,6 +80,7 @@ def forbidding(names: tuple[str, ...], allowed: set[CodeType]) -> Iterator[None]
     def see_torch(name: str, args: tuple, kwargs: dict) -> None:
         arguments = (*enumerate(args), *kwargs.items())
         given = (key for key, value in arguments if isinstance(value, float) and value)
+        name = name.removeprefix("special_")
         used = {name, *(f"{name}({key})" for key in given)}
         if used & set(names):
             refuse(f"torch's {name}")
@@ -81,7 +101,7 @@ def forbidding(names: tuple[str, ...], allowed: set[CodeType]) -> Iterator[None]
         if module in (__name__, "course.homework.checking"):
             return  # the watch itself
         if module.partition(".")[0] in READY_MADE or f"{module}.{name}.".startswith(modules):
-            refuse(f"{module}.{name}")
+            refuse(f"{module}.{name}".removesuffix(".<module>"))
 
     with _TorchCalls(see_torch):
         sys.setprofile(see_python)

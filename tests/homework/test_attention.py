@@ -31,6 +31,11 @@ SOFTMAX_WRONG = {
     "unstable": (lambda x, dim: x.exp() / x.exp().sum(dim, keepdim=True), "exp overflows"),
     "sum of everything": (lambda x, dim: x.exp() / x.exp().sum(), "sum of everything"),
     "always the last": (lambda x, dim: SOFTMAX_RIGHT["shifted"](x, -1), "last dimension"),
+    "special": (lambda x, dim: torch.special.softmax(x, dim), "ready-made"),
+    "special log": (lambda x, dim: torch.special.log_softmax(x, dim).exp(), "ready-made"),
+    "clamped": (
+        lambda x, dim: SOFTMAX_RIGHT["shifted"]((x - x.amax(dim, True)).clamp(min=-10), dim),
+        "below the other: the weights: wrong values|10,000: the weights: wrong values"),
     "no exp": (lambda x, dim: x / x.sum(dim, keepdim=True), "forgot exp"),
     "no keepdim": (lambda x, dim: x.exp() / x.exp().sum(dim), "raises|wrong values"),
     "global maximum": (
@@ -111,6 +116,13 @@ SDPA_WRONG = {
     "scale d_k": sdpa_with("divide by d_k", scores="query @ key.mT / query.size(-1)"),
     "scale by keys": sdpa_with("number of keys", scores="query @ key.mT / key.size(-2) ** .5"),
     "over queries": sdpa_with("over the queries", weights="scores.softmax(-2)"),
+    "key times query": sdpa_with("key times query", scores="key @ query.mT / query.size(-1)**.5"),
+    "no scale, over queries": sdpa_with(
+        "over the queries", scores="query @ key.mT", weights="scores.softmax(-2)"),
+    "NaN in the weights alone": sdpa_with(
+        "NaN", finished="weights", result="((weights.nan_to_num() @ value), weights)"),
+    "a smaller fill": sdpa_with("same large negative", finished="weights",
+                                masked="scores.masked_fill(~mask, -100)"),
     "inverted": sdpa_with("inverted", masked="scores.masked_fill(mask, -math.inf)"),
     "inverted, big": sdpa_with("inverted", masked="scores.masked_fill(mask, -1e9)"),
     "added": sdpa_with("add the mask", masked="scores + mask.float()",
@@ -154,6 +166,7 @@ SPLIT_RIGHT = {
 }  # fmt: skip
 SPLIT_WRONG = {
     "reshape": (lambda x, n: x.reshape(x.size(0), n, x.size(1), -1), "keep their order in memory"),
+    "always two heads": (lambda x, n: SPLIT_RIGHT["unflatten"](x, 2), "do not use n_heads"),
     "every H-th": (lambda x, n: x.unflatten(-1, (-1, n)).permute(0, 3, 1, 2), "every H-th"),
     "no transpose": (lambda x, n: x.unflatten(-1, (n, -1)), "exchange dimensions"),
     "heads first": (lambda x, n: torch.stack(x.chunk(n, -1)), "heads come before"),
@@ -271,6 +284,18 @@ class KeysAsValues(MultiHead):
         return super().forward(query, key, key, mask)
 
 
+class Exchanged(MultiHead):
+    def forward(self, query, key, value, mask=None):
+        parts = ((self.w_k, query), (self.w_q, key), (self.w_v, value))
+        q, k, v = (self.cut(w(x), self.n_heads) for w, x in parts)
+        return self.w_o(self.join(self.attend(q, k, v, mask)))
+
+
+class Residual(MultiHead):
+    def forward(self, query, key, value, mask=None):
+        return query + super().forward(query, key, value, mask)
+
+
 class Detached(MultiHead):
     def forward(self, query, key, value, mask=None):
         return super().forward(query, key, value, mask).detach()
@@ -298,6 +323,10 @@ MULTI_WRONG = {
     "no w_o": (NoOutputMap, "w_o is missing"),
     "scale d_model": (
         variant(attend=plain_attention(lambda q: math.sqrt(q.size(-1) * q.size(1)))), "d_model"),
+    "scale sqrt of heads": (
+        variant(attend=plain_attention(lambda q: math.sqrt(q.size(1)))), "the number of heads"),
+    "w_q and w_k exchanged": (Exchanged, "exchange w_q and w_k"),
+    "residual": (Residual, "residual belongs to the layer"),
     "no scale": (variant(attend=plain_attention(lambda q: 1)), "scale is missing"),
     "split by reshape": (variant(cut=SPLIT_WRONG["reshape"][0]), "reshape"),
     "merge by reshape": (variant(join=MERGE_WRONG["reshape"][0]), "merge the heads by a reshape"),

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -119,6 +120,65 @@ def test_a_right_candidate_passes():
 )  # fmt: skip
 def test_every_kind_of_failure_has_a_message_of_its_own(candidate, says: str):
     assert re.search(says, message(candidate)), message(candidate)
+
+
+def in_a_thread(x, factor):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(x * factor))
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def from_the_stack(x, factor):
+    return sys._getframe(5).f_locals["expected"]
+
+
+def switched_off(x, factor):
+    with torch._C.DisableTorchFunction():
+        return x * factor
+
+
+@pytest.mark.parametrize(
+    ("candidate", "says"),
+    [
+        (in_a_thread, "threading.Thread.start"),
+        (from_the_stack, "_getframe, to look into the check"),
+        (switched_off, "DisableTorchFunction"),
+        (lambda x, factor: torch._refs.mul(x, factor), "uses _refs"),
+        (lambda x, factor: torch.jit.trace(lambda a: a + a, x)(x), "ready-made"),
+        (course.attention.attention_weights, "course.attention holds that ready-made"),
+        (course.attention.MultiHeadAttention, "course.attention holds that ready-made"),
+    ],
+)
+def test_ways_round_the_watch_are_closed(candidate, says: str):
+    assert re.search(says, message(candidate)), message(candidate)
+
+
+def test_the_answer_is_not_there_before_the_candidate_has_given_its_own():
+    seen = []
+
+    def peeping(x, factor):
+        frame = vars(sys)["_get" + "frame"]()
+        while frame := frame.f_back:
+            seen.append(frame.f_locals.get("expected"))
+        return good(x, factor)
+
+    assert examine(TIMES, peeping, 1) is None and len(seen) > 5
+    assert all(value is None for value in seen[: len(seen) // 3])
+
+
+def test_a_default_dtype_stays_with_its_owner():
+    def sets_it(x, factor):
+        torch.set_default_dtype(torch.float64)
+        return good(x, factor)
+
+    assert examine(TIMES, sets_it, 1) is None and torch.get_default_dtype() == torch.float32
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert examine(TIMES, good, 1) is None and torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_a_candidate_that_never_returns_is_stopped_and_the_next_check_works():
