@@ -53,7 +53,15 @@ def greedy(steps=lambda n: n, start=lambda bos, eos: bos, pick=lambda row: row.a
     return greedy_decode
 
 
+def until_eos(next_log_probs, bos_id, eos_id, max_len):
+    ids = [bos_id]
+    while ids[-1] != eos_id:
+        ids.append(next_log_probs(torch.tensor([ids]))[0].argmax().item())
+    return ids[: max_len + 1]
+
+
 GREEDY_WRONG = {
+    "until eos": (until_eos, "eos never comes.*eos may never come"),
     "no stop": (greedy(ends=lambda token, eos: False), "go on after eos"),
     "eos dropped": (greedy(tidy=lambda ids, b, e, n: [i for i in ids if i != e]), "lack eos"),
     "bos dropped": (greedy(tidy=lambda ids, b, e, n: ids[1:]), "lack bos"),
@@ -253,7 +261,55 @@ def greedy_pair(f, bos, eos, n, k, alpha):
     return [(ids, sum(logs) / lp(len(logs), alpha))]
 
 
+def by_last(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty):
+    live, finished = [([bos_id], 0.0)], []
+    for _ in range(max_len):
+        children = []
+        for ids, total in live:
+            log_probs = next_log_probs(torch.tensor([ids]))[0].tolist()
+            children += [(log, [*ids, i], total + log) for i, log in enumerate(log_probs)]
+        best = sorted(children, reverse=True)[:beam]
+        finished += [(ids, total) for _, ids, total in best if ids[-1] == eos_id]
+        live = [(ids, total) for _, ids, total in best if ids[-1] != eos_id]
+        if len(finished) >= beam or not live:
+            break
+    found = [(ids, t / lp(len(ids) - 1, length_penalty)) for ids, t in (finished or live)]
+    return sorted(found, key=lambda h: -h[1])[:beam]
+
+
+def flat(parent_of):
+    """Tensors, and a rule for the parent of a place in the flat list of candidates."""
+
+    def beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty):
+        live, totals, found = torch.tensor([[bos_id]]), torch.zeros(1), []
+        for _ in range(max_len):
+            grown = totals[:, None] + next_log_probs(live)
+            totals, place = grown.flatten().topk(beam)
+            parent, token = parent_of(place, *grown.shape), place % grown.size(1)
+            live = torch.cat([live[parent], token[:, None]], 1)
+            done = token == eos_id
+            found += zip(live[done].tolist(), totals[done].tolist())
+            live, totals = live[~done], totals[~done]
+            if len(found) >= beam or len(live) == 0:
+                break
+        found = found or list(zip(live.tolist(), totals.tolist()))
+        found = [(ids, t / lp(len(ids) - 1, length_penalty)) for ids, t in found]
+        return sorted(found, key=lambda h: -h[1])[:beam]
+
+    return beam_search
+
+
+def sorted_too_early(f, bos, eos, n, k, alpha):
+    found = beam_lists(f, bos, eos, n, k, alpha)
+    return sorted(found, key=lambda h: -h[1] * lp(len(h[0]) - 1, alpha))
+
+
 BEAM_WRONG = {
+    "by the last": (by_last, "by the last log-probability alone"),
+    "parent % n": (flat(lambda place, n, size: place % n), "same parent|the parent is place // V"),
+    "parent // n": (flat(lambda place, n, size: (place // n).clamp(max=n - 1)), "parent"),
+    "sorted too early": (sorted_too_early, "sorted by their sums"),
+    "always 0.6": (beam(score=lambda t, n, a: t / lp(n, 0.6)), "length_penalty = 0.6"),
     "no penalty": (beam(score=lambda t, n, a: t), "length penalty is missing"),
     "multiplied": (beam(score=lambda t, n, a: t * lp(n, a)), "multiply by the length penalty"),
     "wrong sign": (beam(score=lambda t, n, a: t / lp(n, -a)), "exponent is negative"),
@@ -300,7 +356,15 @@ BEAM_WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("style", [beam_lists, beam_in_place, beam_copies, beam()])
+@pytest.mark.parametrize(
+    "style",
+    [
+        beam_lists, beam_in_place, beam_copies, beam(), flat(lambda place, n, size: place // size),
+        beam(score=lambda t, n, a: t / lp(n + 1, a)),
+        beam(choose=lambda grown, k: sorted(sum(grown, []), key=lambda c: -c[1])[: k + 1]),
+        beam(tidy=lambda found, bos, eos: found[:1]),
+    ],
+)  # fmt: skip
 def test_beam_accepts(style):
     accepted("beam_search", style, seconds=1)
 
@@ -429,7 +493,40 @@ def ready(hypotheses, references):
     return sacrebleu.corpus_bleu(texts[0], [texts[1]], tokenize="none").score
 
 
+def rewritten(change):
+    """BLEU of other tokens."""
+    return lambda h, r: bleu_plain(*([[change(t) for t in s] for s in side] for side in (h, r)))
+
+
+def glued(hypotheses, references):
+    matched, total = [0] * 4, [0] * 4
+    for h, r in zip(hypotheses, references):
+        for n in range(1, 5):
+            found, wanted = (
+                Counter("".join(s[i : i + n]) for i in range(len(s) - n + 1)) for s in (h, r)
+            )
+            matched[n - 1] += (found & wanted).total()
+            total[n - 1] += found.total()
+    if not all(matched):
+        return 0
+    c, r = sum(map(len, hypotheses)), sum(map(len, references))
+    root = math.prod(m / t for m, t in zip(matched, total)) ** 0.25
+    return 100 * min(1, math.exp(1 - r / c)) * root
+
+
+def words_for_all(hypotheses, references):
+    words = sum(map(len, hypotheses))
+    return bleu(mean=lambda p: (math.prod(p) * math.prod(
+        sum(max(0, len(h) - n) for h in hypotheses) / words for n in range(4))) ** 0.25,
+    )(hypotheses, references)  # fmt: skip
+
+
 BLEU_WRONG = {
+    "glued": (glued, "without a space"),
+    "lower case": (rewritten(str.lower), "'The' and 'the'"),
+    "exchanged": (lambda h, r: bleu_plain(r, h), "have changed places"),
+    "exp(-r / c)": (bleu(brevity=lambda c, r: min(1, math.exp(-r / c))), "1 for equal lengths"),
+    "all words": (words_for_all, "number of words for every n"),
     "mean of sentences": (by_sentence, "mean of the sentences' BLEUs"),
     "no clipping": (bleu(matches=lambda h, r: sum(k for g, k in h.items() if g in r)),
                     "do not clip"),
@@ -473,3 +570,16 @@ def test_bleu_accepts(style):
 @pytest.mark.parametrize("mistake", BLEU_WRONG)
 def test_bleu_rejects(mistake: str):
     rejected("bleu", *BLEU_WRONG[mistake])
+
+
+@pytest.mark.parametrize(
+    "name, style",
+    [("greedy_decode", greedy_plain), ("greedy_decode", greedy_tensor), ("beam_search", beam_lists),
+     ("beam_search", beam_in_place), ("beam_search", beam_copies), ("bleu", bleu_loops)],
+)  # fmt: skip
+def test_accepts_where_float64_is_the_default(name: str, style):
+    torch.set_default_dtype(torch.float64)
+    try:
+        accepted(name, style)
+    finally:
+        torch.set_default_dtype(torch.float32)

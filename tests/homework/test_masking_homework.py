@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.attention.bias
 from bank import accepted, rejected
 from torch import nn
 
@@ -108,6 +109,9 @@ CAUSAL_WRONG = {
     "squeezed": (lambda n: triangle(n).squeeze()[None, None], "squeeze"),
     "torch's": (
         lambda n: (nn.Transformer.generate_square_subsequent_mask(n) == 0)[None, None],
+        "ready-made"),
+    "torch's bias": (
+        lambda n: torch.nn.attention.bias.causal_lower_right(n, n)._materialize()[None, None],
         "ready-made"),
 }  # fmt: skip
 

@@ -58,7 +58,6 @@ def learn_with_regex(word_counts, n_merges):
             symbols = word.split()
             for i in range(len(symbols) - 1):
                 pairs[symbols[i], symbols[i + 1]] += n
-        pairs = {pair: n for pair, n in pairs.items() if n >= 2}
         if not pairs:
             return merges
         most = max(pairs.values())
@@ -157,6 +156,16 @@ def one_text(word_counts, n_merges):
     return merges
 
 
+def at_least_two(word_counts, n_merges):
+    words = {cut(word): n for word, n in word_counts.items()}
+    merges = []
+    while len(merges) < n_merges and max(count(words).values(), default=0) >= 2:
+        counts = count(words)
+        merges.append(min(counts, key=lambda pair: (-counts[pair], pair)))
+        words = {merge(symbols, merges[-1]): n for symbols, n in words.items()}
+    return merges
+
+
 def emptied(word_counts, n_merges):
     merges = learn_plain(word_counts, n_merges)
     word_counts.clear()
@@ -183,6 +192,7 @@ LEARN_WRONG = {
     "one too few": (learner(more=-1), "one merge too few"),
     "no end": (learner(stop=False), "ValueError.*(no|empty).*you don't stop"),
     "pattern": (learner(merge=unescaped), "regular expression"),
+    "pairs that stand once": (at_least_two, "stand fewer than 2 times"),
     "texts": (lambda w, n: ["".join(p) for p in learn_plain(w, n)], "is a pair of symbols"),
     "in place": (emptied, "in place"),
     "joined and first": (
@@ -409,7 +419,42 @@ def forgets_the_long(lengths, max_tokens):
     return [[fitting[i] for i in batch] for batch in batches]
 
 
+def closes_an_empty_one(lengths, max_tokens):
+    batches, batch = [], []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if (len(batch) + 1) * lengths[i] > max_tokens:
+            batches.append(batch)
+            batch = []
+        batch.append(i)
+    return [*batches, batch]
+
+
+def places(reverse):
+    """Indices into the sorted list."""
+    in_order = batcher(order=lambda lengths: range(len(lengths)))
+    return lambda lengths, max_tokens: in_order(sorted(lengths, reverse=reverse), max_tokens)
+
+
+def fixed_by_the_longest(lengths, max_tokens):
+    size = max(1, max_tokens // max(lengths))
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def refuses_the_exact(lengths, max_tokens):
+    if max(lengths) >= max_tokens:
+        raise ValueError("too long")
+    return batches_plain(lengths, max_tokens)
+
+
 BATCHES_WRONG = {
+    "empty if all are too long": (closes_an_empty_one, "empty batch"),
+    "places": (places(False), "places in the sorted list"),
+    "places, longest first": (places(True), "places in the sorted list"),
+    "fixed by the longest": (fixed_by_the_longest, "holds . sentences"),
+    "one batch": (lambda n, m: [list(range(len(n)))], "All sentences are in one batch"),
+    "by the first": (batcher(cost=lambda c: len(c) * c[0]), "shortest for the width"),
+    "exactly as long": (refuses_the_exact, "ValueError.*you test <"),
     "real tokens": (batcher(cost=sum), "real tokens"),
     "real tokens, unsorted": (batcher(order=lambda n: range(len(n)), cost=sum), "real tokens"),
     "last dropped": (batcher(last=False), "last batch is missing"),
@@ -417,7 +462,7 @@ BATCHES_WRONG = {
     "same list": (same_list, "comes . times|comes .. times"),
     "not sorted": (batcher(order=lambda n: range(len(n))), "Sort the indices"),
     "one each": (lambda n, m: [[i] for i in range(len(n))], "holds one sentence"),
-    "sentences counted": (batcher(cost=len), "count sentences|costs"),
+    "sentences counted": (batcher(cost=len), "count sentences"),
     "fixed number": (lambda n, m: [list(range(len(n)))[i:i + 8] for i in range(0, len(n), 8)],
                      "costs .* more than max_tokens"),
     "too late": (too_late, "One sentence too many"),
@@ -429,7 +474,7 @@ BATCHES_WRONG = {
     "from 1": (lambda n, m: [[i + 1 for i in b] for b in batches_plain(n, m)], "begin at 1"),
     "sorted in place": (sorts_its_input, "in place"),
     "a flat list": (lambda n, m: list(range(len(n))), "list of batches"),
-    "long ones left out": (forgets_the_long, "(no|in no) batch"),
+    "long ones left out": (forgets_the_long, "longer than max_tokens, and you drop"),
     "a constant": (lambda n, m: [[0, 1], [2]], "in no batch"),
     "an empty batch": (lambda n, m: [[], *batches_plain(n, m)], "empty batch"),
 }  # fmt: skip

@@ -46,9 +46,16 @@ RATE_WRONG = {
         lambda t, d, w: d**-0.5 * (t * w**-1.5 if t <= w + 1 else t**-0.5), "one step too late"),
     "begins again": (
         lambda t, d, w: d**-0.5 * (t * w**-1.5 if t <= w else (t - w) ** -0.5), "begins again"),
-    "always 512": (lambda t, d, w: 512**-0.5 * min(t**-0.5, t * w**-1.5), "look at the factor"),
+    "always 512": (lambda t, d, w: 512**-0.5 * min(t**-0.5, t * w**-1.5), "d_model = 512"),
+    "always 256": (lambda t, d, w: 256**-0.5 * min(t**-0.5, t * w**-1.5), "look at the factor"),
     "always 4000": (
-        lambda t, d, w: d**-0.5 * min(t**-0.5, t * 4000**-1.5), "should be"),
+        lambda t, d, w: d**-0.5 * min(t**-0.5, t * 4000**-1.5), "warmup = 4000"),
+    "always 512 and 4000": (
+        lambda t, d, w: 512**-0.5 * min(t**-0.5, t * 4000**-1.5), "4000.*Besides.*512"),
+    "a string": (lambda t, d, w: str(RATE_RIGHT["min"](t, d, w)), "a string, it should be"),
+    "(step * warmup) ** -1.5": (
+        lambda t, d, w: d**-0.5 * min(t**-0.5, (t * w) ** -1.5), "to warmup alone"),
+    "one step late": (lambda t, d, w: RATE_RIGHT["min"](max(t - 1, 1), d, w), "subtract 1"),
     "a constant": (lambda t, d, w: 1e-3, "does not depend"),
     "its input": (lambda t, d, w: t, "return the step"),
     "printed": (lambda t, d, w: print(end=""), "None, it should be a number"),
@@ -215,6 +222,10 @@ LOSS_WRONG = {
     "squeezed": loss_with("lose the batch", log_p="logits.squeeze().log_softmax(-1)"),
     "log of 0": (lambda z, y, p, e: kl(z, y, p, e) - entropy_by_log(z, e), "target that is 0"),
     "pad is 0": loss_with("token 0 for the padding", real="target != 0"),
+    "in bits": loss_with("in bits", log_p="logits.log_softmax(-1) / torch.tensor(2.0).log()"),
+    "last one out": loss_with("last position out", real="(target != pad_id)[:, :-1]",
+                              loss="-((1 - epsilon) * right + epsilon * log_p.mean(-1))[:, :-1]"),
+    "shifted": (lambda z, y, p, e: loss_by_gather(z[:, :-1], y[:, 1:], p, e), "shift the target"),
     "over V - 1 and the sum": loss_with(
         "V - 1 wrong words.*Besides.*return the sum",
         loss=SOFT.format("epsilon / (V - 1), 1 - epsilon"), result="loss[real].sum()"),
@@ -296,6 +307,18 @@ def adam_counting_tensor(param, grad, state, lr, betas, eps):
     state["moments"] = (m, v, step)
     rate = lr * torch.sqrt(1 - betas[1] ** step) / (1 - betas[0] ** step)
     return state, param - rate * m / (v.sqrt() + eps * torch.sqrt(1 - betas[1] ** step))
+
+
+def adam_only_key_error(param, grad, state, lr, betas, eps):
+    """Would take what a prepared state lends it for its own."""
+    try:
+        m, v, step = state["moments"]
+    except KeyError:
+        m, v, step = torch.zeros_like(param), torch.zeros_like(param), 0
+    step += 1
+    m, v = betas[0] * m + (1 - betas[0]) * grad, betas[1] * v + (1 - betas[1]) * grad**2
+    state["moments"] = m, v, step
+    return param - lr * m / (1 - betas[0] ** step) / ((v / (1 - betas[1] ** step)).sqrt() + eps)
 
 
 def adam_in_place_state(param, grad, state, lr, betas, eps):
@@ -419,6 +442,13 @@ ADAM_WRONG = {
     "absolute": adam_with("needs the square", v="b2 * old_v + (1 - b2) * grad.abs()"),
     "square of m": adam_with("squares m", v="b2 * old_v + (1 - b2) * m**2"),
     "no root": adam_with("square root is missing", root="v_hat + eps"),
+    "gain of beta_1": adam_with("with the share beta_1", m="b1 * old_m + b1 * grad"),
+    "gain of beta_2": adam_with("with the share beta_2", v="b2 * old_v + b2 * grad**2"),
+    "sign and betas": adam_with("climb.*Besides.*betas|betas.*Besides.*climb", b1="betas[1]",
+                                b2="betas[0]", result="param + lr * m_hat / root"),
+    "missing key": adam_with("KeyError: 'averages'", old_m="(lambda a, b: a)(*state['averages'])"),
+    "prepared, from 0": adam_with("count the steps from 1", t="state['step']",
+                                  root="(v.sqrt() + eps) * (1 / (1 - b2**t))"),
     "gain of 1": adam_with("enters m in full", m="b1 * old_m + grad"),
     "g above": adam_with("instead of m", m_hat="grad"),
     "sign": adam_with("climb", result="param + lr * m_hat / root"),
@@ -457,7 +487,7 @@ ADAM_WRONG = {
     "style",
     [
         adam_new, adam_in_place, adam_functional, adam_unguarded, adam_counting_tensor,
-        adam_in_place_state,
+        adam_only_key_error, adam_in_place_state,
     ],
 )  # fmt: skip
 def test_adam_accepts(style):
@@ -573,13 +603,15 @@ AVERAGE_WRONG = {
     "always 2": (per_name(lambda x: x.sum(0) / 2), "divide by 2"),
     "the first": (per_name(lambda x: x[0].clone()), "first checkpoint only"),
     "the last": (per_name(lambda x: x[-1].clone()), "last checkpoint only"),
-    "ends": (per_name(lambda x: (x[0] + x[-1]) / 2), "first and the last only|divide by 2"),
+    "ends": (per_name(lambda x: (x[0] + x[-1]) / 2), "first and the last only"),
     "without the first": (per_name(lambda x: x[1:].sum(0) / len(x)), "leave the first"),
     "the first twice": (twice_the_first, "counts twice"),
     "by the names": (
         lambda states: {k: sum(s[k] for s in states) / len(states[0]) for k in states[0]},
         "number of names|return the sum"),
-    "less one": (per_name(lambda x: x.sum(0) / (len(x) - 1)), "one less|return the sum"),
+    "less one": (per_name(lambda x: x.sum(0) / max(1, len(x) - 1)), "one less"),
+    "last left out": (lambda states: AVERAGE_RIGHT["stack"](states[:-1] or states),
+                      "leave the last checkpoint out"),
     "median": (per_name(lambda x: x.median(0).values), "median"),
     "scalars": (per_name(lambda x: x.mean()), "keeps its shape"),
     "stacked": (per_name(lambda x: x), "side by side"),
@@ -599,7 +631,7 @@ AVERAGE_WRONG = {
     "two or more": (
         lambda states: {k: (states[0][k] + sum(s[k] for s in states[1:])) / (
             len(states) if states[1] else 1) for k in states[0]}, "IndexError.*more than one"),
-    "a constant": (lambda states: {"w": torch.zeros(2, 4)}, "wrong values"),
+    "a constant": (lambda states: {"w": torch.zeros(3)}, "wrong values"),
     "its input": (lambda states: states, "should be a dict"),
 }  # fmt: skip
 
@@ -612,3 +644,21 @@ def test_average_accepts(style: str):
 @pytest.mark.parametrize("mistake", AVERAGE_WRONG)
 def test_average_rejects(mistake: str):
     rejected("average_checkpoints", *AVERAGE_WRONG[mistake])
+
+
+@pytest.mark.parametrize(
+    "name, style",
+    [*(("paper_learning_rate", style) for style in RATE_RIGHT.values()),
+     *(("label_smoothing_loss", style) for style in (
+         loss_by_gather, loss_by_soft_targets, loss_by_loops, loss_by_ignore_index,
+         loss_by_one_hot)),
+     *(("adam_step", style) for style in (
+         adam_new, adam_in_place, adam_functional, adam_unguarded, adam_counting_tensor)),
+     *(("average_checkpoints", style) for style in AVERAGE_RIGHT.values())],
+)  # fmt: skip
+def test_accepts_where_float64_is_the_default(name: str, style):
+    torch.set_default_dtype(torch.float64)
+    try:
+        accepted(name, style)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -38,6 +38,16 @@ def by_loops(max_len, d_model):
     return torch.tensor(rows)
 
 
+def by_tutorial(max_len, d_model):
+    """A famous one: j counts by twos, and is doubled all the same."""
+    encoding = torch.zeros(max_len, d_model)
+    for position in range(max_len):
+        for j in range(0, d_model, 2):
+            encoding[position, j] = math.sin(position / 10_000 ** (2 * j / d_model))
+            encoding[position, j + 1] = math.cos(position / 10_000 ** (2 * (j + 1) / d_model))
+    return encoding
+
+
 def wide(max_len, d_model):
     """float64 inside, and left so."""
     column = torch.arange(d_model, dtype=torch.float64)
@@ -60,7 +70,7 @@ POSITIONS_RIGHT = {
     "slices": lambda n, d: filled(table(n, d)),
     "exp": by_exp,
     "loops": by_loops,
-    "float64": wide,
+    "float64 inside": lambda n, d: wide(n, d).float(),
     "stack": lambda n, d: torch.stack([table(n, d).sin(), table(n, d).cos()], -1).reshape(n, d),
 }
 POSITIONS_WRONG = {
@@ -87,8 +97,12 @@ POSITIONS_WRONG = {
     "batch dimension": (lambda n, d: filled(table(n, d))[None], "one dimension too many"),
     "turned": (lambda n, d: filled(table(n, d)).T, "Rows and columns"),
     "zeros": (lambda n, d: torch.zeros(n, d), "still zero"),
-    "a constant": (lambda n, d: filled(table(4, 4)), "fixed in your code"),
+    "a constant": (lambda n, d: filled(table(4, 6)), "fixed in your code"),
     "half precision": (lambda n, d: filled(table(n, d)).half(), "float16"),
+    "through half precision": (lambda n, d: filled(table(n, d)).half().float(), "half precision"),
+    "float64": (wide, "right, but float64"),
+    "tutorial": (by_tutorial, "You double twice"),
+    "d_model - 2": (lambda n, d: filled(table(n, d, power=2 * d / (d - 2))), "the last index"),
     "fixed length": (lambda n, d: filled(table(n, d))[:100], "cut off"),
     "its input": (lambda n, d: (n, d), "a tuple of 2"),
 }  # fmt: skip
@@ -142,6 +156,21 @@ def norm_in_place(x, gain, bias, eps):
     return x / (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt() * gain + bias
 
 
+def norm_detached(x, gain, bias, eps):
+    mean, var = x.mean(-1, keepdim=True), x.var(-1, unbiased=False, keepdim=True)
+    return gain * (x - mean.detach()) / torch.sqrt(var.detach() + eps) + bias
+
+
+def norm_own_in_place(x, gain, bias, eps):
+    y = x - x.mean(-1, keepdim=True)
+    y /= (y.square().mean(-1, keepdim=True) + eps).sqrt()
+    return y * gain + bias
+
+
+def norm_floats(x, gain, bias, eps):
+    return torch.tensor(norm(x, gain, bias, eps).tolist(), dtype=x.dtype)
+
+
 NORM_RIGHT = {"mean and var": norm, "moments": norm_moments, "rows": norm_rows}
 NORM_WRONG = {
     "unbiased": (norm_with(unbiased=True), "^Your variance is the unbiased"),
@@ -166,7 +195,19 @@ NORM_WRONG = {
         lambda x, g, b, e: x / (x.square().mean(-1, True) + e).sqrt() * g + b, "RMSNorm"),
     "no keepdim": (
         lambda x, g, b, e: (x - x.mean(-1)) / (x.var(-1, unbiased=False) + e).sqrt() * g + b,
-        "keepdim"),
+        "^You forget keepdim"),
+    "no keepdim, unbiased, outside": (
+        lambda x, g, b, e: (x - x.mean(-1)) / (x.std(-1) + e) * g + b, "^You forget keepdim"),
+    "no keepdim for the variance": (
+        lambda x, g, b, e: (x - x.mean(-1, True)) / (x.var(-1) + e).sqrt() * g + b,
+        "^You forget keepdim"),
+    "times the root": (norm_with(size="1 / (v + e).sqrt()"), "^You multiply by the standard"),
+    "times the root, no eps": (norm_with(size="1 / v.sqrt()"), "^You multiply by the standard"),
+    "1 + gain": (norm_with(end="y * (1 + g) + b"), r"1 \+ gain"),
+    "detached": (norm_detached, "^You cut the gradient.*back to x"),
+    "in place, its own": (norm_own_in_place, "change a tensor in place which it needs"),
+    "no gradient": (torch.no_grad()(norm), "^You cut the gradient"),
+    "by floats": (norm_floats, "^You cut the gradient"),
     "in place": (norm_in_place, "in place"),
     "through float32": (
         lambda x, g, b, e: norm(*(t.float() for t in (x, g, b)), e).to(x.dtype), "float32"),
@@ -215,6 +256,10 @@ FEED_WRONG = {
     "no b_2": (lambda x, u, a, w, b: (x @ u + a).relu() @ w, "^b_2 is missing"),
     "late b_1": (lambda x, u, a, w, b: ((x @ u).relu() + a) @ w + b, "b_1 after the ReLU"),
     "residual": (lambda x, u, a, w, b: x + (x @ u + a).relu() @ w + b, "residual"),
+    "inner only": (lambda x, u, a, w, b: (x @ u + a).relu(), "^The second map is missing"),
+    "relu 6": (lambda x, u, a, w, b: F.relu6(x @ u + a) @ w + b, "no upper limit"),
+    "detached": (lambda x, u, a, w, b: (x @ u + a).relu().detach() @ w + b, "cut the gradient.*x"),
+    "data": (lambda x, u, a, w, b: (x @ u.data + a).relu() @ w + b, "cut the gradient.*w_1"),
     "transposed": (
         lambda x, u, a, w, b: F.linear(F.linear(x, u, a).relu(), w, b), "transposed weight"),
     "transposed, no relu": (
@@ -438,11 +483,18 @@ class Convolutions(nn.Module):
         return self.b(F.relu(self.a(x.mT))).mT
 
 
-class WithWeights(Decoder):
-    """Returns its attention beside the output, and takes its masks by default."""
+class Defaults(Decoder):
+    """Takes its masks by default."""
 
     def forward(self, x, memory, src_mask=None, tgt_mask=None):
-        return super().forward(x, memory, src_mask, tgt_mask), None
+        return super().forward(x, memory, src_mask, tgt_mask)
+
+
+class WithWeights(Decoder):
+    """Returns its attention beside the output."""
+
+    def forward(self, *args):
+        return super().forward(*args), None
 
 
 class PackedNorms(Encoder):
@@ -478,7 +530,7 @@ DECODER_RIGHT = {
     "packed": PackedDecoder,
     "heads": decoder(attention=Heads, norm=Norm, network=Convolutions),
     "gated": decoder(network=Swish, **PRE),
-    "with weights": WithWeights,
+    "masks by default": Defaults,
 }
 
 
@@ -561,6 +613,47 @@ class FirstXPre(Encoder):
         y = self.n[0](x)
         y = x + self.attend(y, y, y, mask)
         return x + self.think(self.n[1](y))
+
+
+class FeedsOnX(Encoder):
+    def forward(self, x, mask):
+        y = self.n[0](x + self.attend(x, x, x, mask))
+        return self.n[1](y + self.think(x))
+
+
+class WithMask(Encoder):
+    def forward(self, x, mask):
+        return super().forward(x, mask), mask
+
+
+class ZeroIn(Encoder):
+    def forward(self, x, mask):
+        return super().forward(x * mask[:, 0, 0, :, None], mask)
+
+
+class ZeroOut(Encoder):
+    def forward(self, x, mask):
+        return super().forward(x, mask) * mask[:, 0, 0, :, None]
+
+
+class ReluLast(Encoder):
+    def forward(self, x, mask):
+        return super().forward(x, mask).relu()
+
+
+class OneNorm(Encoder):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__(d_model, n_heads, d_ff)
+        self.n = nn.ModuleList(2 * [self.n[0]])
+
+
+class Unscaled(Attention):
+    def __init__(self, d_model, n_heads):
+        super().__init__(d_model, n_heads)
+        self.factor = (d_model // n_heads) ** 0.5
+
+    def weights(self, s, m):
+        return super().weights(s * self.factor, m)
 
 
 class FeedForwardFirst(Encoder):
@@ -708,7 +801,20 @@ ENCODER_WRONG = {
     "feed-forward first": (FeedForwardFirst, "in the order feed-forward network, self-att"),
     "feed-forward first, pre": (
         encoder(FeedForwardFirst, **PRE), "in the order feed-forward network, self-att"),
-    "parallel": (Parallel, "adds the layer's first x|reads the output of the one before"),
+    "parallel": (Parallel, "adds the layer's first x|starts from the layer's first x"),
+    "feeds on the first x": (FeedsOnX, "network starts from the layer's first x"),
+    "added after the norm": (
+        encoder(wrap=lambda x, s, n: n(x) + s(x)), "is added after the norm"),
+    "relu behind the layer": (ReluLast, "no negative number: a ReLU at the end"),
+    "relu behind the layer, pre": (encoder(ReluLast, **PRE), "no negative number: a ReLU"),
+    "one norm": (OneNorm, "call one norm in several places"),
+    "one norm, pre": (encoder(OneNorm, **PRE), "call one norm in several places"),
+    "no scale": (encoder(attention=Unscaled), "too large.*sqrt"),
+    "no scale, pre": (encoder(attention=Unscaled, **PRE), "too large.*sqrt"),
+    "padded inputs at zero": (ZeroIn, "set padded words to zero"),
+    "padded inputs at zero, pre": (encoder(ZeroIn, **PRE), "set padded words to zero"),
+    "padded outputs at zero": (ZeroOut, "set padded words to zero"),
+    "with its mask": (WithMask, "a tuple of 2: return the output alone"),
     "rms norm": (encoder(norm=RMS), "not subtract the mean"),
     "rms norm, pre": (encoder(norm=RMS, **PRE), "not subtract the mean"),
     "norm of the sentence": (encoder(norm=WholeNorm), "mix outside the attention"),
@@ -847,6 +953,36 @@ class CrossFirst(Decoder):
         return self.wrap(x, self.think, self.n[2])
 
 
+class CrossAsksX(Decoder):
+    """The queries of the cross-attention are the layer's x, the residual is right."""
+
+    def forward(self, x, memory, src_mask, tgt_mask):
+        def look(y):
+            return self.look(first(x), memory, memory, src_mask)
+
+        first = self.n[1] if self.wrap is PRE["wrap"] else nn.Identity()
+        y = self.wrap(x, lambda x: self.attend(x, x, x, tgt_mask), self.n[0])
+        z = y + look(y) if self.wrap is PRE["wrap"] else self.n[1](y + look(y))
+        return self.wrap(z, self.think, self.n[2])
+
+
+class ReluBehind(Decoder):
+    def forward(self, *args):
+        return super().forward(*args).relu()
+
+
+class CrossUnscaled(Decoder):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__(d_model, n_heads, d_ff)
+        self.look = Unscaled(d_model, n_heads)
+
+
+class CrossOverQueries(Decoder):
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__(d_model, n_heads, d_ff)
+        self.look.weights = lambda s, m: s.masked_fill(~m, -1e9).softmax(-2)
+
+
 class FeedInTheMiddle(Decoder):
     def forward(self, x, memory, src_mask, tgt_mask):
         x = self.wrap(x, lambda x: self.attend(x, x, x, tgt_mask), self.n[0])
@@ -965,6 +1101,16 @@ DECODER_WRONG = {
     "last residual of the first x": (LastFirstX, "around the feed-forward network adds"),
     "residual path normalised": (decoder(wrap=both_ways), "residual path, too"),
     "rms norm": (decoder(norm=RMS, **PRE), "not subtract the mean"),
+    "queries of the first x": (CrossAsksX, "cross-attention takes its queries from the layer's"),
+    "queries of the first x, pre": (
+        encoder(CrossAsksX, **PRE), "cross-attention takes its queries from the layer's"),
+    "no scale": (decoder(attention=Unscaled), "of your self-attention are too large"),
+    "no scale in the cross-attention": (CrossUnscaled, "of your cross-attention are too large"),
+    "over the queries": (CrossOverQueries, "by way of the cross-attention"),
+    "relu behind the layer": (ReluBehind, "no negative number: a ReLU"),
+    "added after the norm": (
+        decoder(wrap=lambda x, s, n: n(x) + s(x)), "is added after the norm"),
+    "with weights": (WithWeights, "a tuple of 2: return the output alone"),
     # memory
     "keys and values from x": (decoder(cross=lambda x, m: (x, x, x)), "memory has no influence"),
     "keys from x": (decoder(cross=lambda x, m: (x, x, m)), "The keys of your cross-attention"),
@@ -1012,3 +1158,18 @@ def test_decoder_accepts(style: str):
 @pytest.mark.parametrize("mistake", DECODER_WRONG)
 def test_decoder_rejects(mistake: str):
     rejected("DecoderLayer", *DECODER_WRONG[mistake])
+
+
+@pytest.mark.parametrize("name, candidate", [
+    *(("positional_encoding", f) for f in POSITIONS_RIGHT.values()),
+    *(("layer_norm", f) for f in NORM_RIGHT.values()),
+    *(("feed_forward", f) for f in FEED_RIGHT.values()),
+    *(("EncoderLayer", f) for f in ENCODER_RIGHT.values()),
+    *(("DecoderLayer", f) for f in DECODER_RIGHT.values()),
+])  # fmt: skip
+def test_accepts_in_a_notebook_that_works_in_float64(name: str, candidate: object):
+    torch.set_default_dtype(torch.float64)
+    try:
+        accepted(name, candidate)
+    finally:
+        torch.set_default_dtype(torch.float32)

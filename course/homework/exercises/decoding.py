@@ -15,6 +15,7 @@ from course.homework.values import kind, show
 
 Row = dict[int, float]
 Table = dict[tuple[int, ...], Row]
+LONGEST = 100  # a prefix; every max_len is far smaller
 
 # -------------------------------------------------------------------- models of a few words
 
@@ -51,6 +52,11 @@ def toy(table: Table, size: int, bos_id: int, eos_id: int, rng: random.Random,
             raise Wrong(
                 f"next_log_probs takes prefixes of shape (n, t), a LongTensor. Yours: shape "
                 f"{tuple(prefixes.shape)}, {dtype}. For a single prefix: torch.tensor([ids])"
+            )
+        if prefixes.size(1) > LONGEST:
+            raise Wrong(
+                f"You have shown the model a prefix of {LONGEST} ids, and go on: max_len is far "
+                "smaller. eos may never come, so count the new ids inside the loop, too"
             )
         shown = prefixes.tolist()
         result = []
@@ -180,6 +186,9 @@ def greedy_cases(generator: Generator) -> Iterator[Case]:
     yield case("max_len before eos", 8, 5, "you count bos as a new token, or go on until eos comes")
     yield case("max_len of one", 3, 1, "you do not stop at max_len")
     yield case("eos as the last token allowed", 4, 5, "you stop one token too early")
+    size, bos_id, eos_id, words = some_ids(rng, 5)
+    endless = chain(rng, size, bos_id, eos_id, words, words)
+    yield Case("eos never comes", (endless, bos_id, eos_id, 6), "you stop only at eos")
 
 
 def call_greedy(candidate: Candidate, args: tuple) -> list[int]:
@@ -269,7 +278,8 @@ def beam_search(pool: bool = False, wide: int = 1, stop: str = "full", by_score:
     times `beam` candidates are looked at for a pool. stop: when the pool holds `beam` ("full"),
     one ("first"), or when max_len is reached ("never"). by_score: the beam keeps the best by the
     penalised score. mixed: one cut off at max_len may win against one that has ended.
-    mistake: "greedy chains", or "dropped" for finished ones that are thrown away.
+    mistake: "greedy chains", "last" if only the last ids' probabilities are compared, or "dropped"
+    for finished ones that are thrown away.
     """
 
     def search(model, bos_id, eos_id, max_len, beam, alpha) -> list[int]:
@@ -289,6 +299,8 @@ def beam_search(pool: bool = False, wide: int = 1, stop: str = "full", by_score:
                     grown = [max(grown, key=lambda c: c[1])]
                 children += grown
             rank = (lambda c: score(*c)) if by_score else (lambda c: c[1])
+            if mistake == "last":
+                rank = lambda c: logs_of(model, c[0])[-1]  # noqa: E731
             children = sorted(children, key=rank, reverse=True)[: beam * wide]
             if pool or mistake == "dropped":
                 finished += [c for c in children if c[0][-1] == eos_id]
@@ -318,6 +330,8 @@ BEAM_READINGS = [
 BEAM_MISTAKES: dict[str, Mistake] = {
     "greedy": ("That is greedy search: keep `beam` prefixes alive, not one",
                lambda model, bos, eos, n, beam, alpha: greedy()(model, bos, eos, n)),
+    "last": ("You choose the beam by the last log-probability alone: choose it by the sum over all "
+             "new ids", beam_search(mistake="last", pool=True)),
     "chains": ("Each of your prefixes goes on with its own best id: choose the best `beam` among "
                "all beam x V candidates together; a prefix may have two children, another none",
                beam_search(mistake="greedy chains")),
@@ -343,9 +357,11 @@ def draw_fork(rng: random.Random, shape: str, beam: int, max_len: int, alpha: fl
                  (b,): {c: percent(85, 95)}, (a, c): end, (a, d): end, (b, c): end}  # fmt: skip
     elif shape == "siblings":
         table = {(): {a: percent(60, 66), b: percent(22, 28)},
-                 (a,): {c: percent(48, 54), d: percent(38, 44)}, (b,): {c: percent(50, 60)},
-                 (a, c): {eos_id: percent(30, 40), e: percent(20, 30)}, (a, d): end,
-                 (b, c): end, (a, c, e): end}  # fmt: skip
+                 (a,): {c: percent(38, 41), d: percent(34, 37)},
+                 (b,): {c: percent(46, 50), d: percent(42, 45)},
+                 (a, c): {eos_id: percent(30, 40), e: percent(20, 29)}, (a, d): end,
+                 (b, c): {eos_id: percent(42, 50), e: percent(20, 30)}, (b, d): end,
+                 (a, c, e): end, (b, c, e): end}  # fmt: skip
     elif shape == "early end":
         table = {
             (): {a: p["late"], b: p["other"]},
@@ -386,6 +402,12 @@ def beam_cases(generator: Generator) -> Iterator[Case]:
         shown = [BEAM_MISTAKES[name] for name in shows.split(", ") if name]
         return Case(label, first_to_show(draw, BEAM_READINGS, shown), blame)
 
+    def long_wins() -> tuple:
+        while True:
+            *args, _ = draw_fork(rng, "long wins", 2, 8, alpha)
+            if truth(*args, alpha) != truth(*args, 0.0):
+                return *args, alpha
+
     def best_of_all() -> tuple:
         while True:
             *args, beam, alpha = draw_tree(rng, 5, 4, 4, 0.6)
@@ -406,11 +428,10 @@ def beam_cases(generator: Generator) -> Iterator[Case]:
     yield case("a beam of 2 that finds what greedy search misses",
                lambda: draw_fork(rng, "greedy loses", 2, 6, 0.0), "greedy")  # fmt: skip
     yield case("two children of one prefix", lambda: draw_fork(rng, "siblings", 2, 6, 0.0),
-               "chains")  # fmt: skip
+               "last, chains")  # fmt: skip
     yield case("a hypothesis that ends early", lambda: draw_fork(rng, "early end", 2, 6, 0.0),
                "dropped")  # fmt: skip
-    yield case(f"a length penalty of {alpha}", lambda: draw_fork(rng, "long wins", 2, 8, alpha),
-               "first")  # fmt: skip
+    yield case(f"a length penalty of {alpha}", long_wins, "first")
     yield case("max_len before eos", cut_off, "", "you count bos, or you need an eos")
     yield case("an id of probability 0", lambda: draw_fork(rng, "impossible", 2, 6, 0.6))
     yield case("sentences that end soon, and a large max_len",
@@ -459,10 +480,14 @@ def look_at_hypotheses(candidate: Candidate, args: tuple, readings: set[str]) ->
         if score == -math.inf:
             raise wrong(f"The score of {ids} is -inf, but its probability is {math.exp(total):.3g}")
     if len({tuple(ids) for ids, _ in found}) < len(found):
+        copies = sum(call.count([bos_id]) for call in model.calls) > 1
         raise wrong(
-            "The same hypothesis comes twice. Equal prefixes have equal children: begin with one "
-            "prefix, not with `beam` copies of bos, or give the copies -inf"
-        )
+            "The same hypothesis comes twice. " + (
+            "Equal prefixes have equal children: begin with one prefix, not with `beam` copies of "
+            "bos, or give the copies -inf" if copies else
+            "Two children got the same parent (in a flat list of n x V candidates the parent is "
+            "place // V, the new id place % V), or you put what has ended into your list again")
+        )  # fmt: skip
     for ids, score in found:
         still = {
             name for name in readings if close(score, score_of(model, ids, alpha, name, eos_id))
@@ -474,6 +499,10 @@ def look_at_hypotheses(candidate: Candidate, args: tuple, readings: set[str]) ->
     scores = [score for _, score in found]
     by_end = [*ended, *(score for ids, score in found if ids[-1] != eos_id)]
     if not (falls(scores) or (scores == by_end and falls(ended) and falls(by_end[len(ended) :]))):
+        sums = [math.fsum(logs_of(model, ids[1:])) for ids, _ in found]
+        if alpha and falls(sums):
+            raise wrong("The hypotheses are sorted by their sums: the length penalty changes the "
+                        "order, so divide first, then sort by the scores")  # fmt: skip
         upside_down = falls(scores[::-1])
         raise wrong("The worst hypothesis comes first: sort with reverse=True" if upside_down else
                     "The hypotheses are not sorted: the best score comes first")  # fmt: skip
@@ -558,6 +587,8 @@ def blame_score(
              total * 6 / (5 + k)),
             ("length_penalty is the exponent: ((5 + length) / 6) ** length_penalty",
              total / (penalty(k, 1) * (alpha or 1))),
+            ("You wrote length_penalty = 0.6 into the code: take the argument",
+             total / penalty(k, 0.6)),
             ("You subtract the length penalty: divide by it", total - penalty(k, alpha)),
             ("You add the length penalty: divide by it", total + penalty(k, alpha)),
         )
@@ -577,7 +608,8 @@ def blame_score(
             return message, expected
     return (
         f"The score {score:.4f} does not belong to the ids {ids}: it should be {right:.4f}, the "
-        "sum of the log-probabilities of their new ids over the penalty for their length"
+        "sum of the log-probabilities of their new ids over the penalty for their length. (Is it "
+        "the score of other ids? In a flat list of n x V candidates the parent is place // V)"
     ), expected
 
 
@@ -607,7 +639,8 @@ BEAM = Exercise(
     signature="beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty) -> list "
     "of 1 to `beam` pairs (ids, score), the best first. ids: bos, then new ids, the last one eos, "
     "or max_len of them. score: the sum of their log-probabilities over "
-    f"((5 + length) / 6) ** length_penalty, length the number of new ids, eos counted. {SEARCH}",
+    f"((5 + length) / 6) ** length_penalty, length the number of new ids, eos counted (the "
+    f"check also accepts eos not counted, or bos counted, if all scores do the same). {SEARCH}",
     what="Keep the `beam` most probable prefixes, let each go on with every id, keep the best "
     "`beam` of all. What ends with eos stops growing and waits for the end.",
     why="The paper's translations come from a beam of 4 with a length penalty of 0.6. Greedy "
@@ -641,27 +674,30 @@ def sacre_bleu(hypotheses: Corpus, references: Corpus) -> float:
     return sacrebleu.corpus_bleu(texts[0], [texts[1]], **options).score
 
 
-def ngrams(tokens: Sequence[str], n: int) -> Counter:
-    return Counter(zip(*(tokens[i:] for i in range(n))))
+def ngrams(tokens: Sequence[str], n: int, key: Callable = tuple) -> Counter:
+    return Counter(map(key, zip(*(tokens[i:] for i in range(n)))))
 
 
 def bleu(longest: int = 4, shortest: int = 1, clip: bool = True, per: str = "hypothesis",
          brevity: str = "corpus", mean: str = "geometric", pool: str = "counts", plus: int = 0,
-         negative: bool = False, scale: float = 100.0) -> Callable:  # fmt: skip
-    """Return a BLEU, right with the defaults."""
+         negative: bool = False, scale: float = 100.0, key: Callable = tuple,
+         ) -> Callable:  # fmt: skip
+    """Return a BLEU, right with the defaults. key: what stands for an n-gram."""
 
     def count(hypothesis: list[str], reference: list[str], n: int) -> tuple[int, int]:
-        found, wanted = ngrams(hypothesis, n), ngrams(reference, n)
+        found, wanted = ngrams(hypothesis, n, key), ngrams(reference, n, key)
         total = len(hypothesis) - n + 1 if negative else found.total()
         if pool == "sets":
             return len(found & wanted), len(found)
         matched = found & wanted if clip else {g: k for g, k in found.items() if g in wanted}
-        return sum(matched.values()), wanted.total() if per == "reference" else total
+        total = {"reference": wanted.total(), "words": len(hypothesis)}.get(per, total)
+        return sum(matched.values()), total
 
     def short(c: int, r: int) -> float:
         ways = {
             "none": lambda: 1.0, "inverted": lambda: min(1.0, math.exp(1 - c / r)),
             "ratio": lambda: min(1.0, c / r), "no min": lambda: math.exp(1 - r / c),
+            "no one": lambda: math.exp(-r / c),
         }  # fmt: skip
         return ways.get(brevity, lambda: min(1.0, math.exp(1 - r / c)))()
 
@@ -733,6 +769,19 @@ BLEU_MISTAKES: dict[str, Mistake] = {
     "negative": ("A sentence shorter than n has no n-grams: your count, length - n + 1, goes below "
                  "0 there; max(0, ...)", bleu(negative=True)),
 }  # fmt: skip
+BLEU_MISTAKES |= {
+    "no one": ("Your brevity penalty is exp(-r / c): it is exp(1 - r / c), 1 for equal lengths",
+               bleu(brevity="no one")),
+    "all words": ("You divide by the number of words for every n: n words have one n-gram, and L "
+                  "words L - n + 1", bleu(per="words")),
+    "exchanged": ("Hypotheses and references have changed places: the hypotheses are the first "
+                  "argument, and precision divides by their n-grams",
+                  lambda hypotheses, references: bleu()(references, hypotheses)),
+    "glued": ("You join the words of an n-gram without a space, so that 'a nice' equals 'an ice': "
+              "take the tuple of words", bleu(key="".join)),
+    "lower case": ("You take 'The' and 'the' for the same word: compare the tokens as they come",
+                   bleu(key=lambda words: tuple(map(str.lower, words)))),
+}  # fmt: skip
 ZERO = "a precision is 0: return 0 before you take its logarithm"
 
 
@@ -783,18 +832,26 @@ def bleu_cases(generator: Generator) -> Iterator[Case]:
         tokens = rng.sample(words, 8)
         return [([*tokens, *rng.sample([w for w in words if w not in tokens], 2)], tokens)]
 
+    def alike() -> list:
+        first, *others = rng.sample([w for w in words if w.isalpha() and w != "a"], 9)
+        before, after = [first, *others[:4]], others[4:]
+        hypothesis = [first.title(), *before[1:], "a", "nice", *after]
+        return [(hypothesis, [*before, "an", "ice", *after])]
+
     def several() -> list:
         references = [rng.choices(words, k=rng.randint(6, 12)) for _ in range(3)]
         return [(changed(t)[: rng.randint(5, 12)], t) for t in references]
 
-    yield case("a perfect translation", same, "scale")
+    yield case("a perfect translation", same, "scale, no one, all words")
     yield case("one wrong word", one_wrong, "arithmetic, product, bigrams, words, trigrams, five, "
                "only four, from two, plus one")  # fmt: skip
     yield case("words that come twice", repeated, "no clip, sets", BLEU_MISTAKES["no clip"][0])
-    yield case("a hypothesis that is too long", longer, "inverted, no min, recall",
+    yield case("a hypothesis that is too long", longer, "inverted, no min, recall, exchanged",
                "short hypotheses pay, long ones neither pay nor gain")  # fmt: skip
     yield case("a hypothesis that is too short", shorter, "no penalty, ratio",
                "the brevity penalty is wrong")  # fmt: skip
+    yield case("words that only look alike", alike, "glued, lower case",
+               "'The' is not 'the', 'a nice' is not 'an ice'")  # fmt: skip
     yield case("three sentences", several, "sentences, precisions, penalties, all references",
                "you do not add the counts of all sentences before you divide")  # fmt: skip
     tokens = rng.sample(words, 8)
@@ -819,7 +876,8 @@ BLEU = Exercise(
     name="bleu",
     assignment="decoding",
     signature="bleu(hypotheses, references) -> a number from 0 to 100; both are lists of "
-    "sentences, a sentence is a list of tokens (strings), and each has one reference",
+    "sentences, a sentence is a list of tokens (strings, compared as they come), and each has one "
+    "reference",
     what="Corpus BLEU: the geometric mean of the precisions of n-grams of 1 to 4 words, their "
     "counts clipped and added over all sentences, times the brevity penalty "
     "min(1, exp(1 - r / c)). No smoothing: 0 if a precision is 0.",

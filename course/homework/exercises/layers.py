@@ -8,13 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from course.homework.checking import Candidate, Exercise, Wrong, normal
+from course.homework import checking
+from course.homework.checking import Candidate, Exercise, Wrong
 from course.homework.values import kind, mismatch, show
 
 # A layer may be built in many ways, so its weights have no fixed names. What it does is asked
 # instead: which word influences which output (the gradient says it), and what is left when the
 # matrices of one sub-layer are set to zero.
-D_MODEL, D_FF = 8, 13  # 13: a weight with this size belongs to the feed-forward network
+D_MODEL, WIDE, D_FF = 8, 128, 13  # 13: a weight with this size belongs to the feed-forward network
 ATTENTION, CROSS, FEED = "self-attention", "cross-attention", "feed-forward network"
 FORBIDDEN_IN_LAYERS = (
     "multi_head_attention_forward", "_native_multi_head_attention",
@@ -22,8 +23,13 @@ FORBIDDEN_IN_LAYERS = (
 )  # fmt: skip
 LEAKY = (
     "the mask is added or multiplied, or comes after the softmax, or the softmax runs over the "
-    "queries: put -inf where the mask is False, then softmax over the keys, dim=-1"
+    "queries or the heads: put -inf where the mask is False, then softmax over the keys, dim=-1"
 )
+
+
+def normal(generator: Generator, *shape: int) -> Tensor:
+    """Return fresh values in the dtype that a new module has."""
+    return checking.normal(generator, *shape, dtype=torch.get_default_dtype())
 
 
 class Layer:
@@ -50,10 +56,12 @@ class Layer:
 
     def __call__(self, x: Tensor, *rest: Tensor) -> Tensor:
         result = self.candidate.call(self.module, x, *rest)
-        result = result[0] if isinstance(result, tuple | list) and result else result
         given = self.candidate.given
         if not isinstance(result, Tensor):
-            raise Wrong(f"The layer returns {kind(result)}: return a tensor like x", given=given)
+            raise Wrong(
+                f"The layer returns {kind(result)}: return the output alone, a tensor like x",
+                given=given,
+            )
         if result.shape != x.shape:
             raise Wrong(
                 f"The output has the shape {tuple(result.shape)}: it should be that of x, "
@@ -119,7 +127,7 @@ def influence(output: Tensor, source: Tensor, generator: Generator) -> Tensor:
     A probe in a random direction: its gradient is exactly zero where nothing flows.
     """
     rows = []
-    probe = normal(generator, *output.shape[:2], output.size(2), dtype=output.dtype)
+    probe = normal(generator, *output.shape)
     if output.requires_grad:
         for value in (output * probe).sum(-1).flatten():
             (grad,) = torch.autograd.grad(value, source, retain_graph=True, allow_unused=True)
@@ -251,6 +259,8 @@ def check_heads(layer: Layer, x: Tensor, call: Callable[[Tensor], Tensor], which
     visible[[0, 1, 2, 2], [1, 2, 1, 2]] = True
     with torch.no_grad():
         outputs = call(visible).transpose(0, 1)  # (L, 3, D)
+    if x.size(2) == WIDE:
+        check_scale(outputs, which)
     sizes = torch.linalg.svdvals(outputs)
     found = bool((sizes[:, 2] / sizes[:, 0]).max() > 1e-4)
     if several and not found:
@@ -265,6 +275,22 @@ def check_heads(layer: Layer, x: Tensor, call: Callable[[Tensor], Tensor], which
         )
 
 
+def check_scale(outputs: Tensor, which: str) -> None:
+    """The scores are divided by sqrt(d_k), here about 11.
+
+    outputs (L, 3, D): a word sees one key, another, or both. Without a scale, seeing both is like
+    seeing one, for most words.
+    """
+    one, other, both = outputs.unbind(1)
+    distance = (one - other).norm(dim=-1)
+    nearest = torch.minimum((both - one).norm(dim=-1), (both - other).norm(dim=-1)) / distance
+    if nearest.median() < 0.003:
+        raise Wrong(
+            f"The scores of your {which} are too large: with d_k = {WIDE} the softmax gives all to "
+            "one key, for most queries. Divide q @ k.mT by sqrt(d_k)"
+        )
+
+
 Parts = dict[str, list[nn.Parameter]]
 
 
@@ -274,6 +300,12 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
     parts: the matrices of the sub-layers, in the paper's order.
     """
     names = list(parts)
+    with torch.no_grad():
+        if layer(x, *rest).min() >= 0:
+            raise Wrong(
+                "Your output has no negative number: a ReLU at the end of the layer? ReLU stands "
+                "in the feed-forward network alone, between its two maps"
+            )
 
     def only(x: Tensor, *alive: str) -> Tensor:
         """Return the output when all other sub-layers give zero."""
@@ -300,6 +332,24 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
                     f"Your sub-layers stand in the order {', '.join(order)}: the order is "
                     f"{', '.join(alive)}"
                 )
+        last = alive[-1]
+        for start in range(count - 1):
+            # Does the last one add the same, whether the ones before it do something or not? Then
+            # what it adds, c, is in here ~ y + c and in there ~ z + c: four vectors in a space of 3
+            before, early = alive[:-1], alive[:start]
+            vectors = [here, only(x, *early, last), only(x, *before), only(x, *early)]
+            sizes = torch.linalg.svdvals(torch.stack(vectors, dim=-2))
+            if (sizes[..., 3] / sizes[..., 0]).max() < 1e-3:
+                made = f"what the {alive[start - 1]} made" if start else "the layer's first x"
+                reads = "takes its queries from" if last == CROSS else "starts from"
+                raise Wrong(
+                    f"Your {last} {reads} {made}: let it take what the {alive[-2]} made of x"
+                )
+        if not post and normalised(only(x, *names[:-1])):
+            raise Wrong(
+                f"What the {names[-1]} finds is added after the norm, norm(x) + sublayer(x). The "
+                "norm comes last, norm(x + sublayer(x)), or in front, x + sublayer(norm(x))"
+            )
         if post:
             raise Wrong(
                 f"The norm behind the {alive[-2]} is missing: what it adds goes on unnormalised. "
@@ -310,6 +360,7 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
             "reads the output of the one before"
         )
     if post:
+        check_own_norms(layer, x, *rest)
         return
     nothing = only(x)
     if not differ(nothing, x):  # pre-norm, or no norm
@@ -335,6 +386,7 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
                 f"The norm before the {missing[0]} is missing: x + sublayer(norm(x)) for every "
                 "sub-layer, or norm(x + sublayer(x)) for every sub-layer"
             )
+        check_own_norms(layer, x, *rest)
         return
     if not normalised(nothing):
         if not differ(nothing.square().mean(-1), torch.ones(nothing.shape[:-1])):
@@ -355,6 +407,24 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
     raise Wrong(
         f"The norm behind the {names[-1]} is missing: norm(x + sublayer(x)) for every sub-layer"
     )
+
+
+def check_own_norms(layer: Layer, *args: Tensor) -> None:
+    """No module with a gain is called twice."""
+    calls: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda module, *_: calls.append(id(module)))
+        for module in layer.module.modules()
+        if any((p == 1).all() for p in module.parameters(recurse=False))
+    ]
+    layer.candidate.call(layer.module, *args, watched=False)  # the watch does not like our hooks
+    for hook in hooks:
+        hook.remove()
+    if len(set(calls)) < len(calls):
+        raise Wrong(
+            "You call one norm in several places: give each sub-layer its own, with its own gain "
+            "and bias"
+        )
 
 
 def check_float64(layer: Layer, *args: Tensor) -> None:
@@ -417,6 +487,13 @@ def check_words(layer: Layer, generator: Generator) -> None:
         check_order_free(layer, x.detach(), torch.ones_like(mask))
         with step("a padding mask", LEAKY):
             blame_mask(found, allowed, "mask", "word")
+    if not seen[0, 3, 3]:
+        raise Wrong(
+            "What stands at the padding has no influence on the output there: do you set padded "
+            "words to zero, before or after? The mask hides them as keys, with -inf in the scores, "
+            "and does no more: their own outputs are made like all others, and nobody reads them",
+            table_of(allowed[0] | itself), table_of(seen[0]),
+        )  # fmt: skip
     tables = table_of(allowed[0] | itself), table_of(seen[0])
     if not found.any():
         raise Wrong("No word sees another: what the self-attention finds does not reach the output",
@@ -506,9 +583,9 @@ def examine_encoder(candidate: Candidate, generator: Generator) -> None:
     parts = {ATTENTION: layer.others(), FEED: layer.feed_forward()}
     check_path(layer, parts, x * 2 + 1, mask)
     check_feed_forward(layer, x, mask)
-    for n_heads in (4, 1):
-        other = Layer(candidate, generator, D_MODEL, n_heads, D_FF)
-        x = normal(generator, 1, 6, D_MODEL).expand(3, -1, -1)
+    for d_model, n_heads in ((D_MODEL, 4), (WIDE, 1)):
+        other = Layer(candidate, generator, d_model, n_heads, D_FF)
+        x = normal(generator, 1, 30, d_model).expand(3, -1, -1)
         with scaled(other.feed_forward(), 0):
             check_heads(other, x, lambda visible: other(x, visible[:, None, None]),  # noqa: B023
                         ATTENTION, n_heads > 1)  # fmt: skip
@@ -537,8 +614,9 @@ ENCODER = Exercise(
     name="EncoderLayer",
     assignment="transformer",
     signature="EncoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, mask) with x "
-    "(B, S, D), mask boolean (B, 1, 1, S), True = may attend -> (B, S, D); layer norm behind each "
-    "sub-layer (post, the paper) or in front (pre); names and biases as you like",
+    "(B, S, D), mask boolean (B, 1, 1, S), True = may attend -> (B, S, D), the tensor alone; "
+    "layer norm behind each sub-layer (post, the paper) or in front (pre); scores divided by "
+    "sqrt(d_k); names and biases as you like",
     what="Self-attention with several heads, then a feed-forward network; around each of them a "
     "residual connection and a layer norm.",
     why="Six of these are the encoder of the paper. The order never changes: words look at each "
@@ -626,6 +704,17 @@ def check_sources(layer: Layer, generator: Generator) -> None:
         )  # fmt: skip
     if (others & ~past).any() or (by_memory & ~visible).any():
         check_order_free(layer, x.detach(), memory.detach(), *everything)
+    leak = others & ~past
+    if leak.any():
+        straight = influence(layer(x, torch.zeros_like(memory), src_mask, tgt_mask), x, generator)
+        straight = torch.stack([straight[0, :, 0], straight[1, :, 1]])
+        if not (straight & leak).any():  # a memory of zeros, and the cross-attention adds nothing
+            b, query, key = leak.nonzero()[0].tolist()
+            raise Wrong(
+                f"output {query} depends on word {key}, by way of the cross-attention: its "
+                "queries mix. Does its softmax run over the queries? Over the keys, dim=-1",
+                table_of(past[b] | itself), table_of(by_x[b]),
+            )  # fmt: skip
     with step("a causal tgt_mask", LEAKY):
         blame_mask(others, past, "tgt_mask", "word")
     with step("a padding src_mask", LEAKY):
@@ -771,11 +860,11 @@ def examine_decoder(candidate: Candidate, generator: Generator) -> None:
     parts = split_attentions(layer, generator)
     check_path(layer, parts, args[0] * 2 + 1, *args[1:])
     check_feed_forward(layer, *args)
-    for n_heads in (4, 1):
-        other = Layer(candidate, generator, D_MODEL, n_heads, D_FF)
-        x = normal(generator, 1, 6, D_MODEL).expand(3, -1, -1)
-        memory = normal(generator, 1, 6, D_MODEL).expand(3, -1, -1)
-        every = torch.ones(3, 1, 6, 6, dtype=torch.bool)
+    for d_model, n_heads in ((D_MODEL, 4), (WIDE, 1)):
+        other = Layer(candidate, generator, d_model, n_heads, D_FF)
+        x = normal(generator, 1, 30, d_model).expand(3, -1, -1)
+        memory = normal(generator, 1, 30, d_model).expand(3, -1, -1)
+        every = torch.ones(3, 1, 30, 30, dtype=torch.bool)
 
         def by_tgt(visible: Tensor, other=other, x=x, every=every) -> Tensor:
             mask = visible[:, None, None].expand_as(every)
@@ -795,8 +884,9 @@ DECODER = Exercise(
     assignment="transformer",
     signature="DecoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, memory, src_mask, "
     "tgt_mask) with x (B, T, D), memory (B, S, D), src_mask (B, 1, 1, S) for memory, tgt_mask "
-    "(B or 1, 1, T, T) for x, both boolean, True = may attend -> (B, T, D); layer norm behind each "
-    "sub-layer (post, the paper) or in front (pre); names and biases as you like",
+    "(B or 1, 1, T, T) for x, both boolean, True = may attend -> (B, T, D), the tensor alone; "
+    "layer norm behind each sub-layer (post, the paper) or in front (pre); scores divided by "
+    "sqrt(d_k); names and biases as you like",
     what="Masked self-attention, then cross-attention to the encoder's output, then a feed-forward "
     "network; around each of them a residual connection and a layer norm.",
     why="Self-attention reads what is written so far, cross-attention reads the source: nothing "

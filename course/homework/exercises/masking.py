@@ -77,7 +77,7 @@ def padding_cases(generator: Generator) -> Iterator[Case]:
     yield Case("a pad_id above all words", (sentences(generator, [2, 4], 100), 100),
                "you ask which is larger: only equal or not equal matters")  # fmt: skip
     yield Case("padding on the left", (sentences(generator, [2, 4, 3], 0, left=True), 0),
-               "you count the words and take for granted that they come first")  # fmt: skip
+               "you take for granted that the words come first: ask each token alone")  # fmt: skip
     yield Case("no padding at all", (sentences(generator, [3, 3], 0), 0))
 
 
@@ -194,7 +194,7 @@ CAUSAL = Exercise(
         "torch.ones(size, size, dtype=torch.bool).tril() is the triangle; two dimensions are "
         "missing in front.",
     ),
-    forbidden=("torch.nn.modules.transformer.",),
+    forbidden=("torch.nn.modules.transformer.", "torch.nn.attention."),
     examine=function_exam(
         causal_reference,
         causal_cases,

@@ -115,8 +115,9 @@ CHOICES: dict[str, Callable[[dict[Pair, int]], Pair]] = {
 
 
 def bpe(end: str = "last", weigh: str = "count", choose: str = "smallest", how: str = "left",
-        recount: bool = True, across: bool = False, more: int = 0) -> Callable:  # fmt: skip
-    """Return a learn_bpe, right with the defaults."""
+        recount: bool = True, across: bool = False, more: int = 0, least: int = 1,
+        ) -> Callable:  # fmt: skip
+    """Return a learn_bpe, right with the defaults. least: what a pair must count to be merged."""
 
     def learn(word_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
         words = [(symbols_of(word, end), n) for word, n in word_counts.items()]
@@ -126,6 +127,8 @@ def bpe(end: str = "last", weigh: str = "count", choose: str = "smallest", how: 
         merges: list[Pair] = []
         while counts and len(merges) < n_merges + more:
             best = CHOICES[choose](counts)
+            if counts[best] < least:
+                break
             merges.append(best)
             words = [(merged(symbols, best, how), n) for symbols, n in words]
             counts = count_pairs(words, weigh) if recount else counts
@@ -180,6 +183,13 @@ BPE_MISTAKES: dict[str, Mistake] = {
     "text": ("You merge with str.replace on text: 'a b' is found inside 'xa b', too, and its end "
              "or beginning is cut off a longer symbol. Compare whole symbols", bpe(how="text")),
 }  # fmt: skip
+MORE_MISTAKES: list[Mistake] = [
+    *((BPE_MISTAKES[name][0], bpe(choose="first", **change)) for name, change in (
+        ("no end", {"end": "none"}), ("own end", {"end": "own"}), ("once", {"weigh": "once"}))),
+    *((f"You stop before pairs that stand fewer than {least} times: n_merges merges are asked "
+            "for, and fewer only if no word has two symbols left", bpe(least=least))
+      for least in (2, 3)),
+]  # fmt: skip
 ENDLESS = "you don't stop when no word has two symbols left: return the merges made so far"
 
 
@@ -217,6 +227,8 @@ def bpe_cases(generator: Generator) -> Iterator[Case]:
     letter = rng.choice("ax")
     yield Case("words of one letter, which have no pair", ({letter: 9, "io": 3}, 1),
                "you count on two symbols")  # fmt: skip
+    rare = {"".join(rng.sample("aeinrst", 3)): 1, "".join(rng.sample("bdklmou", 4)): 2}
+    yield Case("pairs that stand once", (rare, 4))
     few = {"".join(rng.sample("aeinrst", 3)): 5, "".join(rng.sample("bdklmou", 4)): 3}
     yield Case("more merges than the words have pairs", (few, 50), ENDLESS)
     yield Case("letters and signs", ({"a.b": 4, "acb": 2, "x+": 3, "(x": 5}, 8),
@@ -254,8 +266,9 @@ LEARN = Exercise(
     name="learn_bpe",
     assignment="text",
     signature="learn_bpe(word_counts, n_merges): word_counts a dict word -> how often it occurs -> "
-    "a list of n_merges pairs of symbols, in the order learned; fewer if no pair is left. Symbols "
-    "begin as characters, the last one with </w>: low is l, o, w</w>. Ties go to the "
+    "a list of n_merges pairs of symbols, in the order learned; fewer only if no word has two "
+    "symbols left. Symbols begin as characters, the last one with </w>: low is l, o, w</w>. Ties "
+    "go to the "
     "lexicographically smallest pair, as Python compares tuples",
     what="Merge the most frequent pair of neighbours into one symbol, everywhere and from the "
     "left; count again; and so on. A pair counts as often as its word occurs.",
@@ -273,7 +286,11 @@ LEARN = Exercise(
         "frequent first, and the pair decides a tie. Stop when counts is empty.",
     ),
     examine=function_exam(
-        BPE_READINGS[0], bpe_cases, list(BPE_MISTAKES.values()), "the list of merges", explain_bpe
+        BPE_READINGS[0],
+        bpe_cases,
+        [*BPE_MISTAKES.values(), *MORE_MISTAKES],
+        "the list of merges",
+        explain_bpe,
     ),
 )
 
@@ -464,6 +481,14 @@ def fill(lengths: Sequence[int], order: Sequence[int], fits: Callable) -> list[l
     return batches
 
 
+def sorted_places(lengths: Sequence[int], budget: int) -> list[list[list[int]]]:
+    """Return the batches of those who take places in sorted(lengths) for indices into lengths."""
+    return [
+        fill(by_length, range(len(lengths)), lambda s: len(s) * max(s) <= budget)
+        for by_length in (sorted(lengths), sorted(lengths, reverse=True))
+    ]
+
+
 def uneven(rng: random.Random) -> tuple[list[int], int]:
     """Return 12 lengths and a budget that each wrong way to count a batch exceeds."""
     while True:
@@ -477,7 +502,8 @@ def uneven(rng: random.Random) -> tuple[list[int], int]:
 
         order = sorted(range(12), key=lambda i: lengths[i])
         too_narrow = fill(lengths, order[::-1], narrow)
-        ways = (fill(lengths, order, real), fill(lengths, range(12), real), too_narrow)
+        ways = (fill(lengths, order, real), fill(lengths, range(12), real), too_narrow,
+                *sorted_places(lengths, budget))  # fmt: skip
         over = [any(cost(lengths, batch) > budget for batch in batches) for batches in ways]
         if all(over) and any(sum(lengths[i] for i in batch) > budget for batch in too_narrow):
             return lengths, budget
@@ -485,18 +511,19 @@ def uneven(rng: random.Random) -> tuple[list[int], int]:
 
 def batch_cases(generator: Generator) -> Iterator[Case]:
     rng = dice(generator)
-    length, n = rng.randint(4, 6), rng.choice((7, 8, 10, 11))
+    length, n = rng.randint(4, 6), rng.choice((19, 20, 22, 23))  # more than the budget
     yield Case(f"{n} sentences of {length} tokens", ([length] * n, 3 * length))
     lengths, budget = uneven(rng)
     yield Case("sentences of different lengths", (lengths, budget))
-    yield Case("a sentence exactly as long as the budget", ([3, 12, 4, 5, 3], 12),
-               "you test < where <= is meant")  # fmt: skip
     yield Case("a single sentence", ([5], 12), "you count on a second one")
     long_tail = [1 + int(rng.lognormvariate(2.5, 0.6)) for _ in range(1000)]
     long_tail = [min(n, 100) for n in long_tail]
     yield Case("1000 sentences, a few of them long", (long_tail, 400))
+    yield Case("a sentence exactly as long as the budget", ([3, 12, 4, 5, 3], 12),
+               "you test < where <= is meant")  # fmt: skip
     lengths = rng.sample([30, *(rng.randint(2, 9) for _ in range(5))], 6)
     yield Case("a sentence longer than the budget", (lengths, 20))
+    yield Case("no sentence within the budget", ([9, 9], 5))
 
 
 def cost(lengths: Sequence[int], batch: Sequence[int]) -> int:
@@ -528,13 +555,13 @@ def look_at_batches(candidate: Candidate, args: tuple) -> None:
         batches = [[index(i) for i in batch] for batch in result]
     except TypeError:
         raise wrong("A batch holds indices: whole numbers that say which sentences") from None
-    if problem := what_is_lost(lengths, batches) or what_is_over(lengths, budget, batches):
+    if problem := what_is_lost(lengths, budget, batches) or what_is_over(lengths, budget, batches):
         raise wrong(problem)
     if not too_long and (problem := what_is_wasted(lengths, budget, batches)):
         raise wrong(problem)
 
 
-def what_is_lost(lengths: Sequence[int], batches: list[list[int]]) -> str | None:
+def what_is_lost(lengths: Sequence[int], budget: int, batches: list[list[int]]) -> str | None:
     """Name what is wrong if not every index comes exactly once."""
     n = len(lengths)
     flat = [i for batch in batches for i in batch]
@@ -555,6 +582,11 @@ def what_is_lost(lengths: Sequence[int], batches: list[list[int]]) -> str | None
     if not lost:
         return None
     names = f"{len(lost)} of {n} sentences are in no batch, the first of them is {lost[0]}"
+    if lost == [i for i in range(n) if lengths[i] > budget]:
+        return (
+            f"{names}: it is longer than max_tokens, and you drop it. Raise ValueError, or give it "
+            "a batch of its own"
+        )
     ends = (range(n)[-len(lost) :], range(len(lost)))
     by_length = sorted(lengths)
     tails = (by_length[-len(lost) :], by_length[: len(lost)])
@@ -584,12 +616,19 @@ def what_is_over(lengths: Sequence[int], budget: int, batches: list[list[int]]) 
     )
     if max(lengths) > budget:
         return f"{found}. Raise ValueError for a sentence longer than that, or leave it alone"
+    if batches in sorted_places(lengths, budget):
+        return (
+            f"{found}. These are places in the sorted list, not in lengths: sort the indices, "
+            "sorted(range(len(lengths)), key=lambda i: lengths[i])"
+        )
     if all(sum(s) <= budget for s in sizes):
         return f"{found}. You count the real tokens: padding counts, too. {WIDTH}"
-    if all(len(s) == budget for s in sizes[:-1]) and len(sizes[-1]) <= budget:
-        return f"{found}. You count sentences: max_tokens is a number of tokens"
     if all(len(s) * min(s) <= budget for s in sizes):
         return f"{found}. You take the shortest for the width of the batch. {WIDTH}"
+    if len(sizes) == 1:
+        return f"{found}. All sentences are in one batch: begin a new one when the next cannot fit"
+    if all(len(s) == budget for s in sizes[:-1]) and len(sizes[-1]) <= budget:
+        return f"{found}. You count sentences: max_tokens is a number of tokens"
     if all((len(s) - 1) * max(s) <= budget for s in sizes):
         return f"{found}. One sentence too many: look whether it fits before you add it"
     return f"{found}. {WIDTH}"
@@ -614,6 +653,11 @@ def what_is_wasted(lengths: Sequence[int], budget: int, batches: list[list[int]]
         return (
             f"{waste:.0%} of your positions are padding: short sentences share a batch with long "
             "ones. Sort the indices by length first"
+        )
+    if len(sizes := {len(batch) for batch in batches[:-1]}) == 1:
+        return (
+            f"Each of your batches holds {sizes.pop()} sentences: of short ones more fit. Close a "
+            "batch only when the next sentence does not fit any more"
         )
     if used < 0.4:
         return (

@@ -41,7 +41,8 @@ from course.homework import check
 # ★★☆☆☆ · 10 minutes · 2 points
 #
 # ```text
-# softmax(x, dim) -> like x: positive, and summing to one along dim
+# softmax(x, dim) -> like x, summing to one along dim
+# x may hold -inf: its weight is 0
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -223,7 +224,7 @@ assert check("merge_heads", merge_heads, strict=True).passed
 # MultiHeadAttention(d_model, n_heads): an nn.Module with w_q, w_k, w_v, w_o, each
 #     nn.Linear(d_model, d_model), biases as you like
 # called (query, key, value, mask=None) with query (B, Q, D), key and value (B, K, D), mask
-#     broadcastable to (B, H, Q, K) -> (B, Q, D)
+#     broadcastable to (B, H, Q, K) -> (B, Q, D), or a pair of that and the weights
 # ```
 #
 # <details><summary>Hint 1</summary>

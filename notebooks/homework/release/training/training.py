@@ -168,8 +168,9 @@ plt.show()
 # ```text
 # adam_step(param, grad, state, lr, betas, eps) -> the new parameter, like param
 # grad like param
-# state a dict of this parameter, empty before the first step, which you fill as you like and get
-#     again at the next step
+# state a dict of this parameter, {} before the first step, which you fill as you like and get
+#     again at the next step (a function that needs a prepared state passes, too: the check lends
+#     it zeros)
 # betas (beta_1, beta_2). Also right: change param in place, or return (param, state)
 # ```
 #
@@ -207,7 +208,8 @@ assert check("adam_step", adam_step, strict=True).passed
 # %% [markdown]
 # Your step at work in a narrow valley, $f(x, y) = (x^2 + 100\,y^2) / 2$. Its gradient is $(x, 100\,y)$:
 # across the valley a hundred times that along it. Plain gradient descent must choose its rate for the
-# steep side, and creeps along the other.
+# steep side, and creeps along the other. (A KeyError here? Your step reads a name that the empty state
+# does not hold yet. Put its first value into `state`, zeros or a 0.)
 
 # %%
 def slope(place: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ plt.show()
 #
 # ```text
 # layer_norm(x, gain, bias, eps): x (..., D), gain and bias (D,) -> (..., D)
+# the gradient flows back through every step
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -147,6 +148,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), b_2 (D,) ->
 #     (..., D)
 # weights multiply from the right, x @ w_1
+# the gradient flows back through every step
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -202,8 +204,9 @@ assert check("feed_forward", feed_forward, strict=True).passed
 #
 # ```text
 # EncoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, mask) with x (B, S, D), mask
-#     boolean (B, 1, 1, S), True = may attend -> (B, S, D)
+#     boolean (B, 1, 1, S), True = may attend -> (B, S, D), the tensor alone
 # layer norm behind each sub-layer (post, the paper) or in front (pre)
+# scores divided by sqrt(d_k)
 # names and biases as you like
 # ```
 #
@@ -263,8 +266,9 @@ assert check("EncoderLayer", EncoderLayer, strict=True).passed
 # ```text
 # DecoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, memory, src_mask, tgt_mask) with
 #     x (B, T, D), memory (B, S, D), src_mask (B, 1, 1, S) for memory, tgt_mask (B or 1, 1, T, T)
-#     for x, both boolean, True = may attend -> (B, T, D)
+#     for x, both boolean, True = may attend -> (B, T, D), the tensor alone
 # layer norm behind each sub-layer (post, the paper) or in front (pre)
+# scores divided by sqrt(d_k)
 # names and biases as you like
 # ```
 #

@@ -44,8 +44,9 @@ from course.homework import check
 # ```text
 # learn_bpe(word_counts, n_merges): word_counts a dict word -> how often it occurs -> a list of
 #     n_merges pairs of symbols, in the order learned
-# fewer if no pair is left. Symbols begin as characters, the last one with </w>: low is l, o,
-#     w</w>. Ties go to the lexicographically smallest pair, as Python compares tuples
+# fewer only if no word has two symbols left. Symbols begin as characters, the last one with </w>:
+#     low is l, o, w</w>. Ties go to the lexicographically smallest pair, as Python compares
+#     tuples
 # ```
 #
 # <details><summary>Hint 1</summary>
