@@ -56,7 +56,7 @@ class CheckResult:
         colour = "#009E73" if self.passed else "#D55E00"  # Okabe-Ito green and vermillion
         boxes = "".join(
             f'<div style="margin-right:2em"><b>{title}</b>'
-            f'<pre style="margin:.2em 0;font-size:90%">{html.escape(text)}</pre></div>'
+            f'<pre style="margin:.2em 0;font:90%/1.4 monospace">{html.escape(text)}</pre></div>'
             for title, text in self._example()
         )
         hints = "".join(

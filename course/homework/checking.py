@@ -210,7 +210,8 @@ def function_exam(
             if found is None:
                 passed.append(case.label)
                 continue
-            given = "\n".join([candidate.given, *map(show, case.args)])
+            named = zip(_parameters(candidate.thing, len(case.args)), case.args)
+            given = "\n".join([candidate.given, *(f"{name}: {show(a)}" for name, a in named)])
             message = (
                 _named(history, expected, mistakes)
                 or explain(case.args, actual, expected)
@@ -220,6 +221,15 @@ def function_exam(
             raise wrong if message else _in_context(wrong, case, passed)
 
     return examine
+
+
+def _parameters(function: object, n: int) -> list[str]:
+    """Return what the n arguments of a function are called in its signature, or their numbers."""
+    try:
+        names = [*inspect.signature(function).parameters]
+    except (TypeError, ValueError):
+        names = []
+    return names[:n] if len(names) >= n else [f"argument {i}" for i in range(1, n + 1)]
 
 
 def _in_context(wrong: Wrong, case: Case, passed: list[str]) -> Wrong:
