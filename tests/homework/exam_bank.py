@@ -35,15 +35,23 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.mode = n_heads, mode
         for name in ("w_q", "w_k", "w_v", "w_o"):
-            setattr(self, name, nn.Linear(d_model, d_model, bias=bias))
+            left_out = mode == f"no {name}"
+            layer = nn.Identity() if left_out else nn.Linear(d_model, d_model, bias=bias)
+            setattr(self, name, layer)
 
     def forward(self, query, memory, mask):
         d_k = query.size(-1) // self.n_heads
         n_heads = 1 if "one head" in self.mode else self.n_heads
-        q, k, v = (
-            w(x).unflatten(-1, (n_heads, -1)).transpose(1, 2)
-            for w, x in ((self.w_q, query), (self.w_k, memory), (self.w_v, memory))
-        )
+        if self.mode == "eight heads":
+            n_heads = 8 if query.size(-1) % 8 == 0 else n_heads
+
+        def split(x):
+            if self.mode == "split by view":
+                return x.view(x.size(0), n_heads, x.size(1), -1)
+            return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+        q, k, v = (split(w(x)) for w, x in (
+            (self.w_q, query), (self.w_k, memory), (self.w_v, memory)))  # fmt: skip
         scores = q @ k.mT / math.sqrt(q.size(-1) if self.mode == "one head" else d_k)
         if self.mode == "shared pattern":
             scores = scores.mean(1, keepdim=True)
@@ -53,10 +61,15 @@ class Attention(nn.Module):
         if self.mode == "added":
             scores = scores + mask
         elif mask is not None:
-            scores = scores.masked_fill(~mask, -1e9 if self.mode == "big" else -math.inf)
+            hidden = mask if self.mode == "inverted, big" else ~mask
+            scores = scores.masked_fill(hidden, -1e9 if "big" in self.mode else -math.inf)
         weights = scores.softmax(-2 if self.mode == "over queries" else -1)
         if self.mode == "no softmax":
             weights = bare * mask
+        if self.mode == "mask after softmax":
+            weights = bare.softmax(-1) * mask
+        if self.mode == "merged by view":
+            return self.w_o((weights @ v).reshape(query.shape))
         return self.w_o((weights @ v).transpose(1, 2).flatten(-2))
 
 
@@ -85,14 +98,17 @@ class Layer(nn.Module):
         self.broken = {b.removeprefix(f"{side}: ") for b in broken if not b.startswith(
             "encoder: " if decoder else "decoder: ")}  # fmt: skip
         modes = ("one head", "one head, wrong scale", "mean", "added", "over queries",
-                 "shared pattern", "no softmax")  # fmt: skip
+                 "shared pattern", "no softmax", "no w_o", "no w_v", "eight heads", "big",
+                 "inverted, big", "split by view", "merged by view",
+                 "mask after softmax")  # fmt: skip
         mode = next((m for m in modes if m in self.broken), "")
+        own = next((m for m in modes if f"self: {m}" in self.broken), mode)
 
         def cross_mode():
             return next((m for m in modes if f"cross: {m}" in self.broken), mode)
 
         if "self-attention" not in self.broken:
-            self.self_attention = Attention(d_model, n_heads, bias, mode)
+            self.self_attention = Attention(d_model, n_heads, bias, own)
         if decoder and "cross-attention" not in self.broken:
             self.cross_attention = Attention(d_model, n_heads, bias, cross_mode())
         kind = next((b[4:] for b in self.broken if b.startswith("ff: ")), "relu")
@@ -102,13 +118,17 @@ class Layer(nn.Module):
         make = nn.Identity if "norm" in self.broken or "inner norms" in self.broken else Norm
         self.norms = nn.ModuleList(make() if make is nn.Identity else make(d_model, kind)
                                    for _ in range(3))  # fmt: skip
+        for number in range(3):
+            if f"norm {number}" in self.broken:
+                self.norms[number] = nn.Identity()
         unused = {0: "self-attention", 1: "cross-attention", 2: "feed-forward"}
         for number, name in unused.items():
-            if not hasattr(self, name.replace("-", "_")):
+            if not hasattr(self, name.replace("-", "_")) and "norms stay" not in self.broken:
                 self.norms[number] = nn.Identity()
 
     def forward(self, x, memory, src_mask, tgt_mask):
         self_mask = tgt_mask if self.decoder else src_mask
+        came = x
         if hasattr(self, "self_attention"):
             name = "self residual"
             x = self.add(0, x, lambda x: self.self_attention(x, x, self_mask), name)
@@ -118,7 +138,11 @@ class Layer(nn.Module):
                 if "cross on itself" in self.broken
                 else (lambda x: self.cross_attention(x, memory, src_mask))
             )
-            x = self.add(1, x, cross, "cross residual")
+            old = came if "cross residual to the input" in self.broken else x
+            if self.order == "post":
+                x = self.add(1, old, lambda _: cross(x), "cross residual")
+            else:
+                x = self.add(1, old, lambda _: cross(self.norms[1](x)), "cross residual")
         if hasattr(self, "feed_forward"):
             x = self.add(2, x, self.feed_forward, "ff residual")
         return x
@@ -159,7 +183,7 @@ class Toy(nn.Module):
         def stack(decoder):
             side = "decoder" if decoder else "encoder"
             n = 1 if f"{side}: one layer" in broken else n_layers
-            if "same layer" in broken:
+            if "same layer" in broken or f"{side}: same layer" in broken:
                 layer = Layer(d_model, n_heads, d_ff, order, norm, bias, broken, decoder)
                 return nn.ModuleList([layer] * n)
             return nn.ModuleList(
@@ -172,6 +196,10 @@ class Toy(nn.Module):
             given = last and f"{side}: norm" not in broken
             setattr(self, f"{side}_norm", Norm(d_model, norm) if given else nn.Identity())
         self.w_vocab = nn.Linear(d_model, tgt_vocab)
+        if "list" in broken:
+            layers = list(self.encoder)
+            del self.encoder
+            self.encoder = layers
         for name, parameter in self.named_parameters():
             if parameter.dim() > 1 and "embedding" not in name and name != "table":
                 nn.init.xavier_uniform_(parameter)
@@ -200,6 +228,11 @@ class Toy(nn.Module):
             tgt_mask = torch.ones_like(tgt_mask)
         if "src_mask" in broken:
             src_mask = torch.ones_like(src_mask)
+        if "causal, one more" in broken or "causal, one less" in broken:
+            more = 1 if "causal, one more" in broken else -1
+            tgt_mask = torch.ones(tgt_in.size(1), tgt_in.size(1)).tril(more).bool()
+        if "in place" in broken:
+            src[~src_mask[:, 0, 0]] = 0
         if "inverted" in broken or "tgt inverted" in broken:
             tgt_mask = ~tgt_mask
         if "inverted" in broken or "src inverted" in broken:
@@ -234,6 +267,10 @@ class Toy(nn.Module):
         logits = self.w_vocab(x)
         if "softmax" in broken:
             return logits.softmax(-1)
+        if "log_softmax" in broken:
+            return logits.log_softmax(-1)
+        if "padded" in broken:
+            return F.pad(x, (0, logits.size(-1) - x.size(-1))) + 0 * logits
         if "relu" in broken:
             return logits.relu()
         if "batch of one" in broken:

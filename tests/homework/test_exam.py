@@ -52,6 +52,10 @@ RIGHT = {
     "mask made (B, 1, 1, S) again": toy("key padding"),
     "a causal mask of its own besides": toy("own causal besides"),
     "-1e9": toy("big"),
+    "log_softmax": toy("log_softmax"),
+    "log_softmax, pre-norm, tied to nothing": toy("log_softmax", order="pre"),
+    "a table that is no buffer": toy(positions="attribute"),
+    "positions from the CPU": WithoutDevice,
     "GELU": toy("ff: gelu"),
     "learned": toy(positions="learned"),
     "large first weights": Unscaled,
@@ -107,13 +111,32 @@ BROKEN = {
     "encoder: inner norms": "No normalisation in the encoder",
     "decoder: inner norms": "No normalisation in the decoder",
     "norm: centred": "No normalisation",
-    "norm: words": "norm, or a softmax, run over the words",
+    "norm: words": "or a norm over the words",
     "feed-forward": "the feed-forward network is missing",
     "encoder: feed-forward": "No feed-forward in the encoder",
     "decoder: feed-forward": "No feed-forward in the decoder",
     "encoder: ff: none": "feed-forward network in the encoder is linear",
     "decoder: ff: none": "feed-forward network in the decoder is linear",
-    "one layer": "n_layers is ignored",
+    "encoder: norm 0": "A normalisation is missing in the encoder",
+    "encoder: norm 2": "A normalisation is missing in the encoder",
+    "decoder: norm 0": "A normalisation is missing in the decoder",
+    "decoder: norm 1": "A normalisation is missing in the decoder",
+    "decoder: norm 2": "A normalisation is missing in the decoder",
+    "no w_o": "missing in the decoder's self-attention and in the encoder's .* and in cross-",
+    "decoder: self: no w_o": "projection is missing in the decoder's self-attention: ",
+    "encoder: self: no w_o": "missing in the encoder's self-attention or cross-attention: ",
+    "cross: no w_o": "missing in the encoder's self-attention or cross-attention: ",
+    "no w_v": "A projection is missing",
+    "encoder: same layer": r"your encoder has equally many .*\[layer\] \* n",
+    "decoder: same layer": r"your decoder has equally many .*\[layer\] \* n",
+    "eight heads": "n_heads is ignored in the decoder's self-attention: .* more patterns",
+    "cross: eight heads": "n_heads is ignored in cross-attention: .* more patterns",
+    "inverted, big": "Both masks are inverted",
+    "split by view": "With one head your masks hide what they should",
+    "merged by view": "With one head your masks hide what they should",
+    "mask after softmax": "applied after the softmax",
+    "cross residual to the input": "adds to the result of self-attention",
+    "one layer": "your decoder runs 1 layer",
     "encoder: one layer": "your encoder runs 1",
     "decoder: one layer": "your decoder runs 1",
     "encoder: runs one": "your encoder runs 1",
@@ -130,6 +153,10 @@ FAULTS = {
     "residual": "No residual",
     "ff: late": "is linear",
     "ff: unused": "feed_forward.w_1.weight gets no gradient",
+    "list": "Toy.encoder keeps modules in a list .* nn.ModuleList",
+    "in place": "^You change argument 1 in place",
+    "padded": "output projection is missing",
+    "causal, one more": "off by one: each position",
     "same layer": r"\[layer\] \* n",
     "one head": "n_heads is ignored",
     "one head, wrong scale": "n_heads is ignored",
@@ -168,6 +195,15 @@ def test_every_organ_is_missed(organ: str, order: str):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_named(fault: str):
     rejected(toy(fault), FAULTS[fault], seed=2)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_a_missing_network_is_named_where_its_norm_stays(side: str):
+    rejected(toy(f"{side}: feed-forward", "norms stay"), f"No feed-forward in the {side}")
+
+
+def test_a_causal_mask_without_its_diagonal_is_off_by_one():
+    rejected(toy("causal, one less", "big"), "off by one: position 0")
 
 
 @pytest.mark.parametrize(
@@ -234,8 +270,6 @@ OTHERS = {
     "one vocabulary": (OneVocabulary, "vocabularies of their own"),
     "vocabularies exchanged": (SameVocabulary, "vocabularies of their own"),
     "BatchNorm": (BatchNorm, "BatchNorm mixes"),
-    "a table that stays behind": (toy(positions="attribute"), "works on the CPU only"),
-    "positions from the CPU": (WithoutDevice, "works on the CPU only"),
     "not written": (lambda *sizes: None, "make it an nn.Module"),
     "a model, not its maker": (
         lambda src_vocab, tgt_vocab: Toy(src_vocab, tgt_vocab, 8, 2, 8, 1), "signature"),

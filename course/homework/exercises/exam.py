@@ -7,7 +7,6 @@ reach which logits under chosen masks, what a change of weights does, of which r
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -74,13 +73,15 @@ def rank(matrix: Tensor, faint: float = 1e-8) -> int:
 
 class Probe:
     """A candidate's model in general position: float64, eval, trainable matrices drawn anew and
-    vectors moved, so that nothing is zero, or huge, by its initialisation."""
+    vectors moved, so that nothing is zero, or huge, by its initialisation. vectors=False: they
+    stay, gains at 1."""
 
     def __init__(
         self, candidate: Candidate, generator: Generator, *, n_layers: int = 1,
-        d_model: int = D_MODEL, n_heads: int = N_HEADS, d_ff: int = D_FF,
+        d_model: int = D_MODEL, n_heads: int = N_HEADS, d_ff: int = D_FF, vectors: bool = True,
     ) -> None:  # fmt: skip
-        self.candidate, self.generator = candidate, generator
+        self.candidate, self.generator, self.d_model = candidate, generator, d_model
+        self.hidden: set[str] = set()  # names of parameters that depend on d_ff
         sizes = (SRC_VOCAB, TGT_VOCAB, d_model, n_heads, d_ff, n_layers)
         self.model = candidate.build(*sizes).double().eval()
         with torch.no_grad():
@@ -88,7 +89,7 @@ class Probe:
                 if parameter.requires_grad and parameter.is_floating_point():
                     noise = normal(generator, *parameter.shape, dtype=torch.float64)
                     if parameter.dim() < 2:
-                        parameter.add_(0.2 * noise)
+                        parameter.add_(0.2 * noise * vectors)
                     else:
                         fan = parameter.numel() / max(parameter.shape)
                         parameter.copy_(noise / max(fan, 1) ** 0.5)
@@ -146,19 +147,6 @@ class Probe:
         found = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(wanted, found)]
 
-    @contextmanager
-    def scaled(self, vocab: int, token: int, factor: float) -> Iterator[bool]:
-        """Make one word's embedding larger; yields whether a table of that size was found."""
-        near = [(p, dim) for p in self.model.parameters() for dim, size in enumerate(p.shape)
-                if vocab <= size <= vocab + 3 and p.dim() > 1]  # fmt: skip
-        with torch.no_grad():
-            old = [p.select(dim, token).clone() for p, dim in near]
-            for p, dim in near:
-                p.select(dim, token).mul_(factor)
-            yield bool(near)
-            for (p, dim), row in zip(near, old):
-                p.select(dim, token).copy_(row)
-
 
 NAN = (
     "Every word could attend to something here. Usual causes: an inverted mask (True = may "
@@ -210,6 +198,7 @@ def check_logits(logits: object, src: Tensor, tgt: Tensor, dtype: torch.dtype) -
 def first_calls(candidate: Candidate, generator: Generator) -> None:
     """It can be built and called, in train and eval mode, for vocabularies of any size."""
     model = candidate.build(SRC_VOCAB, TGT_VOCAB, D_MODEL, N_HEADS, D_FF, 2)
+    nothing_hides(model)
     src, tgt = words(generator, 10, SRC_VOCAB).view(2, 5), words(generator, 8, TGT_VOCAB).view(2, 4)
     src[0, 0], tgt[0, 0] = SRC_VOCAB - 1, TGT_VOCAB - 1
     src_mask = torch.cat([only(5, 0, 1, 2, 3, 4), only(5, 0, 1, 2)])
@@ -261,6 +250,41 @@ def first_calls(candidate: Candidate, generator: Generator) -> None:
         raise why_not(candidate, swapped, wrong, tgt[:, :3], src[:, :4]) from wrong
 
 
+def nothing_hides(model: nn.Module) -> None:
+    """Every part must be registered: model.parameters() does not look into lists and dicts."""
+    known = {id(x) for x in (*model.modules(), *model.parameters(), *model.buffers())}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name.startswith("_") and isinstance(value, dict):  # torch's own registers
+                continue
+            for part in inside(value):
+                if id(part) not in known:
+                    place = f"{type(module).__name__}.{name}"
+                    if isinstance(part, nn.Module):
+                        how = "a module" if part is value else "modules"
+                        cure = "nn.ModuleList (or nn.ModuleDict)"
+                    else:
+                        how, cure = "weights", "nn.Parameter, several in nn.ParameterList"
+                    raise Wrong(
+                        f"{place} keeps {how} in {kind(value)}, where torch does not find them: "
+                        "model.parameters() misses them, so no optimizer trains them, and "
+                        f"model.to(device) or model.double() leaves them behind. Use {cure}"
+                    )
+
+
+def inside(value: object, depth: int = 4) -> Iterator[object]:
+    """Yield the modules and trainable tensors in a value, in lists, dicts and plain objects."""
+    if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.requires_grad):
+        yield value
+    elif depth and isinstance(value, (list, tuple, set, dict)) or hasattr(value, "__dict__"):
+        own = not isinstance(value, (Tensor, type)) and not callable(value)
+        parts = value.values() if isinstance(value, dict) else (
+            value if isinstance(value, (list, tuple, set)) else vars(value).values() if own else ()
+        )  # fmt: skip
+        for part in parts:
+            yield from inside(part, depth - 1)
+
+
 def why_not(
     candidate: Candidate, model: nn.Module, wrong: Wrong, src: Tensor, tgt: Tensor
 ) -> Wrong:
@@ -272,7 +296,7 @@ def why_not(
             "nn.Embedding(src_vocab, d_model) for src, nn.Embedding(tgt_vocab, d_model) for "
             f"tgt_in. ({message})"
         )
-    elif not re.search("Not written|ready-made", message):
+    elif "Your code raises" in message:
 
         def works(src: Tensor, tgt: Tensor, src_mask: Tensor, tgt_mask: Tensor) -> bool:
             masks = (mask.expand(len(src), -1, -1, -1) for mask in (src_mask, tgt_mask))
@@ -315,6 +339,14 @@ def source_is_used(probe: Probe) -> None:
             "or it looks at the decoder itself: its queries come from the decoder, its keys and "
             "values from the encoder's output", picture(~table), picture(table),
         )  # fmt: skip
+    logits = probe(probe.src(4, 8), probe.tgt(4, 8), *masks).flatten(0, 1)
+    apart = torch.pdist((logits - logits.mean(0)).T)
+    if apart.min() < FAINT * logits.std():
+        raise Wrong(
+            "Some target words always get the same score, or scores that differ by a constant: the "
+            "output projection is missing, nn.Linear(d_model, tgt_vocab), which scores every "
+            "target word for each position"
+        )
     if not probe.seen("tgt", src, tgt, *masks).diagonal().any():
         hidden = probe.seen("tgt", src, tgt, only(4, 0), causal(4))
         raise Wrong(
@@ -322,10 +354,6 @@ def source_is_used(probe: Probe) -> None:
             "there a residual around every sub-layer of the decoder?", picture(causal(4)[0, 0]),
             picture(hidden),
         )  # fmt: skip
-
-
-def mask_tables(probe: Probe, src: Tensor, tgt: Tensor, *masks: Tensor) -> tuple[Tensor, Tensor]:
-    return probe.seen("src", src, tgt, *masks), probe.seen("tgt", src, tgt, *masks)
 
 
 def masks_hide(probe: Probe) -> None:
@@ -336,34 +364,62 @@ def masks_hide(probe: Probe) -> None:
     def leaks(table: Tensor, allowed: Tensor) -> bool:
         return bool((table & ~allowed).any())
 
-    tables = mask_tables(probe, src, tgt, src_mask, tgt_mask)
+    def tables_of(probe: Probe, *masks: Tensor) -> tuple[Tensor, Tensor]:
+        return probe.seen("src", src, tgt, *masks), probe.seen("tgt", src, tgt, *masks)
+
+    tables = tables_of(probe, src_mask, tgt_mask)
     if not any(map(leaks, tables, allowed)):
         return
-    for reason, *masks in (
-        ("tgt_mask is inverted", src_mask, ~tgt_mask),
-        ("src_mask is inverted", ~src_mask, tgt_mask),
-        ("Both masks are inverted", ~src_mask, ~tgt_mask),
-    ):
+    inverted = []
+    for side, masks in enumerate(((~src_mask, tgt_mask), (src_mask, ~tgt_mask))):
         try:
-            cured = mask_tables(probe, src, tgt, *masks)
+            cured = leaks(tables[side], allowed[side]) and not leaks(
+                tables_of(probe, *masks)[side], allowed[side]
+            )
         except Wrong:
-            continue
-        if not any(map(leaks, cured, allowed)):
-            side = int(not leaks(tables[0], allowed[0]))
-            raise Wrong(f"{reason}: True = may attend (masked_fill needs ~mask)",
-                        picture(allowed[side]), picture(tables[side]))  # fmt: skip
+            cured = False
+        if cured:
+            inverted.append(side)
+    if inverted:
+        reason = ("src_mask is inverted", "tgt_mask is inverted")[inverted[0]]
+        reason = "Both masks are inverted" if len(inverted) == 2 else reason
+        side = inverted[0]
+        raise Wrong(f"{reason}: True = may attend (masked_fill needs ~mask)",
+                    picture(allowed[side]), picture(tables[side]))  # fmt: skip
     side = int(leaks(tables[1], allowed[1]))
-    t, j = (tables[side] & ~allowed[side]).nonzero()[0].tolist()
+    single = Probe(probe.candidate, probe.generator, n_heads=1)
+    if not any(map(leaks, tables_of(single, src_mask, tgt_mask), allowed)):
+        raise Wrong(
+            f"With one head your masks hide what they should, with {N_HEADS} heads they don't: "
+            "splitting or merging the heads mixes the words. Split with view(B, L, H, d_k), then "
+            "transpose(1, 2); merge with transpose(1, 2), then reshape(B, L, d_model)",
+            picture(allowed[side]), picture(tables[side]),
+        )  # fmt: skip
+    places = (tables[side] & ~allowed[side]).nonzero().tolist()
+    t, j = places[0]
+    off = "Your causal mask is off by one: "
+    if side and all(j == t + 1 for t, j in places):
+        raise Wrong(
+            f"{off}each position of tgt_in also sees the word behind it, its answer. Position t "
+            "sees words 0 to t (tril(), not tril(1))", picture(allowed[1]), picture(tables[1]),
+        )  # fmt: skip
+    if side and all(t == 0 for t, _ in places):
+        raise Wrong(
+            f"{off}position 0 may attend to nothing, so it attends to everything alike. Each word "
+            "sees itself, the diagonal is True (tril(), not tril(-1))", picture(allowed[1]),
+            picture(tables[1]),
+        )  # fmt: skip
     message = (
         f"The logits at position {t} depend on word {j} of tgt_in, which tgt_mask hides: at "
         "training time the model reads its answer. No causal mask: tgt_mask is ignored in the "
-        "decoder's self-attention, or added as 0 and 1."
+        "decoder's self-attention, added as 0 and 1, or applied after the softmax."
         if side
         else f"Word {j} of the source is hidden by src_mask, and changes your logits. src_mask is "
-        "ignored, or added as 0 and 1, in one place at least: it belongs to the encoder's "
-        "self-attention and to cross-attention."
+        "ignored, inverted, added as 0 and 1, or applied after the softmax, in one place at least: "
+        "it belongs to the encoder's self-attention and to cross-attention."
     )
-    raise Wrong(f"{message} (If it is there: does a norm, or a softmax, run over the words?)",
+    raise Wrong(f"{message} (If it is right: does a softmax run over the queries, dim=-2, where "
+                "the keys are dim=-1, or a norm over the words?)",
                 picture(allowed[side]), picture(tables[side]))  # fmt: skip
 
 
@@ -379,7 +435,7 @@ def tgt_mask_counts(probe: Probe) -> None:
         )  # fmt: skip
 
 
-def order_counts(probe: Probe) -> None:
+def order_counts_in_the_encoder(probe: Probe) -> None:
     src, tgt = probe.src(4, 8), probe.tgt(4, 8)
     masks = only(4, 0, 1, 2, 3), causal(4)
     before = probe(src, tgt, *masks)
@@ -391,6 +447,12 @@ def order_counts(probe: Probe) -> None:
             "(with batch first, position is dimension 1)",
             "other logits for another order", show(after[0, 0]),
         )  # fmt: skip
+
+
+def order_counts_in_the_decoder(probe: Probe) -> None:
+    src, tgt = probe.src(4, 8), probe.tgt(4, 8)
+    masks = only(4, 0, 1, 2, 3), causal(4)
+    before = probe(src, tgt, *masks)
     other, swapped = tgt.clone(), tgt[:, [1, 0, 2, 3]]
     other[:, :2] = other[:, :2].roll(1, 0)
     if not probe.changes(before[:, 3], probe(src, other, *masks)[:, 3]):
@@ -445,6 +507,14 @@ def decoder_layer(probe: Probe) -> None:
             "With one visible source word the logits no longer depend on tgt_in. No residual "
             "around cross-attention in the decoder: what it finds replaces x, where it should be "
             "added",
+            picture(wanted), picture(table),
+        )  # fmt: skip
+    if not table.tril(-1).any():
+        raise Wrong(
+            "With one visible source word no target word sees its neighbour any more: what the "
+            "decoder's self-attention finds is lost on the way. The residual around "
+            "cross-attention adds to the result of self-attention, not to the input of the layer: "
+            "x = x + self_attention(x), then x = x + cross_attention(x, memory)",
             picture(wanted), picture(table),
         )  # fmt: skip
 
@@ -516,27 +586,45 @@ def encoder_mixes(probe: Probe) -> None:
 
 
 def by_side(probe: Probe, chosen: list[str]) -> dict[str, list[str]]:
-    """Sort parameters by name into those of the encoder and of the decoder.
+    """Sort parameters of the feed-forward networks into those of the encoder and of the decoder.
 
     A parameter of the encoder acts only through the memory: for one source word, d_model numbers;
     so its gradients for any number of target sentences have no higher rank.
     """
     src, tgt = probe.src(1).repeat(8, 1), torch.cat([probe.tgt(5) for _ in range(8)])
     logits = probe.run(src, tgt, only(1, 0), causal(5))
-    parts = dict(probe.model.named_parameters())
-    wanted = [parts[name] for name in chosen]
-    found: list[list[Tensor]] = [[] for _ in chosen]
-    for _ in range(D_MODEL + 6):
-        loss = (logits * normal(probe.generator, *logits.shape, dtype=torch.float64)).sum()
-        gradients = torch.autograd.grad(loss, wanted, retain_graph=True, allow_unused=True)
-        for rows_, gradient, part in zip(found, gradients, wanted):
-            rows_.append((torch.zeros_like(part) if gradient is None else gradient).flatten())
     sides: dict[str, list[str]] = {"encoder": [], "decoder": [], "nobody": []}
-    for name, rows_ in zip(chosen, found):
-        r = rank(torch.stack(rows_)) if torch.stack(rows_).any() else 0
-        side = "nobody" if r == 0 else "encoder" if r <= D_MODEL else "decoder"
+    for name, r in ranks(probe, chosen, logits).items():
+        side = "nobody" if r == 0 else "encoder" if r <= probe.d_model else "decoder"
         sides[side].append(name)
     return sides
+
+
+def jacobian(probe: Probe, chosen: list[str], logits: Tensor, n: int) -> dict[str, Tensor]:
+    """Return the gradients of n random mixtures of the logits by each parameter: (n, size)."""
+    parts = [probe.model.get_parameter(name) for name in chosen]
+    found = []
+    for _ in range(n):
+        loss = (logits * normal(probe.generator, *logits.shape, dtype=torch.float64)).sum()
+        gradients = torch.autograd.grad(loss, parts, retain_graph=True, allow_unused=True)
+        found.append([torch.zeros(p.numel(), dtype=p.dtype) if g is None else g.flatten()
+                      for p, g in zip(parts, gradients)])  # fmt: skip
+    return dict(zip(chosen, map(torch.stack, zip(*found))))
+
+
+def ranks(probe: Probe, chosen: list[str], logits: Tensor) -> dict[str, int]:
+    """Return the rank of each parameter's gradients, d_model + 6 at most."""
+    found = jacobian(probe, chosen, logits, probe.d_model + 6)
+    largest = max((float(g.abs().max()) for g in found.values()), default=0.0)
+    return {name: rank(g) if g.abs().max() > 1e-13 * largest else 0 for name, g in found.items()}
+
+
+def names_with_d_ff(probe: Probe, other: Probe) -> set[str]:
+    """Return the names of the parameters of another shape in other, which has another d_ff."""
+    ours, theirs = (dict(p.model.named_parameters()) for p in (probe, other))
+    if list(ours) != list(theirs):
+        return set()
+    return {name for name, part in ours.items() if part.shape != theirs[name].shape}
 
 
 def feed_forward(probe: Probe, other: Probe) -> None:
@@ -547,17 +635,15 @@ def feed_forward(probe: Probe, other: Probe) -> None:
             "d_ff changes nothing in your model: the feed-forward network is missing, or d_ff is "
             "ignored. Each layer of both stacks has one, d_model -> d_ff -> d_model"
         )
-    if list(ours) != list(theirs):
+    chosen = [name for name in ours if name in probe.hidden]
+    if not chosen:
         return
-    chosen = [name for name in ours if ours[name].shape != theirs[name].shape
-              and ours[name].requires_grad]  # fmt: skip
+    if not all(ours[name].requires_grad for name in chosen):
+        every_weight_learns(probe)  # it says which are frozen
     matrices = [name for name in chosen if ours[name].dim() > 1]
     sides = by_side(probe, matrices)
     if sides["nobody"]:
-        raise Wrong(
-            f"{sides['nobody'][0]} takes no part in the logits: the feed-forward network is there, "
-            "but its output is not used"
-        )
+        every_weight_learns(probe)  # it says why
     src, tgt, masks = probe.src(4), probe.tgt(4), (only(4, 0, 1, 2, 3), causal(4))
     before = probe(src, tgt, *masks)
     for side in ("encoder", "decoder"):
@@ -616,64 +702,107 @@ def feed_forward_residuals(probe: Probe) -> None:
         "No residual around the feed-forward network in the {}: with d_ff = 2 hardly anything of a "
         "word survives it. Add what came in, x + feed_forward(x)"
     )
+
+    def freedom(logits: Tensor) -> int:  # one number added to all logits (log_softmax) is none
+        logits = logits - logits.mean(-1, keepdim=True)
+        return rank(logits - logits.mean(0))
+
     logits = probe(src[:1].expand(40, 1), tgt, *masks)[:, 0]
-    if rank(logits - logits.mean(0)) <= 6:
+    if freedom(logits) <= 6:
         raise Wrong(text.format("decoder"))
     logits = probe(src, tgt[:1].expand(40, 1), *masks)[:, 0]
-    if rank(logits - logits.mean(0)) <= 11:
+    if freedom(logits) <= 11:
         raise Wrong(text.format("encoder"))
 
 
-def norms(probe: Probe, deep: Probe) -> None:
-    """Make one word's embedding a million times larger: a norm keeps this in bounds."""
-    rows_work = sees_rows(probe)
-    large = 1e6
+class Lengths(TorchDispatchMode):
+    """Collects the different tensors in which all words of a batch are vectors of one length: such
+    is what a norm makes of words, before its gain and bias. By number of words."""
 
-    def look(probe: Probe, vocab: int, token: int, *args: Tensor) -> tuple[float, float, float]:
-        """Return the growth of the first logits, and what is left of their change in the second
-        sentence's words (0: nothing, 1: all)."""
-        others = [v for v in range(TGT_VOCAB) if v not in args[1].flatten().tolist()]
-        base = probe(*args)[:, -1, others]
-        with probe.scaled(vocab, token, large) as found:
-            after = probe(*args)[:, -1, others] if found else base
-        left = (after[1] - after[0]).abs().max() / (base[1] - base[0]).abs().max()
-        return float(after.abs().max() / base.abs().max()), float(left), 0.0
+    def __init__(self, d_model: int, *n_words: int) -> None:
+        super().__init__()
+        self.d_model, self.found = d_model, {n: [] for n in n_words}
 
-    def missing(growth: float, left: float) -> bool:
-        return growth > 1e3 or left < 1e-3
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **kwargs or {})
+        made = result[0] if isinstance(result, tuple) else result
+        if func is torch.ops.aten.native_layer_norm.default:
+            made = F.layer_norm(args[0], args[1])  # without gain and bias
+        if isinstance(made, Tensor) and made.is_floating_point() and made.dim() > 1:
+            self.note(made.detach())
+        return result
 
-    text = (
-        "No normalisation in the {}: with the embedding of one word a million times larger, {}. "
-        "LayerNorm (or RMSNorm) belongs to every sub-layer"
-    )
+    def note(self, x: Tensor) -> None:
+        found = self.found.get(x.numel() // self.d_model)
+        if found is None or x.size(-1) != self.d_model:
+            return
+        x = x.reshape(-1, self.d_model)
+        length = x.norm(dim=-1)
+        if 0 < length.max() < 1.01 * length.min():  # a large eps makes a small difference
+            mark = (x @ torch.arange(1.0, self.d_model + 1, dtype=x.dtype) / length).sort().values
+            if not any(torch.allclose(mark, other, rtol=0, atol=1e-4) for other in found):
+                found.append(mark)
 
-    def effect(growth: float) -> str:
-        return (f"its neighbour's logits grow {growth:,.0f} times" if growth > 1e3 else
-                "nothing else counts any more for its neighbour's logits")  # fmt: skip
 
-    src, tgt = probe.src(3)[:, :2].T, probe.tgt(3).repeat(2, 1)
-    growth, left, _ = look(probe, TGT_VOCAB, int(tgt[0, 1]), src, tgt, only(1, 0), chain(3))
-    if missing(growth, left):
-        raise Wrong(text.format("decoder", effect(growth)))
-    if not rows_work:
+def norms(one: Probe, deep: Probe, n_layers: int) -> None:
+    """one, deep: models of 1 and n_layers layers with the gains at their first values."""
+    n_src, n_tgt = 15, 18  # three sentences
+    counts = []
+    for probe in (one, deep):
+        src, tgt = probe.src(5, 3), probe.tgt(6, 3)
+        with Lengths(probe.d_model, n_src, n_tgt) as lengths:
+            probe(src, tgt, only(5, 0, 1, 2, 3, 4), causal(6))
+        counts.append({n: len(found) for n, found in lengths.found.items()})
+    for side, n, sublayers in (("decoder", n_tgt, 3), ("encoder", n_src, 2)):
+        norms = (counts[1][n] - counts[0][n]) // (n_layers - 1)
+        if norms < sublayers:
+            what = "No normalisation in" if norms == 0 else "A normalisation is missing in"
+            raise Wrong(
+                f"{what} the {side}: each of its layers has {sublayers} sub-layers, each with a "
+                f"LayerNorm (or RMSNorm) over the features of a word, before or after it. Yours "
+                f"has {norms} that work; a norm is missing, or a whole sub-layer",
+                f"{sublayers} norms in a layer of the {side}", f"{norms}",
+            )  # fmt: skip
+
+
+def output_projections(probe: Probe, hidden: set[str]) -> None:
+    """probe: with one head. hidden: names of the parameters of the feed-forward networks.
+
+    With one word on each side an attention is w_o(w_v(x)). Two matrices in a row can be turned
+    against each other: d_model ** 2 directions in which the logits stay as they are.
+    """
+    size = probe.d_model**2
+    chosen = [
+        name for name, part in probe.model.named_parameters()
+        if part.requires_grad and part.dim() > 1 and name not in hidden and not any(
+            vocab <= n <= vocab + 3 for n in part.shape for vocab in (SRC_VOCAB, TGT_VOCAB))
+    ]  # fmt: skip
+    src, tgt = probe.src(50).T, probe.tgt(50).T  # 50 sentences of one word
+    masks = only(1, 0), causal(1)
+    gradients = jacobian(probe, chosen, probe.run(src, tgt, *masks), int(3.4 * size))
+    largest = max(float(g.abs().max()) for g in gradients.values())
+
+    def free(names: list[str]) -> int:
+        """Count the directions in which weights may move without effect."""
+        columns = torch.cat([gradients[name] for name in names] or [torch.zeros(1, 0)], 1)
+        columns = columns[:, columns.abs().amax(0) > 1e-13 * largest]  # not queries and keys
+        return columns.size(1) - (rank(columns) if columns.numel() else 0)
+
+    if free(chosen) >= 3 * size:
         return
-    # position 3's cross-attention reads word 0, which reads word 1 (a ring of four)
-    each = rows({0}, {1}, {2}, {3})
-    src, tgt = probe.src(4).repeat(2, 1), probe.tgt(5)[:, :4].repeat(2, 1)
-    tgt[1, 3] = next(v for v in range(FIRST, TGT_VOCAB) if v not in tgt[0].tolist())
-    growth, left, _ = look(probe, SRC_VOCAB, int(src[0, 1]), src, tgt, ring(4), each)
-    if missing(growth, left):
-        raise Wrong(text.format("encoder", effect(growth)))
-    # inside the layers: before the sum (the word itself survives its large neighbour), or after
-    # it (a word two steps away still reaches a word that is large)
-    survives = []
-    for place, other in ((1, 0), (0, 2)):
-        src = deep.src(4).repeat(2, 1)
-        src[1, other] = next(v for v in range(FIRST, SRC_VOCAB) if v not in src[0].tolist())
-        tgt = deep.tgt(4).repeat(2, 1)
-        survives.append(look(deep, SRC_VOCAB, int(src[0, place]), src, tgt, ring(4), each)[1])
-    if max(survives) < 1e-3:
-        raise Wrong(text.format("encoder's layers", effect(0)))
+    logits = probe.run(src, tgt[:1].expand(50, 1), *masks)  # always the same target word
+    own = [name for name, r in ranks(probe, chosen, logits).items() if r <= probe.d_model]
+    missing = ["the decoder's self-attention"] if free(own) < size else []
+    others = free([name for name in chosen if name not in own])
+    if others < size:
+        missing += ["the encoder's self-attention", "cross-attention"]
+    elif others < 2 * size:
+        missing += ["the encoder's self-attention or cross-attention"]
+    raise Wrong(
+        f"A projection is missing in {' and in '.join(missing) or 'an attention'}: from the "
+        "values to the output there are two, w_v before the heads, and w_o (the output projection) "
+        "after they are merged again"
+    )
 
 
 ALONE = rows({0}, {1}, {2}, {3})
@@ -708,12 +837,16 @@ def patterns_of(probe: Probe, name: str, t: int, masks: tuple, quiet: tuple) -> 
 def count_patterns(
     probe: Probe, t: int, words: tuple[Tensor, Tensor], masks: tuple, quiet: tuple, wanted: int
 ) -> int:
-    """Return the rank of the logits' Jacobian at t, by the weights that are silent when quiet."""
+    """Return the rank of the logits' Jacobian at t, by the weights that are silent when quiet:
+    wanted + 1 means more than wanted."""
     logits = probe.run(*words, *quiet)
     noise = normal(probe.generator, *logits.shape, dtype=torch.float64)
     still = probe.gradients((logits * noise).sum())
     largest = max(float(g.abs().max()) for g in still)
-    silent = [g.abs() < 1e-14 * largest for g in still]
+    names = [name for name, p in probe.model.named_parameters() if p.requires_grad]
+    silent = [  # a hidden feature may be silent for other reasons: ReLU
+        (g.abs() < 1e-14 * largest) & (name not in probe.hidden) for name, g in zip(names, still)
+    ]
     most = 0
     for i in range(4):  # a head may be sure of itself for some words
         logits = probe.run(*(x[[i]] for x in words), *masks)[0, t]
@@ -724,9 +857,9 @@ def count_patterns(
             found.append(torch.cat([g[s] for g, s in zip(gradients, silent)]))
         jacobian = torch.stack(found)
         if jacobian.abs().max() > 1e-12 * largest:
-            most = max(most, rank(jacobian, 1e-9))
-        if most >= wanted:
-            break
+            most = max(most, min(rank(jacobian, 1e-9), wanted))
+        if jacobian.abs().max() > 1e-8 * largest and rank(jacobian, 1e-4) > wanted:
+            return wanted + 1
     return most
 
 
@@ -738,29 +871,25 @@ def heads(probe: Probe) -> None:
     separate = sees_rows(probe)
     for place in (DECODER_SELF, *((ENCODER_SELF, CROSS) if separate else ())):
         patterns = patterns_of(probe, *place)
-        if patterns < N_HEADS:
-            many = "is 1 pattern" if patterns == 1 else f"are {patterns} patterns"
-            raise Wrong(text.format(place[0], N_HEADS, many), f"{N_HEADS} patterns", f"{patterns}")
+        if patterns != N_HEADS:
+            many = ("is 1 pattern" if patterns == 1 else f"are {patterns} patterns"
+                    if patterns < N_HEADS else "are more patterns")  # fmt: skip
+            raise Wrong(text.format(place[0], N_HEADS, many))
     if not separate:  # three queries together: two source words and one target word
         src, tgt = (draw(n, 4).repeat(2, 1) for draw, n in ((probe.src, 2), (probe.tgt, 1)))
         quiet = torch.cat([only(2, 0), only(2, 1)]).repeat_interleave(4, 0), causal(1)
         masks = only(2, 0, 1), causal(1)
         patterns = count_patterns(probe, 0, (src, tgt), masks, quiet, 3 * N_HEADS)
-        if patterns < 3 * N_HEADS:
+        if patterns != 3 * N_HEADS:
             where = "the encoder's self-attention or in cross-attention"
             many = f"are {patterns} instead of {3 * N_HEADS} patterns for three queries"
+            if patterns > 3 * N_HEADS:
+                many = "are more patterns"
             raise Wrong(text.format(where, N_HEADS, many))
 
 
 def depth(one: Probe, deep: Probe, n_layers: int) -> None:
-    counts = [sum(p.numel() for p in probe.model.parameters()) for probe in (one, deep)]
-    if counts[0] == counts[1]:
-        raise Wrong(
-            f"n_layers=1 and n_layers={n_layers} give the same number of weights: n_layers is "
-            "ignored, or one layer is used again and again ([layer] * n repeats the same object; "
-            "nn.ModuleList(Layer(...) for _ in range(n)) makes new ones)",
-            "more weights with more layers", f"{counts[0]:,} weights in both",
-        )  # fmt: skip
+    """deep.hidden must be known, too."""
     text = "Through n layers news travels n words far, if each word sees only its neighbour. "
     size = n_layers + 3
     src, tgt = deep.src(size), deep.tgt(size)
@@ -770,22 +899,48 @@ def depth(one: Probe, deep: Probe, n_layers: int) -> None:
         if not table[t, t - n_layers]:
             far = next(i for i in range(n_layers, -1, -1) if table[t, t - i])
             raise Wrong(
-                f"{text}n_layers={n_layers}, but your decoder runs {far} of its layers",
+                f"{text}n_layers={n_layers}, but your decoder runs {layers(far)}. Is "
+                "n_layers used, and does each layer get what the last one made?",
                 picture(wanted), picture(table),
             )  # fmt: skip
-    if not sees_rows(one):
-        return
+    if sees_rows(one):
+        encoder_depth(deep, n_layers, text)
+    sizes = []  # of the feed-forward networks
+    for probe in (one, deep):
+        matrices = {n: p for n in probe.hidden if (p := probe.model.get_parameter(n)).dim() > 1}
+        sides = by_side(probe, list(matrices))
+        sizes.append({side: sum(matrices[name].numel() for name in sides[side])
+                      for side in ("encoder", "decoder")})  # fmt: skip
+    for side in ("encoder", "decoder"):
+        if 0 < sizes[1][side] == sizes[0][side]:
+            raise Wrong(
+                f"With n_layers=1 and n_layers={n_layers} your {side} has equally many "
+                "weights: n_layers is ignored, or one layer is used again and again ([layer] * n "
+                "repeats the same object; nn.ModuleList(Layer(...) for _ in range(n)) makes new "
+                "ones)", "more weights with more layers",
+                f"{sizes[0][side]:,} weights in feed-forward networks in both",
+            )  # fmt: skip
+
+
+def layers(n: int) -> str:
+    return "1 layer" if n == 1 else f"{n} layers"
+
+
+def encoder_depth(deep: Probe, n_layers: int, text: str) -> None:
+    size = n_layers + 3
+    src, tgt = deep.src(size), deep.tgt(size)
     each = torch.eye(size, dtype=torch.bool)[None, None]
     table, wanted = deep.seen("src", src, tgt, ring(size), each), encoder_reach(size, n_layers)
     if not table[0, 1 + n_layers]:
         far = int(table[0].sum()) - 1
         raise Wrong(
-            f"{text}n_layers={n_layers}, but your encoder runs {far} of its layers",
+            f"{text}n_layers={n_layers}, but your encoder runs {layers(far)}. Is n_layers "
+            "used, and does each layer get what the last one made?",
             picture(wanted), picture(table),
         )  # fmt: skip
 
 
-# --- every weight, any length, any device
+# --- every weight, any length
 
 
 def every_weight_learns(probe: Probe) -> None:
@@ -808,7 +963,8 @@ def every_weight_learns(probe: Probe) -> None:
         elif gradient is None or (part.dim() > 1 and not gradient.any()):
             raise Wrong(
                 f"{name} gets no gradient: it would never be trained. Either forward does not use "
-                "it, or something detaches it (detach, no_grad, a new tensor made of values)"
+                "it (is a sub-layer left out there?), or something detaches it (detach, no_grad, a "
+                "new tensor made of values)"
             )
 
 
@@ -844,36 +1000,6 @@ def any_length(candidate: Candidate, generator: Generator) -> None:
             raise Wrong(f"For {what} your logits are NaN")
 
 
-class OneDevice(TorchDispatchMode):
-    """Says no to an embedding looked up by indices from another device, as a GPU would."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func is torch.ops.aten.embedding.default and args[0].device != args[1].device:
-            raise RuntimeError("Tensor on device cpu is not on the expected device meta!")
-        return func(*args, **kwargs or {})
-
-
-def any_device(candidate: Candidate) -> None:
-    """Try the device meta, which every machine has: it knows shapes and no values."""
-    model = candidate.build(SRC_VOCAB, TGT_VOCAB, D_MODEL, N_HEADS, D_FF, 1).eval()
-    made = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 4, dtype=torch.long)
-    masks = only(5, 0).expand(2, -1, -1, -1), causal(4).expand(2, -1, -1, -1)
-    args = tuple(x.to("meta") for x in (*made, *masks))
-    try:
-        with torch.no_grad(), OneDevice():
-            logits = candidate.call(model.to("meta"), *args, watched=False)
-    except Wrong as wrong:
-        if re.search(r"on device|expected device|same device|two devices", wrong.message):
-            raise Wrong(
-                "Your model works on the CPU only: a tensor that forward makes stays there when "
-                "model and words move to a GPU. Register tables with register_buffer, and make "
-                f"others with device=src.device. ({wrong.message})"
-            ) from wrong
-        return  # it looks at values, which this device does not have
-    if logits.device.type != "meta":
-        raise Wrong(f"Words and weights are on device meta, but your logits on {logits.device}")
-
-
 # --- learning to copy
 
 SYMBOLS, LONGEST = 12, 8
@@ -881,7 +1007,7 @@ BOS, PAD = 1, 0
 LESSON = (32, 4, 64, 2)  # d_model, n_heads, d_ff, n_layers
 BATCH, WARMUP, HELD = 64, 100, 500  # steps: the rate rises, is held, and falls
 RATES = (3e-3, 1e-3)  # the second for models that the first is too much for
-STEPS, PATIENCE = 2000, 35.0  # for each rate; seconds of this thread's work, whatever else runs
+STEPS, PATIENCE = 2000, 30.0  # for each rate; seconds of this thread's work, whatever else runs
 ENOUGH = 0.95
 
 
@@ -916,6 +1042,8 @@ def learns_to_copy(candidate: Candidate, generator: Generator) -> None:
         if share >= ENOUGH:
             return
         best, guess = max(best, share), write(candidate, model, unseen)
+        if steps < min(200, STEPS):
+            break  # the second rate would not get further
     if steps < min(500, STEPS):
         raise Wrong(
             f"Every organ is there, but your model is too slow to be trained: {steps} steps of "
@@ -982,22 +1110,25 @@ def examine_organs(candidate: Candidate, generator: Generator) -> None:
         return Probe(candidate, generator, **sizes)
 
     first_calls(candidate, generator)
-    one = probe()
+    one, other = probe(), probe(d_ff=31)
+    one.hidden = names_with_d_ff(one, other)
     steps: tuple[Callable[[Probe], None], ...] = (
-        source_is_used, order_counts, sentences_are_apart, masks_hide, tgt_mask_counts,
-        decoder_layer, encoder_layer, every_weight_learns,
+        source_is_used, order_counts_in_the_encoder, sentences_are_apart, masks_hide,
+        order_counts_in_the_decoder, tgt_mask_counts, decoder_layer, encoder_layer,
     )  # fmt: skip
     for step in steps:
         step(one)
-    feed_forward(one, probe(d_ff=31))
+    feed_forward(one, other)
+    every_weight_learns(one)
     feed_forward_residuals(probe(d_ff=2, d_model=32, n_heads=1))
     deep = probe(n_layers=3)
+    deep.hidden = names_with_d_ff(deep, probe(n_layers=3, d_ff=31))
     depth(one, deep, 3)
-    norms(one, probe(n_layers=2))
+    norms(probe(vectors=False), probe(vectors=False, n_layers=3), 3)
     heads(one)
+    output_projections(probe(d_model=10, n_heads=1), one.hidden)
     every_weight_learns(deep)
     any_length(candidate, generator)
-    any_device(candidate)
 
 
 def examine_exam(candidate: Candidate, generator: Generator) -> None:
@@ -1014,8 +1145,8 @@ EXAM = Exercise(
     "attend: src_mask (B, 1, 1, S), tgt_mask (B, 1, T, T), causal and padding together. n_layers "
     "layers in each stack; dropout, if any, is off in eval mode; 60 words must fit",
     what="The whole Transformer from an empty cell: embeddings, positions, encoder, decoder, "
-    "output projection. Post-norm or pre-norm, LayerNorm or RMSNorm, any positions, any layout of "
-    "weights.",
+    "output projection. Every sub-layer has a residual and a norm. Post-norm or pre-norm, "
+    "LayerNorm or RMSNorm, any positions, any layout of weights.",
     why="Whoever can write this without looking has understood the paper.",
     difficulty=5,
     minutes=180,

@@ -27,8 +27,8 @@
 #
 # **The check** knows nothing about how you write. Post-norm or pre-norm, one matrix for queries, keys
 # and values or three, sinusoids or learned positions, with or without biases: all of it passes. It
-# asks your model questions. Does word 3 see word 5? What happens to the others if one word gets a
-# million times larger? It goes through the organs one by one and names the one that is missing. At the
+# asks your model questions. Does word 3 see word 5? If every word sees its neighbour only, how far does
+# news travel through three layers? It goes through the organs one by one and names the one that is missing. At the
 # end your model has to learn something, to copy a sequence of symbols, which takes about 20 seconds.
 
 # %% [markdown]
@@ -67,7 +67,7 @@ from course.homework import check
 # <!-- card: build_transformer -->
 # ## `build_transformer`
 #
-# The whole Transformer from an empty cell: embeddings, positions, encoder, decoder, output projection. Post-norm or pre-norm, LayerNorm or RMSNorm, any positions, any layout of weights.
+# The whole Transformer from an empty cell: embeddings, positions, encoder, decoder, output projection. Every sub-layer has a residual and a norm. Post-norm or pre-norm, LayerNorm or RMSNorm, any positions, any layout of weights.
 #
 # *Why it matters.* Whoever can write this without looking has understood the paper.
 #
