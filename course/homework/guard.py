@@ -154,9 +154,8 @@ def run_in_time(body: Callable[[], object], clock: Clock, limit: float) -> objec
             if clock.seconds() > limit:
                 raise TimeoutError
     finally:
-        for _ in range(20):  # a stop can be lost in a callback or an `except:`; ask again
-            if not thread.is_alive():
-                break
+        patience = time.monotonic() + 1
+        while thread.is_alive() and time.monotonic() < patience:  # an `except:` can swallow a stop
             ident = ctypes.c_ulong(thread.ident)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Stopped))
             thread.join(0.05)
