@@ -11,6 +11,8 @@ c = get_config()  # noqa: F821
 
 c.CourseDirectory.course_id = "attention"
 c.ClearSolutions.code_stub = STUB
+# the .py half of a source holds the solutions: it goes neither to learners nor beside their code
+c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py"]
 # nbgrader calls alembic by its name: find it beside this Python, activated or not
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 

@@ -85,9 +85,9 @@ HOSTILE = {
     "loop": "while True:\n    pass",
     "exit": "import os\nos._exit(0)",
     "memory": "lists = [[0] * 2**24 for _ in range(10**6)]",  # 128 MB each, without end
-    "peek": "import course.homework as h\nfrom pathlib import Path\n"
-            "stolen = [p.read_text() for p in Path('.').glob('*.ipynb')]\n"
-            "assert not any('BEGIN' in text or 'HIDDEN' in text for text in stolen)",
+    "peek": "from pathlib import Path\n"
+            "files = [p for p in Path('.').rglob('*') if p.is_file()]\n"
+            "Path('seen.txt').write_text('\\n'.join(p.read_text() for p in files))",
 }  # fmt: skip
 
 
@@ -126,6 +126,12 @@ def marks(tmp_path_factory) -> dict[str, float]:
     for name, code in HOSTILE.items():
         hand_in(name, ["softmax"], code)
     print(nbgrader("autograde", "attention", "--ExecutePreprocessor.timeout=20"))
+    assert sorted(p.name for p in (place / "release" / "attention").iterdir()) == [
+        "attention.ipynb"
+    ]
+    seen = (place / "autograded" / "peek" / "attention" / "seen.txt").read_text()
+    unsolved = solutions["multi_head"].source.splitlines()[5]  # self.w_q, ... = nn.Linear ...
+    assert "nn.Linear" in unsolved and unsolved.strip() not in seen and "def split_heads" in seen
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
         students = {"ann", "zoe", *HOSTILE}
         found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
