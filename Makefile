@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: lab walkthrough test book release
+.PHONY: lab walkthrough test book release test-torchtext bench
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -23,8 +23,20 @@ book: .venv/installed  ## every notebook as a page, into build/book
 release: .venv/installed  ## the learners' copies of the homework, by nbgrader
 	$(BIN)/python -m course.authoring release
 
+test-torchtext: .venv-torchtext/installed  ## the course beside torchtext's last release: 5 GB
+	COURSE_OFFLINE=$${COURSE_OFFLINE:-0} .venv-torchtext/bin/python -m pytest -o addopts= -q -s -rs tests/test_torchtext.py
+
+bench: .venv/installed  ## how fast training, decoding and attention are here, against others
+	$(BIN)/python -m course bench
+
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), 'Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...'"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv-torchtext/installed: requirements-torchtext.txt
+	$(PYTHON) -c "import sys; assert sys.version_info[:2] in ((3, 11), (3, 12)), 'torch 2.3 needs Python 3.11 or 3.12: make test-torchtext PYTHON=python3.12'"
+	$(PYTHON) -m venv .venv-torchtext
+	.venv-torchtext/bin/python -m pip install --quiet -r requirements-torchtext.txt
 	touch $@

@@ -292,19 +292,6 @@ print(f"unknown words in the probes: honest {shares[0]:.1%}, leaking {shares[1]:
 # > **Try it.** Sort the words that only `leaking` knows by their length. Which share are
 # > compounds, which are inflected forms of words that the captions do have?
 #
-# ### If you come from torchtext
-#
-# | old torchtext call, as older tutorials show it | what this course uses |
-# |---|---|
-# | `get_tokenizer("spacy", "de_core_news_sm")` | `tokenize(text, "de")`: rules only, no download |
-# | `Multi30k.splits(...)`, `datasets.Multi30k` | `course.corpora.pairs("multi30k", "train")` |
-# | `build_vocab(train, min_freq=2)` | `BPE.learn(sentences, 5000)` |
-# | `Field(init_token=..., lower=True)` | `encode_pairs`; `Batch` adds `BOS`; no lower-casing |
-# | `BucketIterator(batch_size=128)` | `make_batches(examples, max_tokens=1600)` |
-#
-# torchtext is retired: its last release (0.18, 2024) does not load beside a current PyTorch. The
-# spaCy models that those tutorials ask for are not in Python's package index.
-#
 # ## 3 · From characters upwards
 #
 # The other extreme: every character is a token. Hardly anything is ever unknown, and the
@@ -1295,6 +1282,26 @@ assert bpe.decode(batch.tgt_in[0].tolist()) == bpe.decode(batch.tgt_out[0].tolis
 # | `encode_pairs` | sentence pairs | examples `(src, tgt)`, each ending in `EOS` |
 # | `token_batches` | lengths, a budget, a seed | lists of indices, each index once |
 # | `make_batches` | examples, a budget, a seed | `Batch`: src (B, S), tgt_in and tgt_out (B, T) |
+#
+# ## If you come from torchtext
+#
+# Older tutorials read, count and batch their text with torchtext. It is retired: its last release,
+# 0.18 of April 2024, loads beside torch 2.3 only. What they call, and what takes its place:
+#
+# | torchtext | this course | what differs |
+# |---|---|---|
+# | `Multi30k.splits(...)`, `datasets.Multi30k(split="train")` | `course.corpora.pairs("multi30k", "train")` | every file is verified; theirs stops with an error at the test sentences |
+# | `get_tokenizer("spacy", "de_core_news_sm")` | `tokenize(text, "de")` | spaCy's rules alone, nothing to download; white space is no token |
+# | `build_vocab_from_iterator(tokens, min_freq=2, specials=...)` | `Vocabulary.from_sentences(tokens, min_count=2)` | the same tokens, the same ids |
+# | `set_default_index`; `vocab(tokens)`; `lookup_tokens(ids)` | `encode`; `decode` | an unknown word is `UNK` without being told |
+# | `transforms.VocabTransform`, `AddToken`, `ToTensor` | `Batch.from_sequences` | the same tensors, and the masks |
+# | `Field(lower=True, ...)`, `build_vocab` (until 0.11) | `BPE.learn`, `encode_pairs` | pieces instead of words, capitals kept, no `UNK` |
+# | `BucketIterator(batch_size=128)` (until 0.11) | `make_batches(examples, max_tokens=1600)` | a batch holds so many tokens, not so many sentences |
+# | `bleu_score(hypotheses, [[r] for r in references])` | `bleu(hypotheses, references)`, lesson 08 | 0 to 100 instead of 0 to 1; for a figure to report: sacrebleu, lesson 09 |
+#
+# See for yourself: `make test-torchtext` builds torchtext's last environment beside yours
+# (5 GB). There it proves, on Multi30k, that tokens, ids, tensors and BLEU are the same, and that the
+# course's model trains and translates on torch 2.3, too.
 #
 # ## Summary · 小结
 #
