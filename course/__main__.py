@@ -49,7 +49,9 @@ def parser() -> argparse.ArgumentParser:
                     "python -m course train --corpus multi30k --preset cpu --out runs/cpu "
                     "--minutes 40\n\nCtrl-C stops after the current step; the same command with "
                     "--resume goes on.\nA budget in epochs is exact: one seed, one result, broken "
-                    "off or not. A budget in\nminutes follows the clock, so its result varies.")
+                    "off or not. A budget in\nminutes follows the clock, so its result varies.\n"
+                    "Several devices (lesson 07b):\n"
+                    "  torchrun --nproc-per-node 2 -m course train ...")
     train.add_argument("--corpus", choices=CORPORA, required=True)
     train.add_argument("--preset", required=True,
                        help="tiny, small, cpu, rnn-attention, base: see lesson 07")
@@ -57,7 +59,13 @@ def parser() -> argparse.ArgumentParser:
     budget = train.add_mutually_exclusive_group(required=True)
     budget.add_argument("--minutes", type=float)
     budget.add_argument("--epochs", type=positive)
+    train.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE",
+                       dest="changes", help="another value than the preset's: --set dropout=0.3")
     train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
+                       help="of the products; auto measures which is faster")
+    train.add_argument("--compile", action="store_true",
+                       help="let torch.compile fuse the model (GPU, or a C++ compiler; see 07b)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     train.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie (or: COURSE_DATA)")
 
@@ -74,6 +82,18 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", required=True, help="val, test, test_2016_flickr ...")
     evaluate.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+
+    export = command("export", "write a checkpoint in the format of CTranslate2, to translate fast",
+                     "python -m course export --format ctranslate2 --checkpoint multi30k-de-en "
+                     "--out build/ctranslate2")
+    export.add_argument("--format", choices=("ctranslate2",), default="ctranslate2")
+    export.add_argument("--checkpoint", required=True, help="a directory, or one that is shipped")
+    export.add_argument("--out", type=Path, required=True, help="a directory that is not there yet")
+
+    from course.bench.command import HELP, add_arguments
+
+    add_arguments(command("bench", "measure how fast training, decoding and attention are here",
+                          HELP))
 
     command("walkthrough", "run the walkthrough of the paper into build/, as notebook and page",
             "python -m course walkthrough")
@@ -96,6 +116,17 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
+
+
+def setting(text: str) -> tuple[str, object]:
+    """Read NAME=VALUE; the value as JSON, or as the text that it is."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def data(options: argparse.Namespace) -> int:
@@ -122,34 +153,52 @@ def data(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train or go on training; 130 if it was stopped."""
-    from course.corpora import pairs
-    from course.device import pick
-    from course.training import PRESETS, Budget, Trainer, load_checkpoint, preset_model
+    from course.speed import device_of_rank, joined
 
-    if options.preset not in PRESETS:
-        raise ValueError(f"no preset {options.preset!r}: choose one of {', '.join(PRESETS)}")
-    if options.resume and not (options.out / "state.safetensors").exists():
+    device = device_of_rank()
+    with joined(device) as ranks:
+        return train_on(device, ranks, options)
+
+
+def train_on(device, ranks, options: argparse.Namespace) -> int:
+    """Train on one device, alone or as one of several ranks."""
+    from course.corpora import pairs
+    from course.speed import FastTrainer, Switches, recorded_switches, restarted
+    from course.training import Budget, load_checkpoint, preset_model, recipe_of
+
+    changes = dict(options.changes)
+    config = replace(recipe_of(options.preset, changes)[1], seed=options.seed)
+    there = (options.out / "state.safetensors").exists()
+    resume = options.resume or (there and restarted(options.out))
+    if resume and not there:
         raise ValueError(f"nothing to resume in {str(options.out)!r}: leave --resume out to begin")
     budget = Budget(options.epochs, options.minutes)
     train_pairs = pairs(options.corpus, "train", options.dir)
     val_pairs = pairs(options.corpus, "val", options.dir)
-    print(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to "
-          "check by", file=sys.stderr)
-    if options.resume:
+    say = (lambda text: print(text, file=sys.stderr)) if ranks.chief else (lambda text: None)
+    say(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to "
+        "check by")
+    if resume:
         model, bpe = load_checkpoint(options.out)
+        switches = recorded_switches(options.out)
     else:
         text = (sentence for pair in train_pairs for sentence in pair)
-        model, bpe = preset_model(options.preset, text, options.seed)
-    model.to(pick())
+        model, bpe = preset_model(options.preset, text, options.seed, changes)
+        switches = Switches.best(device)
+    if options.compile:
+        switches = replace(switches, compile=True)
+    if options.precision != "auto":
+        switches = replace(switches, bfloat16=options.precision == "bfloat16")
+    model.to(device)
     size = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {pick()}",
-          file=sys.stderr)
-    config = replace(PRESETS[options.preset][1], seed=options.seed)
-    trainer = Trainer(model, bpe, config, budget, options.out)
-    if trainer.run(train_pairs, val_pairs, resume=options.resume):
-        print(f"Done: {options.out}")
+    say(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {ranks.world} x {device}, "
+        f"products in {'bfloat16' if switches.bfloat16 else 'float32'}")
+    trainer = FastTrainer(model, bpe, config, budget, options.out, switches=switches, ranks=ranks)
+    if trainer.run(train_pairs, val_pairs, resume=resume):
+        if ranks.chief:
+            print(f"Done: {options.out}")
         return 0
-    print("Nothing is lost: the same command with --resume goes on.", file=sys.stderr)
+    say("Nothing is lost: the same command with --resume goes on.")
     return 130
 
 
@@ -228,6 +277,25 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    """Write a checkpoint for CTranslate2 and say how to translate with it."""
+    from course.export import export_ctranslate2
+    from course.training import load_checkpoint
+
+    export_ctranslate2(*load_checkpoint(options.checkpoint), options.out)
+    print(f"Done: {options.out}. To translate with it, in Python:\n"
+          "from course.export import translate_exported\n"
+          f"print(translate_exported({str(options.out)!r}, ['Ein Hund rennt.'], beam=4))")
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Race the course's code against others and print how fast each one is."""
+    from course.bench.command import run
+
+    return run(options)
+
+
 def keep_for_report(name: str, figures: dict) -> None:
     """Remember the figures of a run, for `python -m course homework report`."""
     from course.device import pick
@@ -296,11 +364,11 @@ def main(arguments: list[str] | None = None) -> int:
     from course.training import CheckpointError
 
     commands = {"data": data, "train": train, "translate": translate, "evaluate": evaluate,
-                "walkthrough": walkthrough, "homework": homework}
+                "export": export, "bench": bench, "walkthrough": walkthrough, "homework": homework}
     try:
         return commands[options.command](options)
-    except (CorpusError, CheckpointError, AuthoringError, FloatingPointError, OSError,
-            ValueError) as error:
+    except (CorpusError, CheckpointError, AuthoringError, FloatingPointError,
+            ModuleNotFoundError, OSError, ValueError) as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141

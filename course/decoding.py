@@ -93,7 +93,7 @@ def continuations(score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: T
     which = rows[live.nonzero()[:, 0]]  # the source sentence of each live prefix
     scored = score(prefixes[live], which)  # (live ones, V)
     log_probs = scored.new_full((*live.shape, scored.size(-1)), -math.inf)
-    log_probs[~live, EOS] = 0.0
+    log_probs[..., EOS][~live] = 0.0
     log_probs[live] = scored
     return totals[..., None] + log_probs
 

@@ -3,12 +3,12 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'SHIPPED', 'PRESETS', 'label_smoothed_loss', 'batch_loss', 'paper_learning_rate', 'linear_learning_rate',
-           'TrainingConfig', 'learning_rate', 'make_optimizer', 'train_step', 'groups_of', 'evaluate_loss',
-           'CheckpointError', 'write_atomically', 'write_json', 'write_tensors', 'weights_of', 'load_weights',
-           'save_checkpoint', 'load_checkpoint', 'average_checkpoints', 'Position', 'save_state', 'load_state',
-           'stop_request', 'Budget', 'snapshots_due', 'snapshot_paths', 'Log', 'as_line', 'parse_lines', 'read_log',
-           'run_record', 'digest', 'check_record', 'claim_directory', 'Run', 'progress_bar', 'update_bar', 'Trainer',
-           'preset_model']
+           'TrainingConfig', 'learning_rate', 'make_optimizer', 'apply_gradient', 'train_step', 'groups_of',
+           'evaluate_loss', 'CheckpointError', 'write_atomically', 'write_json', 'write_tensors', 'weights_of',
+           'load_weights', 'save_checkpoint', 'load_checkpoint', 'average_checkpoints', 'Position', 'save_state',
+           'load_state', 'stop_request', 'Budget', 'snapshots_due', 'snapshot_paths', 'Log', 'as_line', 'parse_lines',
+           'read_log', 'run_record', 'digest', 'check_record', 'claim_directory', 'Run', 'progress_bar', 'update_bar',
+           'Trainer', 'recipe_of', 'preset_model']
 
 # %% ../notebooks/07_training.py
 import hashlib
@@ -119,11 +119,28 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: flo
 # %% ../notebooks/07_training.py
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
     """Return the paper's Adam; the rate is set before every step. Paper, section 5.3."""
+    fused = torch.__version__ >= (2, 4)  # before, there was none for CPUs
     return torch.optim.Adam(
-        model.parameters(), lr=0.0, betas=config.betas, eps=config.eps, fused=True
+        model.parameters(), lr=0.0, betas=config.betas, eps=config.eps, fused=fused
     )
 
 # %% ../notebooks/07_training.py
+def apply_gradient(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, clip: float, loss: float
+) -> float:
+    """Clip the gradient, make the step, and return the gradient's norm before clipping.
+
+    Raises FloatingPointError, with the weights as they were, if loss or norm is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FloatingPointError(f"loss {loss}, gradient norm {norm}")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return norm
+
+
 def train_step(
     model: Transformer,
     batches: Sequence[Batch],
@@ -145,12 +162,7 @@ def train_step(
         loss = batch_loss(model, batch, config.label_smoothing)
         (loss / n_tokens).backward()  # adds to the gradient
         total += loss.item()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip).item()
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        raise FloatingPointError(f"loss {total / n_tokens}, gradient norm {norm}")
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
+    norm = apply_gradient(model, optimizer, rate, config.clip, total / n_tokens)
     return total / n_tokens, norm
 
 # %% ../notebooks/07_training.py
@@ -367,16 +379,21 @@ def load_state(
 def stop_request() -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an event, so that a step is never cut in two.
 
-    A second Ctrl-C stops at once. Outside the main thread signals stay as they are.
+    A second Ctrl-C, a second later or more, stops at once. Outside the main thread signals stay
+    as they are.
     """
     event = threading.Event()
+    heard = math.inf
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handler(signum, frame) -> None:
-        if event.is_set():
+        nonlocal heard
+        now = time.monotonic()
+        if now - heard >= 1:
             raise KeyboardInterrupt
+        heard = min(heard, now)
         event.set()
 
     before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -532,8 +549,7 @@ class Run:
 
     def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
         """Start afresh, or load the state and forget what came after it."""
-        record = run_record(self.model, self.bpe, self.config, self.budget, corpus)
-        claim_directory(self.directory, record, resume)
+        claim_directory(self.directory, self.record(corpus), resume)
         if resume:
             self.position = load_state(self.directory, self.model, self.optimizer)
         else:
@@ -549,6 +565,10 @@ class Run:
         if not resume:
             self.save()  # from now on there is a way back
 
+    def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
+        """Return what must be the same to resume this run."""
+        return run_record(self.model, self.bpe, self.config, self.budget, corpus)
+
     def progress(self) -> float:
         """Return the share of the budget that is spent, 0 to 1."""
         return self.budget.progress(self.position, self.n_batches)
@@ -557,9 +577,8 @@ class Run:
         """Make one step on a group of batches and move the position; return what to log."""
         step = self.position.step + 1
         rate = learning_rate(self.config, self.model.config.d_model, step, self.progress())
-        on_device = [batch.to(self.device) for batch in group]
         try:
-            loss, norm = train_step(self.model, on_device, self.optimizer, rate, self.config)
+            loss, norm = self.update(group, rate)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"step {step} at rate {rate:.2g}: {error}. Start again with a lower peak_lr or a "
@@ -569,11 +588,20 @@ class Run:
             self.position,
             step=step,
             batch=self.position.batch + len(group),
-            seconds=time.monotonic() - self.begun,
+            seconds=self.seconds(),
             tokens=self.position.tokens + sum(batch.n_tokens for batch in group),
         )
         self.take_snapshot()
         return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
+
+    def update(self, group: Sequence[Batch], rate: float) -> tuple[float, float]:
+        """Change the weights by one step; return the loss per token and the gradient's norm."""
+        batches = [batch.to(self.device) for batch in group]
+        return train_step(self.model, batches, self.optimizer, rate, self.config)
+
+    def seconds(self) -> float:
+        """Return how long this run has trained, earlier parts counted."""
+        return time.monotonic() - self.begun
 
     def take_snapshot(self) -> None:
         """Write the weights for the average, if the moment for one has passed."""
@@ -635,9 +663,9 @@ class Trainer(Run):
         val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
         lengths = [(len(src), len(tgt)) for src, tgt in examples]
         self.begin(train_pairs, len(token_batches(lengths, self.config.max_tokens)), resume)
-        with stop_request() as stop, progress_bar(self.progress(), self.quiet) as bar:
-            while self.progress() < 1 and not stop.is_set():
-                self.epoch(examples, stop, bar, save_seconds)
+        with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
+            while self.progress() < 1 and not self.stopped():
+                self.epoch(examples, bar, save_seconds)
                 self.save()
                 if self.position.batch == 0 or self.progress() >= 1:
                     self.validate(val_batches)
@@ -647,22 +675,18 @@ class Trainer(Run):
         self.model.eval()
         return done
 
-    def epoch(
-        self, examples: Sequence[Example], stop: threading.Event, bar: tqdm, save_seconds: float
-    ) -> bool:
+    def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> bool:
         """Go on from the current position to the end of the epoch, of the budget, or to a stop.
 
         Returns whether the budget is spent.
         """
         self.model.train()
-        seed = self.config.seed * 1_000_003 + self.position.epoch
-        batches = make_batches(examples, self.config.max_tokens, seed, self.position.batch)
-        for group in groups_of(batches, self.config.accumulate):
+        for group in groups_of(self.batches(examples), self.config.accumulate):
             values = self.step(group)
             update_bar(bar, self.position, values)
             if self.position.step % 10 == 0:
                 self.log.write(self.position, **values)
-            if stop.is_set() or self.progress() >= 1:
+            if self.stopped() or self.progress() >= 1:
                 break
             if time.monotonic() - self.saved > save_seconds:
                 self.save()
@@ -670,10 +694,19 @@ class Trainer(Run):
             self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         return self.progress() >= 1
 
+    def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
+        """Yield what is left of the current epoch, in an order that follows from the seed."""
+        seed = self.config.seed * 1_000_003 + self.position.epoch
+        return make_batches(examples, self.config.max_tokens, seed, self.position.batch)
+
+    def stopped(self) -> bool:
+        """Return whether somebody asked the run to stop."""
+        return self.stop.is_set()
+
     def validate(self, val_batches: Sequence[Batch]) -> None:
         """Log the loss on the validation set; the time that it takes counts."""
         val_loss = evaluate_loss(self.model, val_batches)
-        self.position = replace(self.position, seconds=time.monotonic() - self.begun)
+        self.position = replace(self.position, seconds=self.seconds())
         self.log.write(self.position, val_loss=val_loss)
         self.say(f"step {self.position.step}: val loss {val_loss:.3f}")
 
@@ -718,15 +751,42 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
     ),
 }
 
+# %% ../notebooks/07_training.py
+def recipe_of(
+    preset: str, changes: Mapping[str, object] | None = None
+) -> tuple[dict[str, object], TrainingConfig]:
+    """Return a preset's sizes and its training, some values changed.
 
-def preset_model(preset: str, sentences: Iterable[str], seed: int) -> tuple[Transformer, BPE]:
-    """Return a fresh model of a preset's sizes and a tokeniser learned from training sentences.
-
-    Raises ValueError for a preset that does not exist.
+    Raises ValueError for a preset, a name or a kind of value that does not exist.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
-    sizes = dict(PRESETS[preset][0])
+    sizes, config = PRESETS[preset]
+    known = asdict(MODELS[sizes.get("model", "transformer")][1](1, 1)) | {"vocab": 1}
+    for name, value in (changes or {}).items():
+        usual = getattr(config, name, known.get(name))
+        if name not in {*known, *asdict(config)} - {"src_vocab", "tgt_vocab"}:
+            raise ValueError(f"{name} is nothing that a recipe sets: it sets "
+                             f"{', '.join([*asdict(config), 'vocab', *list(known)[2:-1]])}")  # fmt: skip
+        if isinstance(usual, (float, tuple)) and isinstance(value, (int, list)):
+            value = type(usual)(value)  # JSON knows 1 and [0.9, 0.98] only
+        if usual is not None and type(value) is not type(usual):
+            raise ValueError(f"{name}={value!r}: give a {type(usual).__name__}, such as {usual!r}")
+        if hasattr(config, name):
+            config = replace(config, **{name: value})
+        else:
+            sizes = {**sizes, name: value}
+    return sizes, config
+
+
+def preset_model(
+    preset: str,
+    sentences: Iterable[str],
+    seed: int,
+    changes: Mapping[str, object] | None = None,
+) -> tuple[Transformer, BPE]:
+    """Return a fresh model of a recipe's sizes and a tokeniser learned from training sentences."""
+    sizes = dict(recipe_of(preset, changes)[0])
     bpe = BPE.learn(sentences, sizes.pop("vocab"))
     model_class, config_class = MODELS[sizes.pop("model", "transformer")]
     torch.manual_seed(seed)

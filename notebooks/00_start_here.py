@@ -223,16 +223,19 @@ LESSONS = [  # notebook, title, main names that its module defines, minutes
     ("05_transformer", "Transformer", ["EncoderLayer", "DecoderLayer", "Transformer"], 120),
     ("06_text", "Text", ["BPE", "token_batches", "make_batches"], 90),
     ("07_training", "Training", ["label_smoothed_loss", "paper_learning_rate", "Trainer"], 90),
+    ("07b_speed", "Speed", ["Switches", "FastStep", "FastTrainer"], 75),
     ("08_decoding", "Decoding", ["greedy_search", "beam_search", "translate", "bleu"], 75),
     ("09_multi30k", "Multi30k", ["score", "evaluate"], 60),
+    ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 90),
     ("10_beyond", "Beyond", [], 90),
 ]
 here = {name: Path(f"{name}.py").exists() for name, *_ in LESSONS}
-module_of = {name: name[3:] for name, *_ in LESSONS if here[name]}
+number_of = {name: name.split("_")[0] for name, *_ in LESSONS}
+module_of = {name: name.split("_")[1] for name, *_ in LESSONS if here[name]}
 boxes = [("00", "Start here", "this page", True)]
-boxes += [(n[:2], title, module_of.get(n, ""), here[n]) for n, title, _, _ in LESSONS]
+boxes += [(number_of[n], title, module_of.get(n, ""), here[n]) for n, title, _, _ in LESSONS]
 boxes += [("", "walkthrough", "the whole paper", True)]
-numbers = {module: name[:2] for name, module in module_of.items()}
+numbers = {module: number_of[name] for name, module in module_of.items()}
 draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules hand the data on")
 
 # %% [markdown]
@@ -249,7 +252,7 @@ draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules h
 # %%
 rows = ["| lesson | makes | main names | minutes |", "|---|---|---|---|"]
 for name, title, names, minutes in LESSONS:
-    label = f"{name[:2]} · {title}"
+    label = f"{number_of[name]} · {title}"
     link = f"[{label}]({name}.ipynb)" if here[name] else f"{label} (to come)"
     module = f"`course.{module_of[name]}`" if here[name] else ""
     time = minutes if here[name] else ""

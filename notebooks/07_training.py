@@ -471,8 +471,9 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: flo
 #| export
 def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
     """Return the paper's Adam; the rate is set before every step. Paper, section 5.3."""
+    fused = torch.__version__ >= (2, 4)  # before, there was none for CPUs
     return torch.optim.Adam(
-        model.parameters(), lr=0.0, betas=config.betas, eps=config.eps, fused=True
+        model.parameters(), lr=0.0, betas=config.betas, eps=config.eps, fused=fused
     )
 
 
@@ -551,14 +552,30 @@ draw.step_lengths(raw, corrected)
 # batch counts more than a token in a large one. So: sum in each batch, and divide by the tokens
 # of the **whole step**.
 #
-# The function below does this and two more things. It **clips** the gradient: if its norm (the
-# length of the gradient seen as one long vector) is above `clip`, it is scaled down to that
-# length, so that one strange batch cannot do much damage. (The paper does not mention clipping;
-# it is common and cheap.) And it refuses to step on a loss or a gradient that is not finite,
-# because after such a step all the weights would be NaN.
+# The step itself comes last, in `apply_gradient`. It does two more things. It **clips** the
+# gradient: if its norm (the length of the gradient seen as one long vector) is above `clip`, it is
+# scaled down to that length, so that one strange batch cannot do much damage. (The paper does not
+# mention clipping; it is common and cheap.) And it refuses to step on a loss or a gradient that is
+# not finite, because after such a step all the weights would be NaN.
 
 # %%
 #| export
+def apply_gradient(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rate: float, clip: float, loss: float
+) -> float:
+    """Clip the gradient, make the step, and return the gradient's norm before clipping.
+
+    Raises FloatingPointError, with the weights as they were, if loss or norm is not finite.
+    """
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise FloatingPointError(f"loss {loss}, gradient norm {norm}")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    return norm
+
+
 def train_step(
     model: Transformer,
     batches: Sequence[Batch],
@@ -580,12 +597,7 @@ def train_step(
         loss = batch_loss(model, batch, config.label_smoothing)
         (loss / n_tokens).backward()  # adds to the gradient
         total += loss.item()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip).item()
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        raise FloatingPointError(f"loss {total / n_tokens}, gradient norm {norm}")
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
+    norm = apply_gradient(model, optimizer, rate, config.clip, total / n_tokens)
     return total / n_tokens, norm
 
 
@@ -1136,8 +1148,10 @@ print("with the whole state: the same bits")
 #
 # Ctrl-C normally raises an exception wherever the program happens to be, perhaps when half of the
 # weights have been changed. For the time of the training we replace this: the signal only sets a
-# flag, and the loop looks at the flag between two steps. A second Ctrl-C stops at once, for the
-# impatient. Against `kill -9` no program can defend itself. There the last state on disk helps.
+# flag, and the loop looks at the flag between two steps. A second Ctrl-C, a second later or more,
+# stops at once, for the impatient. (Two signals at the same moment are one wish: programs that
+# start others pass on a Ctrl-C that the others have heard, too.) Against `kill -9` no program can
+# defend itself. There the last state on disk helps.
 
 # %%
 #| export
@@ -1145,16 +1159,21 @@ print("with the whole state: the same bits")
 def stop_request() -> Iterator[threading.Event]:
     """Turn Ctrl-C and SIGTERM into an event, so that a step is never cut in two.
 
-    A second Ctrl-C stops at once. Outside the main thread signals stay as they are.
+    A second Ctrl-C, a second later or more, stops at once. Outside the main thread signals stay
+    as they are.
     """
     event = threading.Event()
+    heard = math.inf
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def handler(signum, frame) -> None:
-        if event.is_set():
+        nonlocal heard
+        now = time.monotonic()
+        if now - heard >= 1:
             raise KeyboardInterrupt
+        heard = min(heard, now)
         event.set()
 
     before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -1382,8 +1401,7 @@ class Run:
 
     def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
         """Start afresh, or load the state and forget what came after it."""
-        record = run_record(self.model, self.bpe, self.config, self.budget, corpus)
-        claim_directory(self.directory, record, resume)
+        claim_directory(self.directory, self.record(corpus), resume)
         if resume:
             self.position = load_state(self.directory, self.model, self.optimizer)
         else:
@@ -1399,6 +1417,10 @@ class Run:
         if not resume:
             self.save()  # from now on there is a way back
 
+    def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
+        """Return what must be the same to resume this run."""
+        return run_record(self.model, self.bpe, self.config, self.budget, corpus)
+
     def progress(self) -> float:
         """Return the share of the budget that is spent, 0 to 1."""
         return self.budget.progress(self.position, self.n_batches)
@@ -1407,9 +1429,8 @@ class Run:
         """Make one step on a group of batches and move the position; return what to log."""
         step = self.position.step + 1
         rate = learning_rate(self.config, self.model.config.d_model, step, self.progress())
-        on_device = [batch.to(self.device) for batch in group]
         try:
-            loss, norm = train_step(self.model, on_device, self.optimizer, rate, self.config)
+            loss, norm = self.update(group, rate)
         except FloatingPointError as error:
             raise FloatingPointError(
                 f"step {step} at rate {rate:.2g}: {error}. Start again with a lower peak_lr or a "
@@ -1419,11 +1440,20 @@ class Run:
             self.position,
             step=step,
             batch=self.position.batch + len(group),
-            seconds=time.monotonic() - self.begun,
+            seconds=self.seconds(),
             tokens=self.position.tokens + sum(batch.n_tokens for batch in group),
         )
         self.take_snapshot()
         return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
+
+    def update(self, group: Sequence[Batch], rate: float) -> tuple[float, float]:
+        """Change the weights by one step; return the loss per token and the gradient's norm."""
+        batches = [batch.to(self.device) for batch in group]
+        return train_step(self.model, batches, self.optimizer, rate, self.config)
+
+    def seconds(self) -> float:
+        """Return how long this run has trained, earlier parts counted."""
+        return time.monotonic() - self.begun
 
     def take_snapshot(self) -> None:
         """Write the weights for the average, if the moment for one has passed."""
@@ -1506,9 +1536,9 @@ class Trainer(Run):
         val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
         lengths = [(len(src), len(tgt)) for src, tgt in examples]
         self.begin(train_pairs, len(token_batches(lengths, self.config.max_tokens)), resume)
-        with stop_request() as stop, progress_bar(self.progress(), self.quiet) as bar:
-            while self.progress() < 1 and not stop.is_set():
-                self.epoch(examples, stop, bar, save_seconds)
+        with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
+            while self.progress() < 1 and not self.stopped():
+                self.epoch(examples, bar, save_seconds)
                 self.save()
                 if self.position.batch == 0 or self.progress() >= 1:
                     self.validate(val_batches)
@@ -1518,22 +1548,18 @@ class Trainer(Run):
         self.model.eval()
         return done
 
-    def epoch(
-        self, examples: Sequence[Example], stop: threading.Event, bar: tqdm, save_seconds: float
-    ) -> bool:
+    def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> bool:
         """Go on from the current position to the end of the epoch, of the budget, or to a stop.
 
         Returns whether the budget is spent.
         """
         self.model.train()
-        seed = self.config.seed * 1_000_003 + self.position.epoch
-        batches = make_batches(examples, self.config.max_tokens, seed, self.position.batch)
-        for group in groups_of(batches, self.config.accumulate):
+        for group in groups_of(self.batches(examples), self.config.accumulate):
             values = self.step(group)
             update_bar(bar, self.position, values)
             if self.position.step % 10 == 0:
                 self.log.write(self.position, **values)
-            if stop.is_set() or self.progress() >= 1:
+            if self.stopped() or self.progress() >= 1:
                 break
             if time.monotonic() - self.saved > save_seconds:
                 self.save()
@@ -1541,10 +1567,19 @@ class Trainer(Run):
             self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
         return self.progress() >= 1
 
+    def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
+        """Yield what is left of the current epoch, in an order that follows from the seed."""
+        seed = self.config.seed * 1_000_003 + self.position.epoch
+        return make_batches(examples, self.config.max_tokens, seed, self.position.batch)
+
+    def stopped(self) -> bool:
+        """Return whether somebody asked the run to stop."""
+        return self.stop.is_set()
+
     def validate(self, val_batches: Sequence[Batch]) -> None:
         """Log the loss on the validation set; the time that it takes counts."""
         val_loss = evaluate_loss(self.model, val_batches)
-        self.position = replace(self.position, seconds=time.monotonic() - self.begun)
+        self.position = replace(self.position, seconds=self.seconds())
         self.log.write(self.position, val_loss=val_loss)
         self.say(f"step {self.position.step}: val loss {val_loss:.3f}")
 
@@ -1602,19 +1637,62 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
 }
 
 
-def preset_model(preset: str, sentences: Iterable[str], seed: int) -> tuple[Transformer, BPE]:
-    """Return a fresh model of a preset's sizes and a tokeniser learned from training sentences.
+# %% [markdown]
+# A preset is a beginning. `--set NAME=VALUE` on the command line changes any of its numbers, such as
+# `--set dropout=0.3 --set d_ff=1024`; here the same is a dictionary.
 
-    Raises ValueError for a preset that does not exist.
+# %%
+#| export
+def recipe_of(
+    preset: str, changes: Mapping[str, object] | None = None
+) -> tuple[dict[str, object], TrainingConfig]:
+    """Return a preset's sizes and its training, some values changed.
+
+    Raises ValueError for a preset, a name or a kind of value that does not exist.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
-    sizes = dict(PRESETS[preset][0])
+    sizes, config = PRESETS[preset]
+    known = asdict(MODELS[sizes.get("model", "transformer")][1](1, 1)) | {"vocab": 1}
+    for name, value in (changes or {}).items():
+        usual = getattr(config, name, known.get(name))
+        if name not in {*known, *asdict(config)} - {"src_vocab", "tgt_vocab"}:
+            raise ValueError(f"{name} is nothing that a recipe sets: it sets "
+                             f"{', '.join([*asdict(config), 'vocab', *list(known)[2:-1]])}")  # fmt: skip
+        if isinstance(usual, (float, tuple)) and isinstance(value, (int, list)):
+            value = type(usual)(value)  # JSON knows 1 and [0.9, 0.98] only
+        if usual is not None and type(value) is not type(usual):
+            raise ValueError(f"{name}={value!r}: give a {type(usual).__name__}, such as {usual!r}")
+        if hasattr(config, name):
+            config = replace(config, **{name: value})
+        else:
+            sizes = {**sizes, name: value}
+    return sizes, config
+
+
+def preset_model(
+    preset: str,
+    sentences: Iterable[str],
+    seed: int,
+    changes: Mapping[str, object] | None = None,
+) -> tuple[Transformer, BPE]:
+    """Return a fresh model of a recipe's sizes and a tokeniser learned from training sentences."""
+    sizes = dict(recipe_of(preset, changes)[0])
     bpe = BPE.learn(sentences, sizes.pop("vocab"))
     model_class, config_class = MODELS[sizes.pop("model", "transformer")]
     torch.manual_seed(seed)
     return model_class(config_class(len(bpe), len(bpe), **sizes)), bpe
 
+
+# %%
+sizes, config = recipe_of("cpu", {"dropout": 0.3, "peak_lr": 1e-3})
+assert sizes["dropout"] == 0.3 and config.peak_lr == 1e-3 and config.warmup == 300
+for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
+    try:
+        recipe_of("cpu", wrong)
+        raise AssertionError("accepted")
+    except ValueError as error:
+        print(str(error)[:90])
 
 # %% [markdown]
 # ## 10 · The proof: break a run
@@ -1819,11 +1897,11 @@ for title, (snapshots, average) in runs.items():
 # %% [markdown]
 # ## What comes next
 #
-# Three things that large runs need are not here yet, and there is no placeholder for them:
-# **mixed precision** (most products with 16-bit numbers, half the memory, on a GPU several times
-# the speed), **compiling** the model (`torch.compile`), and **several GPUs** that share each
-# batch. For the last, keep section 5 in mind: each GPU has another number of real tokens, so the
-# mean of their means is wrong there as well. They come in a section of their own.
+# This loop is right; it is not yet fast. [Lesson 07b](07b_speed.ipynb) measures where its time goes and
+# makes the same steps several times as fast: cheaper random numbers, **mixed precision** (products with
+# 16-bit numbers), **compiling** (`torch.compile`), and **several devices** that share each batch. For the
+# last, keep section 5 in mind: each device has another number of real tokens, so the mean of their means
+# is wrong there as well.
 #
 # ## What you built
 #
@@ -1834,12 +1912,13 @@ for title, (snapshots, average) in runs.items():
 # | `paper_learning_rate`, `linear_learning_rate`, `learning_rate` | step, progress → rate |
 # | `TrainingConfig`, `Budget`, `Position` | frozen records: how, how long, where |
 # | `make_optimizer`, `train_step`, `groups_of` | batches → one step; loss, gradient norm |
+# | `apply_gradient` | clips, refuses what is not finite, steps; gives the gradient's norm |
 # | `evaluate_loss` | model, batches → mean loss per token, plain |
 # | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | model and tokeniser ↔ a directory |
 # | `average_checkpoints` | several sets of weights → their mean |
 # | `save_state`, `load_state`, `stop_request`, `Log`, `read_log` | stop, resume, remember |
 # | `Trainer(...).run(train_pairs, val_pairs)` | a run from start to end; True if it is finished |
-# | `PRESETS`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base` |
+# | `PRESETS`, `recipe_of`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base`; changed, built |
 #
 # ## Summary · 小结
 #
@@ -1896,4 +1975,5 @@ for title, (snapshots, average) in runs.items():
 # **Homework.** [Assignment training](homework/release/training/training.ipynb): write the learning
 # rate, label smoothing, Adam, and averaging yourself; the check names what went wrong.
 #
-# **Next:** [lesson 08](08_decoding.ipynb): from the trained model to sentences.
+# **Next:** [lesson 07b](07b_speed.ipynb) makes it fast; or go on to [lesson 08](08_decoding.ipynb): from the
+# trained model to sentences.

@@ -105,7 +105,11 @@ def test_evaluate_prints_scores_with_signatures(checkpoint, small_corpus, capsys
     [
         ("translate --checkpoint no-such-model", "no checkpoint 'no-such-model'"),
         ("evaluate --checkpoint x --corpus captions --split dev", "dev"),
-        ("train --corpus captions --preset huge --out x --epochs 1", "no preset 'huge'"),
+        ("train --corpus captions --preset huge --out x --epochs 1", "preset 'huge' is unknown"),
+        ("train --corpus captions --preset tiny --out x --epochs 1 --set droput=0.3",
+         "droput is nothing that a recipe sets"),
+        ("train --corpus captions --preset tiny --out x --epochs 1 --set d_model=wide",
+         "d_model='wide': give a int"),
         ("train --corpus captions --preset tiny --out {tmp} --epochs 1 --resume", "to resume"),
         ("train --corpus captions --preset tiny --out {tmp} --minutes -1", "more than 0"),
     ],
@@ -124,7 +128,22 @@ def test_a_run_is_not_overwritten(checkpoint, small_corpus, capsys):
     assert (checkpoint / "model.safetensors").read_bytes() == before
 
 
+def test_a_recipe_is_changed_and_remembered(small_corpus, tmp_path, capsys):
+    run = ["train", "--corpus", "captions", "--preset", "tiny", "--out", str(tmp_path / "run"),
+           "--set", "dropout=0.2", "--set", "norm=post", "--set", "max_tokens=500"]
+    assert main([*run, "--epochs", "1", "--precision", "bfloat16"]) == 0
+    assert "products in bfloat16" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert record["model.dropout"] == 0.2 and record["model.norm"] == "post"
+    assert record["max_tokens"] == 500 and record["switches.bfloat16"] is True
+    assert main([*run, "--epochs", "2", "--resume"]) == 0  # with the switches that it began with
+    assert main([*run, "--epochs", "3", "--resume", "--precision", "float32"]) == 1
+    assert "switches.bfloat16=True, not False" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", ["train --corpus captions --preset tiny --out x",
+                                       "train --corpus captions --preset tiny --out x --epochs 1 "
+                                       "--set dropout",
                                        "translate --checkpoint x --beam 0", "fly"])
 def test_usage_errors_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -14,7 +14,7 @@ from course.corpora import multi30k
 SOURCES = {("homework/" if is_homework(path) else "") + path.stem: path for path in sources()}
 NAMES = [name for name in SOURCES if not name.startswith("homework/")]
 # a lesson may use the modules of earlier lessons, and these, which belong to none
-SHARED = {"device", "corpora", "viz", "doctor", "authoring"}
+SHARED = {"device", "corpora", "viz", "bench", "doctor", "authoring"}
 
 
 def cells(name: str, kind: str) -> list[str]:
@@ -55,7 +55,7 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name[:2].isdigit()])
 def test_a_lesson_uses_only_what_earlier_lessons_built(name: str):
-    later = {other[3:] for other in NAMES if other[:2].isdigit() and other >= name}
+    later = {other.split("_", 1)[1] for other in NAMES if other[:2].isdigit() and other >= name}
     code = "\n".join(cells(name, "code"))
     # the style check of `authoring check` keeps magics out of export cells; here lines with % or !
     plain = "\n".join(line for line in code.split("\n") if not re.match(r"\s*[%!]", line))

@@ -47,6 +47,7 @@ from course.training import (
     paper_learning_rate,
     preset_model,
     read_log,
+    recipe_of,
     save_checkpoint,
     save_state,
     snapshot_paths,
@@ -533,6 +534,8 @@ def test_a_signal_sets_the_event_and_a_second_one_stops(number):
         assert not stop.is_set()
         signal.raise_signal(number)
         assert stop.is_set()
+        signal.raise_signal(signal.SIGTERM)  # at the same moment: the same wish
+        time.sleep(1.01)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(number) is before
@@ -998,3 +1001,30 @@ def test_pictures():
     assert [len(figure.axes) for figure in two] == [2, 2, 2]
     assert len(draw.step_lengths({"0.98": curve, "0.999": curve}, curve).axes) == 1
     assert plt.get_fignums() == []  # none is left open to be shown a second time
+
+
+def test_a_recipe_changes_sizes_and_training():
+    changes = {"dropout": 0, "d_ff": 1024, "betas": [0.9, 0.99], "vocab": 600}
+    sizes, config = recipe_of("cpu", changes)
+    assert sizes["dropout"] == 0.0 and isinstance(sizes["dropout"], float)
+    assert sizes["d_ff"] == 1024 and sizes["vocab"] == 600 and config.betas == (0.9, 0.99)
+    assert recipe_of("cpu") == PRESETS["cpu"] and PRESETS["cpu"][0]["d_ff"] == 512  # as it was
+    model, bpe = preset_model("tiny", [s for pair in PAIRS for s in pair], 0, {"d_model": 32})
+    assert model.config.d_model == 32
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"droput": 0.3}, "droput is nothing that a recipe sets: it sets max_tokens"),
+        ({"src_vocab": 5}, "src_vocab is nothing"),
+        ({"d_model": "wide"}, "give a int, such as 512"),
+        ({"dropout": "much"}, "give a float, such as 0.1"),
+        ({"tie_embeddings": 1}, "give a bool, such as True"),
+        ({"norm": "mid"}, "norm='mid' is unknown"),
+        ({"warmup": 0}, "warmup is more than 0"),
+    ],
+)
+def test_a_wrong_recipe_is_named(changes, words):
+    with pytest.raises(ValueError, match=words):
+        preset_model("tiny", [s for pair in PAIRS for s in pair], 0, changes)

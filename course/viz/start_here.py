@@ -305,14 +305,14 @@ def course_map(
     numbers: module -> the number of the lesson that it comes from.
     """
     figure, axis = plt.subplots(figsize=(10.5, 6.2), layout="constrained")
-    per_row = 6
+    per_row = 7
     for i, (number, name, module, here) in enumerate(lessons):
-        x, y = 0.45 + 2.0 * (i % per_row), 5.6 - 0.85 * (i // per_row)
+        x, y = 0.3 + 1.72 * (i % per_row), 5.6 - 0.85 * (i // per_row)
         label = f"{number} · {name}" if number else name
-        _box(axis, x, y, 1.8, label, module if here else "to come", here, BLUE)
+        _box(axis, x, y, 1.56, label, module if here else "to come", here, BLUE)
         if i % per_row and number:
             style = {"arrowstyle": "-|>", "color": GREY, "lw": 1, "shrinkA": 0, "shrinkB": 0}
-            axis.annotate("", (x - 0.9, y), (x - 1.1, y), arrowprops=style)
+            axis.annotate("", (x - 0.78, y), (x - 0.94, y), arrowprops=style)
     axis.text(-0.45, 6.15, "The lessons, in order", fontsize=10, weight="bold")
     axis.text(-0.45, 3.95, "The way of the data through the modules that they make", fontsize=10,
               weight="bold")  # fmt: skip
