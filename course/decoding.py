@@ -2,9 +2,10 @@
 """Decoding: greedy search, beam search with a length penalty, and BLEU (paper, section 6.1)."""
 
 # %% auto #0
-__all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'is_live', 'continuations', 'largest', 'beam_step',
-           'length_penalty', 'Hypothesis', 'ranked', 'beam_search', 'scorer', 'next_log_probs', 'AttentionCache',
-           'DecoderCache', 'read_step', 'cached_log_probs', 'translate_batch', 'translate', 'ngrams', 'bleu']
+__all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'is_live', 'continuations', 'in_turn', 'largest',
+           'beam_step', 'length_penalty', 'Hypothesis', 'ranked', 'beam_search', 'scorer', 'next_log_probs',
+           'AttentionCache', 'DecoderCache', 'read_step', 'cached_log_probs', 'translate_batch', 'translate', 'ngrams',
+           'bleu']
 
 # %% ../notebooks/08_decoding.py
 import math
@@ -95,14 +96,11 @@ def continuations(score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: T
     log_probs = scored.new_full((*live.shape, scored.size(-1)), -math.inf)
     log_probs[..., EOS][~live] = 0.0
     log_probs[live] = scored
-    return totals[..., None] + log_probs
+    return log_probs.add_(totals[..., None])
 
 # %% ../notebooks/08_decoding.py
-def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
-
-    Like `torch.topk`, but of equal values the first comes first, on every device.
-    """
+def in_turn(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row of values (n, m), by k looks, and where they are."""
     values = values.clone()
     found, where = [], []
     for _ in range(min(k, values.size(1))):
@@ -111,6 +109,20 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         where.append(index)
         values.scatter_(1, index, -math.inf)
     return torch.cat(found, 1), torch.cat(where, 1)
+
+
+def largest(values: Tensor, k: int, width: int = 64) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
+
+    Like `torch.topk`, but of equal values the first comes first, on every device.
+    """
+    room = -values.size(1) % width
+    blocks = F.pad(values, (0, room), value=-math.inf).unflatten(1, (-1, width))  # (n, m/w, w)
+    best = blocks.amax(2).clamp(min=torch.finfo(values.dtype).min)  # finite: each block once
+    chosen = in_turn(best, k)[1].sort(1).values  # (n, k) blocks, in their order
+    inside = blocks.gather(1, chosen[..., None].expand(-1, -1, width)).flatten(1)  # (n, k * w)
+    found, where = in_turn(inside, min(k, values.size(1)))
+    return found, chosen.gather(1, where // width) * width + where % width
 
 # %% ../notebooks/08_decoding.py
 def beam_step(
@@ -359,7 +371,7 @@ def translate(
     sentences: Sequence[str],
     beam: int = 1,
     alpha: float = 0.6,
-    max_tokens: int = 2000,
+    max_tokens: int = 4000,
     progress: bool = False,
 ) -> list[str]:
     """Return the translation of each sentence, in the same order; an empty line stays empty.

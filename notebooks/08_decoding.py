@@ -297,21 +297,22 @@ def continuations(score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: T
     log_probs = scored.new_full((*live.shape, scored.size(-1)), -math.inf)
     log_probs[..., EOS][~live] = 0.0
     log_probs[live] = scored
-    return totals[..., None] + log_probs
+    return log_probs.add_(totals[..., None])
 
 
 # %% [markdown]
 # Next: the $k$ largest of a row. `torch.topk` does that, but where two candidates are equal it
 # does not promise which one it takes: the answer may differ between two machines. `argmax`
-# promises the first. So we take the maximum $k$ times; for a beam of 4 that is four quick looks.
+# promises the first. So we take the maximum $k$ times.
+#
+# Four looks at 20,000 candidates take time. A trick makes them short: cut the row into blocks of 64 and
+# find the best of each block, in one pass. Only the $k$ blocks with the best bests can hold one of the $k$
+# largest; the four looks go to those.
 
 # %%
 #| export
-def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
-
-    Like `torch.topk`, but of equal values the first comes first, on every device.
-    """
+def in_turn(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row of values (n, m), by k looks, and where they are."""
     values = values.clone()
     found, where = [], []
     for _ in range(min(k, values.size(1))):
@@ -320,6 +321,20 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         where.append(index)
         values.scatter_(1, index, -math.inf)
     return torch.cat(found, 1), torch.cat(where, 1)
+
+
+def largest(values: Tensor, k: int, width: int = 64) -> tuple[Tensor, Tensor]:
+    """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
+
+    Like `torch.topk`, but of equal values the first comes first, on every device.
+    """
+    room = -values.size(1) % width
+    blocks = F.pad(values, (0, room), value=-math.inf).unflatten(1, (-1, width))  # (n, m/w, w)
+    best = blocks.amax(2).clamp(min=torch.finfo(values.dtype).min)  # finite: each block once
+    chosen = in_turn(best, k)[1].sort(1).values  # (n, k) blocks, in their order
+    inside = blocks.gather(1, chosen[..., None].expand(-1, -1, width)).flatten(1)  # (n, k * w)
+    found, where = in_turn(inside, min(k, values.size(1)))
+    return found, chosen.gather(1, where // width) * width + where % width
 
 
 # %% [markdown]
@@ -899,7 +914,7 @@ def translate(
     sentences: Sequence[str],
     beam: int = 1,
     alpha: float = 0.6,
-    max_tokens: int = 2000,
+    max_tokens: int = 4000,
     progress: bool = False,
 ) -> list[str]:
     """Return the translation of each sentence, in the same order; an empty line stays empty.

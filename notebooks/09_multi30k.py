@@ -564,3 +564,6 @@ print(f"no empty translation; a word said twice in a row: {repeated} times in 40
 # Transformer from an empty cell. [The six questions](homework/release/questions/questions.ipynb) ask
 # what you have understood. Then `python -m course homework report` puts all that you have done on one
 # page.
+#
+# **Next:** [lesson 09b](09b_inside.ipynb) opens the translator: what each head does, what it costs to take
+# one away, and where the errors come from.

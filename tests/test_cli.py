@@ -40,7 +40,7 @@ def feed(monkeypatch, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("command", ["", "doctor", "data", "train", "translate", "evaluate",
-                                     "walkthrough", "homework"])
+                                     "export", "bench", "walkthrough", "homework"])
 def test_help_teaches_by_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])

@@ -333,6 +333,18 @@ def test_largest_is_topk_and_orders_ties():
     assert largest(torch.zeros(2, 3), 10)[0].shape == (2, 3)
 
 
+@pytest.mark.parametrize(
+    "m, k, width", [(50, 5, 64), (64, 4, 64), (65, 4, 64), (1000, 7, 10), (9, 9, 2)]
+)
+def test_largest_looks_into_the_right_blocks(m, k, width):
+    """Many equal values, so that every choice among blocks and within them counts."""
+    values = torch.randint(0, 6, (40, m), generator=torch.Generator().manual_seed(m)).float()
+    expected = values.sort(dim=1, descending=True, stable=True)
+    found, where = largest(values, k, width)
+    assert torch.equal(found, expected.values[:, :k])
+    assert torch.equal(where, expected.indices[:, :k])
+
+
 def test_one_step():
     score = table_score(GREEDY_LOSES, 3)
     prefixes, totals = torch.tensor([[[BOS]]]), torch.zeros(1, 1)
