@@ -226,7 +226,7 @@ LESSONS = [  # notebook, title, main names that its module defines, minutes
     ("07b_speed", "Speed", ["Switches", "FastStep", "FastTrainer"], 75),
     ("08_decoding", "Decoding", ["greedy_search", "beam_search", "translate", "bleu"], 75),
     ("09_multi30k", "Multi30k", ["score", "evaluate"], 60),
-    ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 90),
+    ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 75),
     ("10_beyond", "Beyond", [], 90),
 ]
 here = {name: Path(f"{name}.py").exists() for name, *_ in LESSONS}
