@@ -709,9 +709,14 @@ print(f"FLOPs: base {cost['base']:.1e}, big {cost['big']:.1e}, as the paper's ta
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from course.training import linear_learning_rate, paper_learning_rate, train_step
+from course.training import (
+    apply_gradient,
+    linear_learning_rate,
+    paper_learning_rate,
+    train_step,
+)
 
-source(paper_learning_rate, linear_learning_rate, train_step)
+source(paper_learning_rate, linear_learning_rate, train_step, apply_gradient)
 
 # %%
 steps = range(1, 20_001)
