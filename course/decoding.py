@@ -2,7 +2,7 @@
 """Decoding: greedy search, beam search with a length penalty, and BLEU (paper, section 6.1)."""
 
 # %% auto #0
-__all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'is_live', 'continuations', 'in_turn', 'largest',
+__all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'is_live', 'in_turn', 'largest', 'continuations',
            'beam_step', 'length_penalty', 'Hypothesis', 'ranked', 'beam_search', 'scorer', 'next_log_probs',
            'AttentionCache', 'DecoderCache', 'read_step', 'cached_log_probs', 'translate_batch', 'translate', 'ngrams',
            'bleu']
@@ -82,22 +82,6 @@ def is_live(prefixes: Tensor, totals: Tensor) -> Tensor:
     """
     return (prefixes[..., -1] != EOS) & totals.isfinite()
 
-
-def continuations(score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor) -> Tensor:
-    """Return the log-probability of every prefix with every next token, (n, k, V).
-
-    rows (n,): the source sentences; prefixes (n, k, t): k of each; totals (n, k): their
-    log-probabilities. Only live prefixes are shown to the model; a finished one goes on with EOS
-    alone, for nothing.
-    """
-    live = is_live(prefixes, totals)  # (n, k)
-    which = rows[live.nonzero()[:, 0]]  # the source sentence of each live prefix
-    scored = score(prefixes[live], which)  # (live ones, V)
-    log_probs = scored.new_full((*live.shape, scored.size(-1)), -math.inf)
-    log_probs[..., EOS][~live] = 0.0
-    log_probs[live] = scored
-    return log_probs.add_(totals[..., None])
-
 # %% ../notebooks/08_decoding.py
 def in_turn(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest of each row of values (n, m), by k looks, and where they are."""
@@ -114,7 +98,8 @@ def in_turn(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def largest(values: Tensor, k: int, width: int = 64) -> tuple[Tensor, Tensor]:
     """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
 
-    Like `torch.topk`, but of equal values the first comes first, on every device.
+    Like `torch.topk`, but of equal values the first comes first, on every device. Where a row has
+    fewer than k finite values, the rest are -inf, and their places mean nothing.
     """
     room = -values.size(1) % width
     blocks = F.pad(values, (0, room), value=-math.inf).unflatten(1, (-1, width))  # (n, m/w, w)
@@ -125,17 +110,38 @@ def largest(values: Tensor, k: int, width: int = 64) -> tuple[Tensor, Tensor]:
     return found, chosen.gather(1, where // width) * width + where % width
 
 # %% ../notebooks/08_decoding.py
+def continuations(
+    score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor, best: int
+) -> tuple[Tensor, Tensor]:
+    """Return the `best` likeliest continuations of every prefix: log-probability and last token.
+
+    rows (n,): the source sentences; prefixes (n, k, t): k of each; totals (n, k): their
+    log-probabilities; returns two of (n, k, c), where c is the smaller of `best` and V. Only live
+    prefixes are shown to the model. In the row of a finished one EOS comes first, for nothing, and
+    the other places are -inf.
+    """
+    live = is_live(prefixes, totals)  # (n, k)
+    which = rows[live.nonzero()[:, 0]]  # the source sentence of each live prefix
+    scored, words = largest(score(prefixes[live], which), best)  # (live ones, c)
+    log_probs = scored.new_full((*live.shape, scored.size(1)), -math.inf)
+    tokens = torch.full_like(log_probs, EOS, dtype=torch.long)
+    log_probs[..., 0][~live] = 0.0
+    log_probs[live], tokens[live] = scored, words
+    return log_probs + totals[..., None], tokens
+
+# %% ../notebooks/08_decoding.py
 def beam_step(
     score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor, beam: int
 ) -> tuple[Tensor, Tensor]:
     """Let every prefix grow by one token and keep the `beam` likeliest of each sentence.
 
     prefixes (n, k, t), totals (n, k) -> prefixes (n, k', t + 1), totals (n, k'), the best first;
-    k' is `beam`, or less where there are fewer candidates.
+    k' is `beam`, or k * c where that is smaller. Of equal totals the child of the better prefix
+    comes first. A place that no possible candidate fills has the total -inf.
     """
-    candidates = continuations(score, rows, prefixes, totals)  # (n, k, V)
-    totals, place = largest(candidates.flatten(1), beam)  # (n, k')
-    parent, token = place // candidates.size(-1), place % candidates.size(-1)
+    candidates, tokens = continuations(score, rows, prefixes, totals, beam)  # (n, k, c)
+    totals, place = in_turn(candidates.flatten(1), beam)  # (n, k')
+    parent, token = place // candidates.size(-1), tokens.flatten(1).gather(1, place)
     sentence = torch.arange(len(rows), device=rows.device)[:, None]  # (n, 1)
     return torch.cat([prefixes[sentence, parent], token[..., None]], dim=-1), totals
 
@@ -377,7 +383,8 @@ def translate(
     """Return the translation of each sentence, in the same order; an empty line stays empty.
 
     beam 1 is greedy search. Batches hold at most `max_tokens` padded source tokens, counted once
-    for each place in the beam; their size does not change a translation. Dropout is off meanwhile.
+    for each place in the beam; their size changes a translation only where rounding decides between
+    two that are almost equal. Dropout is off meanwhile.
     """
     if isinstance(sentences, str):
         raise TypeError("translate takes a list of sentences: write [sentence] for a single one")

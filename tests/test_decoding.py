@@ -359,11 +359,38 @@ def test_one_step():
 def test_a_finished_prefix_goes_on_for_nothing():
     prefixes = torch.tensor([[[BOS, 4], [BOS, EOS], [BOS, 5]]])
     totals = torch.tensor([[-1.0, -2.0, -INF]])
-    candidates = continuations(never_ends, torch.tensor([0]), prefixes, totals)
-    assert candidates[0, 1, EOS] == -2.0
+    candidates, tokens = continuations(never_ends, torch.tensor([0]), prefixes, totals, best=2)
+    assert candidates.shape == tokens.shape == (1, 3, 2)
+    assert (candidates[0, 1, 0], tokens[0, 1, 0]) == (-2.0, EOS)
     assert candidates[0, 1].isfinite().sum() == 1
     assert not candidates[0, 2].isfinite().any()
-    assert candidates[0, 0, 4].item() == pytest.approx(-1 + math.log(0.6))
+    assert candidates[0, 0, 0].item() == pytest.approx(-1 + math.log(0.6))
+    assert tokens[0, 0, 0] == 4
+
+
+@pytest.mark.parametrize("beam", [1, 2, 5, 40])
+def test_a_step_keeps_the_best_of_all_candidates(beam):
+    """Against a search through all k * V of them; few different values, so that ties count."""
+    generator = torch.Generator().manual_seed(beam)
+    prefixes = torch.randint(FIRST, 9, (6, 3, 4), generator=generator)
+    prefixes[0, 1, -1] = prefixes[3, :2, -1] = EOS
+    totals = torch.randint(-4, 0, (6, 3), generator=generator).float()
+    totals[2, 2] = totals[3, 2] = -INF
+    table = torch.randint(-3, 1, (18, 9), generator=generator).float()
+    score = lambda prefixes, rows: table[: len(prefixes)]  # noqa: E731
+    grown, sums = beam_step(score, torch.arange(6), prefixes, totals, beam)
+    shown = iter(table.tolist())
+    for i in range(6):
+        candidates = []
+        for ids, total in zip(prefixes[i].tolist(), totals[i].tolist()):
+            if ids[-1] == EOS or total == -INF:
+                candidates.append((total, [*ids, EOS]))
+            else:
+                candidates += [(total + p, [*ids, t]) for t, p in enumerate(next(shown))]
+        best = [c for c in sorted(candidates, key=lambda c: -c[0]) if c[0] > -INF][:beam]
+        alive = sums[i].isfinite()
+        assert sums[i][alive].tolist() == [total for total, _ in best]
+        assert grown[i][alive].tolist() == [ids for _, ids in best]
 
 
 def test_edges_of_the_searches():
