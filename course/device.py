@@ -63,13 +63,17 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "inside_compare_sentences": (60, 300, 1014),
     "inside_beam_sentences": (60, 100, 500),
     "inside_widest_beam": (4, 10, 10),
+    "ablation_pairs": (1000, 2000, 4000),
+    "ablation_seeds": (2, 3, 5),
     "question_positions_steps": (250, 500, 500),
     "question_positions_seeds": (1, 3, 3),
 }
 
 
 def pick() -> torch.device:
-    """Return the fastest device there is: cuda, then mps, then cpu."""
+    """Return the fastest device there is: cuda, then mps, then cpu; or what COURSE_DEVICE names."""
+    if name := os.environ.get("COURSE_DEVICE"):
+        return torch.device(name)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -4,7 +4,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'SHIPPED', 'PRESETS', 'label_smoothed_loss', 'batch_loss', 'paper_learning_rate', 'linear_learning_rate',
            'TrainingConfig', 'learning_rate', 'make_optimizer', 'apply_gradient', 'train_step', 'groups_of',
-           'evaluate_loss', 'CheckpointError', 'write_atomically', 'write_json', 'write_tensors', 'weights_of',
+           'evaluate_loss', 'CheckpointError', 'write_atomically', 'move', 'write_json', 'write_tensors', 'weights_of',
            'load_weights', 'save_checkpoint', 'load_checkpoint', 'average_checkpoints', 'Position', 'save_state',
            'load_state', 'stop_request', 'Budget', 'snapshots_due', 'snapshot_paths', 'Log', 'as_line', 'parse_lines',
            'read_log', 'run_record', 'digest', 'check_record', 'claim_directory', 'Run', 'progress_bar', 'update_bar',
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -207,7 +208,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(beside)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        move(beside, path)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
@@ -215,6 +216,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
             "mend the permissions, then go on with --resume"
         ) from error
+
+
+def move(source: Path, target: Path, patience: float = 2.0) -> None:
+    """Move a file over another one, at once; on Windows, wait while another program reads it."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 # %% ../notebooks/07_training.py
 def write_json(path: Path, content: object) -> None:
@@ -336,8 +349,11 @@ def save_state(
 ) -> None:
     """Write all that the next step depends on: weights, Adam's moments, dropout's generator."""
     tensors = {"rng": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["cuda_rng"] = torch.cuda.get_rng_state()
+    device = next(model.parameters()).device  # a GPU has a generator of its own
+    if device.type == "cuda":
+        tensors["device_rng"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        tensors["device_rng"] = torch.mps.get_rng_state()
     for name, parameter in model.named_parameters():
         tensors[f"weight.{name}"] = parameter.detach()
         for key, value in optimizer.state[parameter].items():
@@ -365,13 +381,16 @@ def load_state(
     load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device)
+            key: tensors[f"{key}.{name}"].to(parameter.device, copy=True)  # not a view of the file
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"{key}.{name}" in tensors  # there are none before the first step
         }
+    device = next(model.parameters()).device
+    if device.type == "cuda" and "device_rng" in tensors:
+        torch.cuda.set_rng_state(tensors["device_rng"], device)
+    elif device.type == "mps" and "device_rng" in tensors:
+        torch.mps.set_rng_state(tensors["device_rng"])
     torch.set_rng_state(tensors["rng"])
-    if "cuda_rng" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda_rng"])
     return position
 
 # %% ../notebooks/07_training.py

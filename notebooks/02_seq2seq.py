@@ -63,6 +63,7 @@ from course.device import pick, size
 from course.viz import seq2seq as draw
 
 device = pick()
+torch.backends.cudnn.allow_tf32 = False  # else GRUs on NVIDIA GPUs round their factors to 10 bits
 
 # %% [markdown]
 # ## 1 · What is a sequence problem?

@@ -54,6 +54,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -807,7 +808,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(beside)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        move(beside, path)
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
@@ -815,6 +816,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
             "mend the permissions, then go on with --resume"
         ) from error
+
+
+def move(source: Path, target: Path, patience: float = 2.0) -> None:
+    """Move a file over another one, at once; on Windows, wait while another program reads it."""
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 # %% [markdown]
@@ -1061,8 +1074,11 @@ def save_state(
 ) -> None:
     """Write all that the next step depends on: weights, Adam's moments, dropout's generator."""
     tensors = {"rng": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["cuda_rng"] = torch.cuda.get_rng_state()
+    device = next(model.parameters()).device  # a GPU has a generator of its own
+    if device.type == "cuda":
+        tensors["device_rng"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        tensors["device_rng"] = torch.mps.get_rng_state()
     for name, parameter in model.named_parameters():
         tensors[f"weight.{name}"] = parameter.detach()
         for key, value in optimizer.state[parameter].items():
@@ -1095,13 +1111,16 @@ def load_state(
     load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
     for name, parameter in model.named_parameters():
         optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device)
+            key: tensors[f"{key}.{name}"].to(parameter.device, copy=True)  # not a view of the file
             for key in ("step", "exp_avg", "exp_avg_sq")
             if f"{key}.{name}" in tensors  # there are none before the first step
         }
+    device = next(model.parameters()).device
+    if device.type == "cuda" and "device_rng" in tensors:
+        torch.cuda.set_rng_state(tensors["device_rng"], device)
+    elif device.type == "mps" and "device_rng" in tensors:
+        torch.mps.set_rng_state(tensors["device_rng"])
     torch.set_rng_state(tensors["rng"])
-    if "cuda_rng" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda_rng"])
     return position
 
 
@@ -1768,7 +1787,7 @@ for attempt in (
     try:
         attempt()
     except CheckpointError as error:
-        refusals.append(str(error).replace(str(WORK), "WORK"))
+        refusals.append(str(error).replace(str(WORK), "WORK").replace("\\", "/"))
 assert len(refusals) == 3 and "state.safetensors" in held
 print(held)
 print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")

@@ -136,6 +136,7 @@ def test_a_contestant_for_each_point_of_a_curve(peer):
     assert [(r.at, len(r.turns)) for r in result.results] == [(64, 2), (128, 2)]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 def test_ctrl_c_keeps_what_has_been_measured(peer):
     result = race([peer("a"), peer("boss", "presses_ctrl_c")], rounds=5)
     assert result.stopped

@@ -16,6 +16,8 @@ def test_the_fastest_device_is_picked(cuda, mps, kind, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert pick() == torch.device(kind)
+    monkeypatch.setenv("COURSE_DEVICE", "cpu")
+    assert pick() == torch.device("cpu")
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_memory_is_kept_where_the_library_can(monkeypatch):
 
 
 def test_the_best_switches_follow_the_measurement(monkeypatch):
-    assert bfloat16_gain(torch.device("cpu"), width=64, repeats=2) > 0
+    assert bfloat16_gain(torch.device("cpu"), repeats=2) > 0
     for gain, wanted in ((3.0, True), (0.4, False)):
         monkeypatch.setattr(speed, "bfloat16_gain", lambda device, gain=gain: gain)
         assert Switches.best("cpu") == Switches(True, True, wanted)

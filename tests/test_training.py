@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -413,6 +412,7 @@ def test_a_full_disk_is_named_and_harms_nothing(tmp_path):
     run = trainer(tmp_path)
     save_checkpoint(tmp_path, run.model, run.bpe)
     old = (tmp_path / "model.safetensors").read_bytes()
+    resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) // 2, limits[1]))
     try:
@@ -686,6 +686,8 @@ def test_broken_off_after_any_step_the_run_ends_the_same(unbroken, tmp_path):
 @pytest.fixture(scope="module")
 def broken_by(tmp_path_factory) -> dict[str, Path]:
     """Two runs in a process of their own: one ended by SIGINT, one by SIGKILL within a save."""
+    if os.name == "nt":
+        pytest.skip("Windows has no such signals")
     places = {mode: tmp_path_factory.mktemp(mode) for mode in ("SIGINT", "SIGKILL")}
     process = subprocess.Popen(
         [sys.executable, __file__, *map(str, places.values())],
@@ -698,6 +700,29 @@ def broken_by(tmp_path_factory) -> dict[str, Path]:
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     return places
+
+
+def test_windows_may_wait_for_a_reader_of_the_old_file(tmp_path, monkeypatch):
+    source, target, refused = tmp_path / "new", tmp_path / "old", []
+    source.write_text("new")
+    target.write_text("old")
+    rename = os.replace
+
+    def busy(*paths):
+        if len(refused) < 2:
+            refused.append(paths)
+            raise PermissionError("somebody reads it")
+        rename(*paths)
+
+    monkeypatch.setattr(os, "replace", busy)
+    with pytest.raises(PermissionError):  # elsewhere that is no matter of patience
+        training.move(source, target)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(PermissionError):
+        training.move(source, target, patience=-1)
+    refused.clear()
+    training.move(source, target)
+    assert target.read_text() == "new" and len(refused) == 2
 
 
 @pytest.mark.parametrize("mode", ["SIGKILL", "SIGINT"])

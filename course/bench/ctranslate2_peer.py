@@ -16,12 +16,19 @@ def decode(job: DecodeJob, beam: int = 1) -> Callable[[], Work]:
     Its beam ends and ranks by its own rules (length ** alpha), so the translations of a beam
     above 1 may differ from ours.
     """
+    kind, _, index = job.device.partition(":")
     translator = ctranslate2.Translator(
-        job.exported, device="cuda" if job.device.startswith("cuda") else "cpu",
+        job.exported, device=kind if kind == "cuda" else "cpu", device_index=int(index or 0),
         compute_type="float32", intra_threads=job.threads, inter_threads=1,
     )
     ids = {name: i for i, name in enumerate(job.names)}
     sources = [[job.names[i] for i in source[:-1]] for source in job.sources]  # it adds </s>
+
+    try:
+        translator.translate_batch(sources[:1])
+    except RuntimeError as error:
+        raise RuntimeError(f"{error} (on a GPU it wants the cuBLAS of CUDA 12, where torch brings "
+                           "13: python -m pip install nvidia-cublas-cu12)") from error
 
     def work() -> Work:
         results = translator.translate_batch(

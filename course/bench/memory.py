@@ -19,14 +19,14 @@ class PeakMemory:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device = device.partition(":")[0]
+        self.device = device
         self.start: int | None = None
         self.reset()
 
     def reset(self) -> None:
         """Measure from here."""
-        if self.device == "cuda":
-            self.start = reset_cuda()
+        if self.device.startswith("cuda"):
+            self.start = reset_cuda(self.device)
         elif self.device == "cpu":
             with suppress(OSError, AttributeError):
                 libc().malloc_trim(0)  # what is free goes back to the system
@@ -52,7 +52,7 @@ class PeakMemory:
 
     def growth(self) -> int | None:
         """Return the peak since `reset` less what was held then, in bytes."""
-        peak = cuda_peak() if self.device == "cuda" else host_peak()
+        peak = cuda_peak(self.device) if self.device.startswith("cuda") else host_peak()
         return None if self.start is None or peak is None else peak - self.start
 
 
@@ -81,16 +81,16 @@ def host_peak() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def reset_cuda() -> int:
-    """Return the bytes that tensors hold on the GPU, from which the peak is counted anew."""
+def reset_cuda(device: str) -> int:
+    """Return the bytes that tensors hold on a GPU, from which the peak is counted anew."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return 0
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
 
 
-def cuda_peak() -> int | None:
-    """Return the most bytes that torch's tensors have held on the GPU; None without torch."""
+def cuda_peak(device: str) -> int | None:
+    """Return the most bytes that torch's tensors have held on a GPU; None without torch."""
     torch = sys.modules.get("torch")
-    return torch.cuda.max_memory_allocated() if torch else None
+    return torch.cuda.max_memory_allocated(device) if torch else None

@@ -202,7 +202,8 @@ def exported(checkpoint: str, directory: Path) -> str | None:
         return "CTranslate2 is not installed: python -m pip install ctranslate2"
     command = ["export", "--format", "ctranslate2", "--checkpoint", checkpoint, "--out", directory]
     done = subprocess.run(
-        [sys.executable, "-m", "course", *map(str, command)], capture_output=True, text=True
+        [sys.executable, "-m", "course", *map(str, command)],
+        capture_output=True, encoding="utf-8", errors="replace",
     )
     lines = done.stderr.strip().splitlines()
     return (lines[-1] if lines else f"exit status {done.returncode}") if done.returncode else None

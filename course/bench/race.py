@@ -129,8 +129,10 @@ def resolve(factory: str) -> Callable:
 def wait_for(device: str) -> None:
     """Wait until the device has done all that it was told, if its process uses torch."""
     torch = sys.modules.get("torch")
-    if torch and device.startswith(("cuda", "mps")):
-        getattr(torch, device.partition(":")[0]).synchronize()
+    if torch and device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif torch and device.startswith("mps"):
+        torch.mps.synchronize()
 
 
 def take_turn(work: Callable, case: int | None, device: str) -> tuple[Turn, object]:
