@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
                     "--minutes 40\n\nCtrl-C stops after the current step; the same command with "
                     "--resume goes on.\nA budget in epochs is exact: one seed, one result, broken "
                     "off or not. A budget in\nminutes follows the clock, so its result varies.\n"
-                    "Several devices (lesson 07b):\n"
+                    "Several devices (lesson 07b; Linux, macOS, WSL):\n"
                     "  torchrun --nproc-per-node 2 -m course train ...")
     train.add_argument("--corpus", choices=CORPORA, required=True)
     train.add_argument("--preset", required=True,
@@ -67,6 +68,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--compile", action="store_true",
                        help="let torch.compile fuse the model (GPU, or a C++ compiler; see 07b)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--record", type=Path, metavar="FILE",
+                       help="at the end, translate val and add the run to FILE, a JSON line each")
     train.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie (or: COURSE_DATA)")
 
     translate = command("translate", "translate German into English, a line in, a line out",
@@ -81,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--corpus", choices=CORPORA, required=True)
     evaluate.add_argument("--split", required=True, help="val, test, test_2016_flickr ...")
     evaluate.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie")
+    evaluate.add_argument("--against", metavar="CHECKPOINT", help="compare with this one, too, on "
+                          "the same sentences: is the difference more than luck? (lesson 09b)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     export = command("export", "write a checkpoint in the format of CTranslate2, to translate fast",
@@ -196,10 +201,22 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
     trainer = FastTrainer(model, bpe, config, budget, options.out, switches=switches, ranks=ranks)
     if trainer.run(train_pairs, val_pairs, resume=resume):
         if ranks.chief:
+            if options.record:
+                record(trainer, options, changes, val_pairs)
             print(f"Done: {options.out}")
         return 0
     say("Nothing is lost: the same command with --resume goes on.")
     return 130
+
+
+def record(trainer, options: argparse.Namespace, changes: dict, val_pairs) -> None:
+    """Measure a run that is done on the validation set, and keep it as a line of a file."""
+    from course.ablations import append_trial, measured
+
+    command = shlex.join(["python", "-m", "course", *options.arguments])
+    trial = measured(trainer, options.preset, changes, val_pairs, command)
+    append_trial(options.record, trial)
+    print(f"val: loss {trial.val_loss:.3f}, greedy BLEU {trial.val_bleu:.2f}; in {options.record}")
 
 
 def translate(options: argparse.Namespace) -> int:
@@ -223,7 +240,8 @@ def lines_of(stream, size: int) -> Iterator[list[tuple[int, str]]]:
     group = []
     for number, raw in enumerate(stream, 1):
         try:
-            group.append((number, raw.decode("utf-8").rstrip("\r\n")))
+            code = "utf-8-sig" if number == 1 else "utf-8"  # some editors begin a file with a mark
+            group.append((number, raw.decode(code).rstrip("\r\n")))
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"line {number} is not UTF-8 (byte {raw[error.start]:#04x}): convert it, for "
@@ -248,33 +266,55 @@ def shortened(bpe, number: int, line: str) -> str:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Print the scores of a checkpoint."""
+    """Print the scores of a checkpoint, and how it compares with another."""
     from course import multi30k
     from course.corpora import pairs
     from course.device import pick
     from course.training import load_checkpoint
 
     sentence_pairs = pairs(options.corpus, options.split, options.dir)
-    model, bpe = load_checkpoint(options.checkpoint)
-    model.to(pick())
+    names = [options.checkpoint, *([options.against] if options.against else [])]
+    loaded = [load_checkpoint(name) for name in names]  # what is missing is said before the work
     begun = time.monotonic()
-    scores, _ = multi30k.evaluate(model, bpe, sentence_pairs, options.beam,
-                                  options.length_penalty, progress=sys.stderr.isatty())
+    scored = [
+        multi30k.evaluate(model.to(pick()), bpe, sentence_pairs, options.beam,
+                          options.length_penalty, progress=sys.stderr.isatty())
+        for model, bpe in loaded
+    ]  # fmt: skip
+    scores, said = scored[0]
     result = {
         "checkpoint": str(options.checkpoint), "corpus": options.corpus, "split": options.split,
         "beam": options.beam, "length_penalty": options.length_penalty,
         **asdict(scores), "seconds": round(time.monotonic() - begun, 1),
     }
+    if options.against:
+        references = [english for _, english in sentence_pairs]
+        result["against"] = compared(options.against, scored[1][1], said, references)
     title = f"{Path(options.checkpoint).name}, {options.split}, beam {options.beam}"
     keep_for_report(title, result)
     if options.json:
         print(json.dumps(result))
-    else:
-        print(f"{options.split}: {scores.sentences:,} sentences in {result['seconds']} s, "
-              f"beam {options.beam}, length penalty {options.length_penalty}")
-        for name in ("bleu", "bleu_lowercased", "chrf", "chrf_lowercased"):
-            print(f"{name:16}{getattr(scores, name):6.2f}  {scores.signatures[name]}")
+        return 0
+    print(f"{options.split}: {scores.sentences:,} sentences in {result['seconds']} s, "
+          f"beam {options.beam}, length penalty {options.length_penalty}")
+    for name in ("bleu", "bleu_lowercased", "chrf", "chrf_lowercased"):
+        print(f"{name:16}{getattr(scores, name):6.2f}  {scores.signatures[name]}")
+    for metric in ("BLEU", "chrF2") if options.against else ():
+        found = result["against"][metric]
+        print(f"against {options.against}, {metric}: {found['baseline']:.2f} -> "
+              f"{found['system']:.2f} ({found['difference']:+.2f}), p = {found['p_value']:.3f}: "
+              f"{found['verdict']}")
     return 0
+
+
+def compared(name: str, baseline: list[str], said: list[str], references: list[str]) -> dict:
+    """Return how translations compare with those of a baseline, by paired bootstrap."""
+    from course.inside import paired_bootstrap
+
+    comparisons = paired_bootstrap(baseline, said, references)
+    return {"checkpoint": name} | {
+        metric: {**asdict(found), "verdict": found.verdict} for metric, found in comparisons.items()
+    }
 
 
 def export(options: argparse.Namespace) -> int:
@@ -301,8 +341,9 @@ def keep_for_report(name: str, figures: dict) -> None:
     from course.device import pick
     from course.homework.progress import record_run
 
-    wanted = ("bleu", "corpus", "split", "sentences")
-    record_run(name, {**{key: figures[key] for key in wanted}, "device": str(pick())})
+    wanted = ("bleu", "corpus", "split", "sentences", "against")
+    kept = {key: figures[key] for key in wanted if key in figures}
+    record_run(name, {**kept, "device": str(pick())})
 
 
 def homework(options: argparse.Namespace) -> int:
@@ -355,7 +396,11 @@ def walkthrough(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what is piped on Windows would be cp1252
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     options = parser().parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     if options.command == "doctor":
         from course.doctor import doctor
 

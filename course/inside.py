@@ -280,7 +280,7 @@ def logit_lens(model: Transformer, states: Tensor) -> Tensor:
 # %% ../notebooks/09b_inside.py
 @dataclass(frozen=True)
 class Interval:
-    """A score and its uncertainty: about 95 of 100 resampled corpora lie within score +- margin."""
+    """A score and its margin: half the width of what holds 95 % of the resampled scores."""
 
     score: float
     margin: float
@@ -388,10 +388,14 @@ class Comparison:
     p_value: float
     signature: str
 
+    @property
+    def verdict(self) -> str:
+        """Say whether chance alone would explain the difference."""
+        return "significant" if self.p_value < 0.05 else "may be chance"
+
     def __str__(self) -> str:
-        verdict = "significant" if self.p_value < 0.05 else "may be chance"
         return (f"{self.baseline:5.1f} -> {self.system:5.1f}  {self.difference:+5.1f}  "
-                f"p = {self.p_value:.3f}  {verdict}")
+                f"p = {self.p_value:.3f}  {self.verdict}")
 
 
 def paired_bootstrap(

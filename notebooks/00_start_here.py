@@ -227,6 +227,7 @@ LESSONS = [  # notebook, title, main names that its module defines, minutes
     ("08_decoding", "Decoding", ["greedy_search", "beam_search", "translate", "bleu"], 75),
     ("09_multi30k", "Multi30k", ["score", "evaluate"], 60),
     ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 75),
+    ("09c_ablations", "Ablations", ["run_trial", "pooled_spread"], 45),
     ("10_beyond", "Beyond", [], 90),
 ]
 here = {name: Path(f"{name}.py").exists() for name, *_ in LESSONS}

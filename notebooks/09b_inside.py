@@ -31,7 +31,7 @@
 # the pictures of its appendix, row (A) of Table 3, section 6.1.
 #
 # At the end of its section 4 the paper makes a promise: attention can be *looked at*. Its heads, it
-# says, learn different tasks, and many of these look like grammar. The appendix shows three
+# says, learn different tasks, and many seem to have to do with grammar and meaning. The appendix shows three
 # pictures. They are beautiful, and they were chosen. This lesson asks the same questions with
 # numbers: not "is there a sentence in which a head does this?" but "how often, compared with
 # what, and would anybody miss it?"
@@ -86,7 +86,7 @@ from course.viz.seq2seq import crossings
 device = pick()
 
 # %% [markdown]
-# The patient is the model that comes with the course. Three kinds of sentences serve as its tests:
+# The model under study is the one that comes with the course. Three kinds of sentences serve as its tests:
 # the forty **probe sentences**, which you may read; the **captions**, for which the correct word
 # alignment is known; and the validation set of **Multi30k**, for counts and scores. (Without Multi30k
 # the captions stand in for it, too, and the next cell says so. The model never learned from them.)
@@ -227,8 +227,8 @@ print(f"{len(look.src)} tokens read, {len(look.tgt)} written; every row sums to 
 # weight. A row of the decoder is labelled with what it reads and, behind the arrow, what it writes.
 # No kernel is needed: the weights lie in the page. (A viewer that runs no script shows one picture.)
 #
-# **Guess first:** in cross-attention, will the row that writes *woman* look at *Frau*? And where
-# does a head look that has nothing to look for?
+# **Guess first:** in cross-attention, will the row that writes the word for *Frau* look at *Frau*? And
+# where does a head look that has nothing to look for?
 
 # %%
 CHOSEN = ("p01", "p03", "p08", "p11", "p13", "p18", "p21", "p25", "p34", "p36")
@@ -256,10 +256,10 @@ records = [(kind, probes[i]["de"], *labels_of(look, kind), look.weights[kind])
 show(draw.explorer(records, sharp, best, f"{len(heads)} heads; the sharpest across is {best}"))
 
 # %%
-favourite = torch.stack(list(sharp.values())).flatten()
+favourite = sharp["cross"].flatten()
 assert len(looks) == 10 and favourite.max() > 1.3 * favourite.min()
-print(f"the sharpest head gives {favourite.max():.0%} of its weight to one key, "
-      f"the vaguest {favourite.min():.0%} (means over ten sentences)")
+print(f"across, the sharpest head gives its favourite key {favourite.max():.0%} of the weight, the vaguest "
+      f"{favourite.min():.0%} (means over the queries of ten sentences)")
 
 # %% [markdown]
 # Play for five minutes. You will find a head that follows the source like a finger, a head that
@@ -430,10 +430,10 @@ draw.profiles(learned, f"In the encoder, {str(who).split()[1]} is the most regul
               f"the uniform share on {where!r}")
 
 # %% [markdown]
-# Read the table by its dark cells; 1.0 is "no more than chance". A column −1 is the token before, +1
-# the token after; *a mark* is a full stop, a comma or the like; *writes* and *reads* are the gold
-# words. In the decoder offsets count from the token that was just read. The claims, for which any head
-# may come forward:
+# Read the table by its dark cells; 1.0 is uniform attention. (How far from it a head can be that never
+# learned, the output below says.) A column −1 is the token before, +1 the token after; *a mark* is a full stop,
+# a comma or the like; *writes* and *reads* are the gold words. In the decoder offsets count from the token
+# that was just read. The claims; each is about the best of all heads:
 
 # %%
 claims = [("encoder", ("-2", "-1", "+1", "+2"), 3.0), ("decoder", ("itself", "-1"), 1.7),
@@ -450,19 +450,24 @@ spread = [max(strongest(table, kind, name)[0] for kind in KINDS for name in tabl
           for table in (learned, random_start)]
 end = max(strongest(learned, kind, name) for kind, name in
           (("encoder", "end"), ("decoder", "start"), ("cross", "end")))
+before = strongest(learned, "encoder", "-1")[0], strongest(random_start, "encoder", "-1")[0]
+print(f"on the token before: {before[0]:.1f} times, untrained {before[1]:.1f}")
 print(f"over all hypotheses: {spread[0]:.1f} times at most, untrained {spread[1]:.1f}")
 print(f"parked on the sign at the end or start: {end[1]} most, {end[0]:.1f} times the uniform share")
 
 # %% [markdown]
-# So yes, there are specialists, and it is learning that made them. The strongest look at a
-# *neighbour*, or at the word to be *translated*. That agrees with Voita et al. (2019), who sorted the
-# heads of a larger English-Russian model and found three kinds: positional, syntactic, and some for
-# rare words. Between the dark cells there is much grey: heads that do a bit of everything. A picture
+# So yes, there are specialists, and it is learning that made them. In the encoder the strongest look at a
+# *neighbour*; across, at the word to be *translated*. Be careful with *a mark* in the decoder: often the only
+# mark is the final full stop, and the only query that sees it is the one that reads it. There *a mark* and
+# *itself* are the same key. Hypotheses overlap, so a high ratio names a place, not a reason. Voita et al.
+# (2019) found such positional heads in a larger English-Russian model, and besides them syntactic ones and
+# some for rare words. Between the dark cells there is much grey: heads that do a bit of everything. A picture
 # book of heads shows the first kind only.
 #
-# Two more things stand in the table. In the encoder, the usual head avoids the *same token*: a
-# repeated "ein" does not look for its twin. And whether heads park their weight on the end sign, as
-# BERT's do, is answered by the last line of the output: a habit of one model is not a law.
+# Two more things stand in the table. In the encoder, the usual head gives the *same token* less than the
+# uniform share. That need not be avoidance: repeated tokens are mostly articles, and perhaps no query looks
+# at them much. And whether heads park their weight on the end sign, as BERT's do, is answered by the last line
+# of the output: a habit of one model is not a law.
 #
 # > **Try it.** Add a hypothesis to `marks_of`: the first token of the sentence; or, for the
 # > decoder, the last comma. Does any head come forward with more than three times the uniform share?
@@ -474,11 +479,10 @@ print(f"parked on the sign at the end or start: {end[1]} most, {end[0]:.1f} time
 # German word that a head looks at most, how many links are right? Lesson 02 did this for the RNN
 # and scored it by the **alignment error rate**, 0 for perfect, 1 for all wrong.
 #
-# First, tokens must become words, exactly so:
+# First, tokens must become words, in exactly this way (Clark et al. 2019):
 #
 # - a *source* word receives the **sum** of the weights on its pieces: what is looked at adds up;
-# - a *target* word asks with the **mean** over the steps of its pieces: each of them asks with a
-#   weight of one.
+# - a *target* word has one row for each of its pieces: we take the **mean** of these rows.
 #
 # Then every row still sums to one. (`EOS` stays as a word of its own at the end; a target word that
 # looks at it most gets no link.)
@@ -567,8 +571,8 @@ print(f"best AER: {writes:.3f} (writing; layer {layer + 1}, {found}), {reads:.3f
       f"straight ahead {straight:.3f}")
 
 # %% [markdown]
-# Here writing wins, and clearly. A likely reason: this decoder is shallow, so each of its layers
-# must help with the next word, and none can be spared for looking back. (The first steps are
+# Here writing wins, and clearly. A possible reason, which we did not test: this decoder is shallow, so each
+# of its layers must help with the next word, and none can be spared for looking back. (The first steps are
 # guesses: before anything is written, the weight is where a sentence *probably* begins.) So the
 # answer depends on the model; if you read alignments off attention, measure the shift first.
 #
@@ -587,7 +591,7 @@ rows = {"row: the word it writes": False, "row: the word it has read": True}
 panels = [(name, word_attention(looks[example], bpe, reads)[layer].mean(0)[:-1, :-1],
            caption.en_tokens, caption.de_tokens) for name, reads in rows.items()]
 seen = links_of(word_attention(looks[example], bpe)[layer].mean(0))
-assert len(seen & {*caption.alignment}) >= len(seen) / 2
+assert seen & {*caption.alignment}
 maps(panels, f"Layer {layer + 1}, mean of its heads: the same weights, shifted by one step",
      [(j, i) for i, j in caption.alignment])
 
@@ -605,7 +609,7 @@ maps(panels, f"Layer {layer + 1}, mean of its heads: the same weights, shifted b
 #
 # where $W^O_h$ are the rows of $W^O$ that belong to head $h$. The **gate** $\xi_h$ is not in the
 # paper; it is 1, so it changes nothing. Set it to 0, and head $h$ is gone (Michel et al. 2019). No
-# weight is touched: a hook multiplies what enters $W^O$, and leaves with the block.
+# weight is touched: a hook multiplies what enters $W^O$, and is removed when the block ends.
 
 # %%
 #| export
@@ -654,27 +658,28 @@ ten = [row["de"] for row in probes[:10]]
 whole = translate(model, bpe, ten)
 with prune(model, [h for h in heads if h.kind == "cross"]):
     blind = translate(model, bpe, ten)
-assert len(set(blind)) == 1 < len(set(whole))
+begins = {" ".join(text.split()[:5]) for text in blind}
+assert len(begins) == 1 < len(set(whole))
 assert translate(model, bpe, ten) == whole
-print("without any cross-attention, every German sentence becomes:", *blind[0].split()[:5], "...")
+print("without any cross-attention, every translation begins:", *begins, "...")
 print("outside the block the model is as it was")
 
 # %% [markdown]
 # A translator that cannot see its source: what is left is a language model, and its favourite
 # caption. Now one head at a time. BLEU is too coarse for this: on a hundred sentences one head
 # moves it by less than chance does (section 7 says how much that is). The **loss** of the right
-# translation, in nats a token, notices small things. **Guess first:** which of the three kinds is
-# missed most, and what do all the heads of a layer cost together, compared with the sum of their
-# single costs?
+# translation, in nats a token, notices small things. (These prices have a margin, too: do not trust the
+# order of two that are almost equal.) **Guess first:** which of the three kinds is missed most? And what do
+# all heads of one attention sub-layer cost together, compared with the sum of their single costs?
 
 # %%
-n = int(size("inside_prune_sentences"))
+n = min(int(size("inside_prune_sentences")), len(val) // 2)  # the rest is for what comes later
 judged = [batch.to(device) for batch in make_batches(encode_pairs(bpe, val[:n]), 2000)]
 untouched = evaluate_loss(model, judged)
 
 
 def cost(gone: list[Head]) -> float:
-    """What the loss gains, in nats a token, without these heads."""
+    """How much the loss rises, in nats a token, without these heads."""
     with prune(model, gone):
         return evaluate_loss(model, judged) - untouched
 
@@ -687,38 +692,46 @@ together = {place: cost([h for h in heads if h[:2] == place]) for place in place
 ordered = sorted(heads, key=alone.get)
 quarter = len(heads) // 4
 total = sum(alone.values())
-cheap, dear = (sum(alone[h] for h in part) / total for part in (ordered[:quarter], ordered[-quarter:]))
-draw.removal_costs(alone, together, f"The dearest quarter of the heads holds {dear:.0%} of the cost, "
+cheap, costly = (sum(alone[h] for h in part) / total for part in (ordered[:quarter], ordered[-quarter:]))
+draw.removal_costs(alone, together, f"The costliest quarter of the heads holds {costly:.0%} of the cost, "
                    f"the cheapest {cheap:.0%}")
 
 # %%
 extra = sum(together.values()) / total
-assert cheap < 0.15 and dear > 0.4 and extra > 1.2
-print(f"loss of the whole model {untouched:.3f} nats a token; dearest head {ordered[-1]}: "
+assert cheap < 0.15 and costly > 0.4 and extra > 1.2
+print(f"loss of the whole model {untouched:.3f} nats a token; costliest head {ordered[-1]}: "
       f"+{alone[ordered[-1]]:.3f}; cheapest {ordered[0]}: {alone[ordered[0]]:+.3f}")
-print(f"all heads of a layer together cost {extra:.1f} times the sum of their single costs")
+print("sub-layers as a whole:", {kind: round(sum(c for (k, _), c in together.items() if k == kind), 2)
+                                 for kind in KINDS})
+print(f"all heads of a sub-layer together cost {extra:.1f} times the sum of their single costs")
 
 # %% [markdown]
 # Three findings.
 #
-# - **Most heads are hardly missed, a few are.** Michel et al. found the same in a big Transformer
-#   with sixteen heads a layer: most of them could go alone without a visible loss.
-# - **Heads stand in for each other.** Together they cost more than the sum. A head that costs nothing
-#   alone may carry the load as soon as its neighbour is gone. So "this head is useless" is
-#   always said of a model *with all the others*.
-# - **A pretty pattern is no proof of worth.** Compare this table with that of section 2.
+# - **The costs are uneven.** A quarter of the heads holds a large part of them. Michel et al. found in a big
+#   Transformer with sixteen heads a layer that most heads could be removed, *one at a time*, without a
+#   visible loss.
+# - **Together they cost more than the sum.** That fits heads that stand in for each other: one that costs
+#   nothing alone may carry the load as soon as its neighbour is gone. So "this head is useless" is always
+#   said of a model *with all the others*.
+# - **A pattern and a price are two questions.** The most regular head of section 2 need not be a costly one,
+#   nor a costly head regular. A correlation further down asks how far the two go together.
 #
-# ### All prices from one backward pass
+# (Price means here: output set to zero, nothing trained again. A model that may adapt, or that gets the head's
+# mean instead of zero, has other prices.)
+#
+# ### A first guess from one backward pass
 #
 # One run for each head is cheap here. In a model with a thousand heads it is not. But a price is a
 # difference, and a small difference is a derivative: $L(\xi_h{=}0) \approx L - \partial L /
-# \partial \xi_h$. One backward pass gives it for all gates at once. Michel et al. take the mean of
-# its size over sentences $x$:
+# \partial \xi_h$. The step from 1 to 0 is not small, so this is only a first guess; but one backward pass
+# gives it for all gates at once. Michel et al. take the mean of its size over sentences $x$:
 #
 # $$I_h = \mathbb{E}_x \left| \frac{\partial L(x)}{\partial \xi_h} \right| .$$
 #
-# The size must be taken *before* the mean: a head that helps here and hurts there matters, although
-# its mean slope is zero. So every sentence gets gates of its own.
+# They take the size *before* the mean. So $I_h$ is not the price itself: a head that helps one sentence and
+# hurts another as much has price zero, and still matters. We compare the *order* only. Every sentence gets
+# gates of its own. (They also divide by the norm of the layer; we do not.)
 
 # %%
 #| export
@@ -743,8 +756,9 @@ def importance(model: Transformer, batches: Iterable[Batch]) -> dict[Head, float
 
 # %%
 def rank_correlation(a: Iterable[float], b: Iterable[float]) -> float:
-    """Spearman's: the correlation of the ranks of two lists of equal length."""
-    ranks = [torch.tensor(list(values)).argsort().argsort().float() for values in (a, b)]
+    """Spearman's: the correlation of the ranks of two lists of equal length; ties share a rank."""
+    lists = [torch.tensor(list(values)).float() for values in (a, b)]
+    ranks = [((x[:, None] > x).sum(1) + (x[:, None] >= x).sum(1)).float() for x in lists]
     return torch.corrcoef(torch.stack(ranks))[0, 1].item()
 
 
@@ -753,18 +767,21 @@ agreement = rank_correlation(slopes.values(), alone.values())
 assert list(slopes) == list(alone) and agreement > 0.3
 assert not any(p.grad is not None for p in model.parameters())
 print(f"rank correlation of slope and measured cost over {len(heads)} heads: {agreement:.2f}")
+regular = [max((shares[h.layer, h.head] / uniform).item() for shares, uniform in learned[h.kind].values())
+           for h in heads]
+print(f"of regularity (section 2) and measured cost: {rank_correlation(regular, alone.values()):.2f}")
 
 # %% [markdown]
 # ### Until it breaks
 #
 # Now we take out more and more heads and translate *other* validation sentences than those that
-# gave the prices: by price, the cheapest first; by chance; the dearest first. **Guess first:** how
+# gave the prices: by price, the cheapest first; by chance; the costliest first. **Guess first:** how
 # many of the heads can go before BLEU falls by a tenth?
 
 # %%
 part = val[n : n + int(size("inside_bleu_sentences"))]
 shares = [0.1, 0.2, 0.3, 0.45, 0.6]
-orders = {"cheapest first": ordered, "dearest first": ordered[::-1]}
+orders = {"cheapest first": ordered, "costliest first": ordered[::-1]}
 for seed in range(int(size("inside_random_orders"))):
     orders[f"random {seed + 1}"] = random.Random(seed).sample(heads, len(heads))
 
@@ -783,20 +800,21 @@ shares = [0, *shares]
 # %%
 means = {name: sum(curve) / len(curve) for name, curve in curves.items()}
 by_chance = [value for name, value in means.items() if name.startswith("random")]
-lasting = max(s for s, b in zip(shares, curves["cheapest first"]) if b >= 0.9 * with_all)
-draw.removal_curves(shares, curves, f"Without {lasting:.0%} of its heads, the cheapest, the model keeps "
-                    "nine tenths of its BLEU")
+kept_bleu = curves["cheapest first"]
+lasting = max(s for i, s in enumerate(shares) if min(kept_bleu[: i + 1]) >= 0.9 * with_all)
+draw.removal_curves(shares, curves, f"At least {lasting:.0%} of the heads, the cheapest, can go before a tenth "
+                    "of BLEU is lost")
 
 # %%
-low, high = means["dearest first"], means["cheapest first"]
-assert high > low + 5 and low < sum(by_chance) / len(by_chance) < high
+low, high = means["costliest first"], means["cheapest first"]
+assert high > low
 print("mean BLEU along the way:", {name: round(value, 1) for name, value in means.items()})
 
 # %% [markdown]
-# The order is everything. Voita et al. (2019) went further: they let training itself close the gates
-# and removed 38 of 48 encoder heads for 0.15 BLEU. So why train with many heads at all? Row (A) of
-# Table 3 says that one head alone is worse by 0.9 BLEU. It seems that many heads are needed to
-# *find* a good solution, and fewer to keep it.
+# The order matters a great deal. Voita et al. (2019) went further: they let training itself close the gates
+# and removed 38 of 48 encoder heads for 0.15 BLEU. So why train with many heads at all? In Table 3, row (A), a
+# model *trained* with one head is 0.9 BLEU worse. The two results together suggest that many heads help to
+# *find* a good solution, and fewer can keep it.
 #
 # > **Try it.** Order the heads by `slopes` instead of `alone`. Is the curve worse? Then measure the
 # > prices again after each removal, and always take the head that is cheapest *now*.
@@ -884,7 +902,7 @@ draw.lens_by_layer(lens, f"From layer {half} of {sizes.n_layers} on, the first c
 
 # %%
 final, read, right = lens["final"], lens["read"], lens["right"]
-assert (final.diff() > 0).all() and final[-1] == 1
+assert (final.diff() > 0).all()
 assert read[-1] < 0.1 and right[-1] > right[0] + 0.3
 if sizes.tie_embeddings:
     assert read[0] > 0.9  # the embedding, multiplied by itself
@@ -899,8 +917,9 @@ for layer, median in enumerate(medians):
 # On its way it must cross from one to the other: a decoder predicts by moving. The final word rises
 # through the ranks long before it is first: layers add evidence, the last ones decide.
 #
-# One probe sentence, layer by layer. Read it from bottom to top: each cell shows the first choice
-# there; the darker, the more probable is already what the model says in the end.
+# One probe sentence, layer by layer. Read it from bottom to top. The word in a cell is the first choice after
+# that layer; the shade is the probability that this layer already gives to the *final* choice. (The decoder is
+# forced along the beam's translation, so the top row need not be that translation.)
 
 # %%
 shown = 0
@@ -917,7 +936,7 @@ draw.lens_grid(words, probability, read_names, f"{changed} of {len(words[-1])} w
 
 # %% [markdown]
 # A warning: the lens is the *final* layer's way of reading. That a word cannot be read early does not
-# mean it is not there; it may be written in another script. (Belrose et al. 2023 train a small
+# mean it is not there; it may be expressed in other directions of the space. (Belrose et al. 2023 train a small
 # translator for each layer, the *tuned lens*, and then early layers say more.)
 #
 # ### And the encoder?
@@ -958,9 +977,10 @@ for layer, (own, others, nearest) in enumerate(zip(*(left[k].tolist() for k in (
           f"own is nearest: {nearest:.0%}")
 
 # %% [markdown]
-# The vectors turn away from their words, layer by layer, and take in what stands around them. But
-# they do not forget: the residual path carries the word itself to the top. That is convenient for
-# the decoder, which asks the memory both "where is the subject?" and "which word is it?".
+# The vectors turn away from their own embeddings, but not towards those of their neighbours: what attention
+# brings in has passed through $W^V$ and $W^O$, and this cosine cannot see it. Yet the word is not forgotten:
+# the residual path can carry it to the top. That is convenient for the decoder, which asks the memory both
+# "where is the subject?" and "which word is it?".
 #
 # > **Try it.** Split the curve *final* of the lens by the token: pieces that begin a word (`▁`) and
 # > pieces inside a word. Which are decided earlier, and why?
@@ -981,7 +1001,7 @@ for layer, (own, others, nearest) in enumerate(zip(*(left[k].tolist() for k in (
 #| export
 @dataclass(frozen=True)
 class Interval:
-    """A score and its uncertainty: about 95 of 100 resampled corpora lie within score +- margin."""
+    """A score and its margin: half the width of what holds 95 % of the resampled scores."""
 
     score: float
     margin: float
@@ -1006,7 +1026,7 @@ def with_interval(
 
 
 # %%
-tested = val[: int(size("inside_error_sentences"))]
+tested = val[n : n + int(size("inside_error_sentences"))]  # not those that gave the prices
 sources, references = (list(side) for side in zip(*tested))
 greedy = translate(model, bpe, sources, max_tokens=4000)
 all_of_it = with_interval(greedy, references)
@@ -1016,12 +1036,12 @@ print(f"BLEU of all {all_of_it.sentences} sentences: {all_of_it}")
 print(f"BLEU of the first {part_of_it.sentences}: {part_of_it}")
 
 # %% [markdown]
-# Four times the sentences, about half the margin: it shrinks with the square root.
+# Four times the sentences, about half the margin: it shrinks with the square root of their number.
 #
 # ### Rare words, and how many pieces they are
 #
 # How does one know that a word is rare? Count it in the training text. Or ask the tokeniser: BPE
-# joined what came often (lesson 06), so **a frequent word is one token, and a rare word is many**. The
+# joined what came often (lesson 06), so **a frequent word tends to be one token, a rare word several**. The
 # second way needs no corpus, only the tokeniser that comes with the model.
 
 # %%
@@ -1161,10 +1181,10 @@ draw.error_bars(bars, f"Hard words cost more ({by_pieces:.0f} chrF) than long se
 # %%
 stairs = bars["pieces of its hardest word"]["chrf"]
 first, *_, last = stairs.values()
-assert by_pieces > 5 and (corpus != "multi30k" or first.score - first.margin > last.score + last.margin)
+assert first.score > last.score
 if corpus == "multi30k":
     seen = list(bars["training saw its rarest word"]["chrf"].values())
-    assert seen[-1].score > seen[0].score + 8
+    assert seen[-1].score > seen[0].score
     new = {word for german in sources for word in german_words(german) if not train_counts[word.lower()]}
     compounds = {word for word in new if split_compound(word, train_counts)}
     print(f"{len(new)} words that training never saw, {len(compounds)} of them compounds of known words")
@@ -1176,7 +1196,8 @@ print(f"chrF, hardest word whole: {first}; in most pieces: {last}")
 # %% [markdown]
 # The stairs of the rare words are steep. But longer sentences have more words, so more rare ones
 # among them: perhaps rare words only *look* guilty? A fair comparison takes **pairs of equal length**:
-# for every sentence with a hard word (four pieces or more), one with as many words but no hard one.
+# for every sentence with a hard word (four pieces or more), one with as many words but none of more than two
+# pieces.
 
 # %%
 CHRF_OF = CHRF()
@@ -1188,12 +1209,15 @@ for i, german in enumerate(sources):
         easy.setdefault(words_in[i], []).append(i)
 matched = [(i, easy[words_in[i]].pop()) for i, german in enumerate(sources)
            if hardest(german) >= 4 and easy.get(words_in[i])]
-gap = sum(quality[b] - quality[a] for a, b in matched) / len(matched)
-assert len(matched) >= 5 and gap > 3
-print(f"{len(matched)} pairs of equal length: the sentence without a hard word is better by {gap:.1f} chrF")
+gaps = torch.tensor([quality[b] - quality[a] for a, b in matched])
+gap, margin = gaps.mean().item(), 2 * gaps.std().item() / len(gaps) ** 0.5
+assert len(matched) >= 5 and gap > 0
+print(f"{len(matched)} pairs of equal length: the sentence without a hard word is better by {gap:.1f} ± "
+      f"{margin:.1f} chrF")
 
 # %% [markdown]
-# So it is the words. A compound in five pieces is not a word that the model knows; it is spelled to it.
+# So length alone does not explain it. (Rare words may come with other difficulties, such as rare scenes.) A
+# compound in five pieces is not a word that the model knows; it is spelled out to it.
 # Here is what happens to the two probes that were written for this:
 
 # %%
@@ -1283,9 +1307,10 @@ print("of forty translations:", ", ".join(f"{count} with {name!r}" for name, cou
 print(f"words missing in the ten worst: {missing[0]}; in the ten best: {missing[1]}")
 
 # %% [markdown]
-# Fluent nonsense is the typical failure of such a model: good English, wrong content. Where a word is
-# spelled in pieces, the model takes a guess that fits the *scene*. A human who does not know a word
-# would ask, or leave a gap; a language model must always say something.
+# Read the ten again and sort them: English that does not even read well, and **fluent nonsense**, good English
+# with the wrong content. The second kind is more dangerous, because nobody notices it without the source.
+# Where a word is spelled in pieces, the model often guesses what would fit the *scene*. A human who does not
+# know a word would ask, or leave a gap; a language model must always say something.
 #
 # > **Try it.** Write three German sentences with compounds that you invent, translate them, and look at
 # > `bpe.tokens`. Does it help the model if you write the compound with a hyphen?
@@ -1299,9 +1324,11 @@ print(f"words missing in the ten worst: {missing[0]}; in the ten best: {missing[
 # both, and its luck cancels in the difference. So a paired test finds differences that are much
 # smaller than the margins of section 6.
 #
-# The **p-value** says how often chance alone would give such a difference, if there were none. Below
-# 0.05 one speaks of *significant*, by habit. sacrebleu has the test. We wrap it, for a reason that the
-# next cell shows. **Guess first:** what is the p-value of a system against *itself*?
+# The **p-value** answers: if the two systems were equally good, how often would chance alone show a difference
+# at least as large as this one? Below 0.05 one speaks of *significant*, by habit. sacrebleu has the test. The
+# resampled differences scatter around the observed one, not around 0. So it takes their absolute values,
+# subtracts their mean (**centring**), and counts how many are still larger than the observed difference. We
+# wrap it, for a reason that the next cell shows. **Guess first:** what is the p-value of a system against *itself*?
 
 # %%
 raw = PairedTest([("greedy", greedy), ("greedy again", list(greedy))], {"BLEU": BLEU()},
@@ -1312,12 +1339,15 @@ assert itself.p_value < 0.05
 print(f"sacrebleu's paired bootstrap of a system against itself: p = {itself.p_value:.4f}")
 
 # %% [markdown]
-# "Significant": a system beats itself, with certainty! How? The test counts resamples whose difference,
-# after centring, is *larger* than the one observed. All are 0, the observed one is 0, and 0 is not
-# larger than 0: it counts none, and the p-value is the smallest there is. (A comment in its code shows
+# "Significant": a system seems to beat itself! How? All differences are 0, the observed one is 0, and 0 is not
+# larger than 0: the test counts none, and the p-value is the smallest there is. (A comment in its code shows
 # that this is meant; the printed result does not.) Two copies of one file in a shell loop are enough to
 # fall into this. So the wrapper adds one rule: **where the scores are equal, there is nothing to
 # explain, and p = 1.**
+#
+# Know its scale, too. It looks at one tail of an absolute difference: of pairs of equally good systems about
+# one in ten gets p < 0.05, not one in twenty. Read 0.05 as the risk only for a direction that you named
+# beforehand.
 
 # %%
 #| export
@@ -1331,10 +1361,14 @@ class Comparison:
     p_value: float
     signature: str
 
+    @property
+    def verdict(self) -> str:
+        """Say whether chance alone would explain the difference."""
+        return "significant" if self.p_value < 0.05 else "may be chance"
+
     def __str__(self) -> str:
-        verdict = "significant" if self.p_value < 0.05 else "may be chance"
         return (f"{self.baseline:5.1f} -> {self.system:5.1f}  {self.difference:+5.1f}  "
-                f"p = {self.p_value:.3f}  {verdict}")
+                f"p = {self.p_value:.3f}  {self.verdict}")
 
 
 def paired_bootstrap(
@@ -1368,15 +1402,16 @@ def paired_bootstrap(
 
 # %% [markdown]
 # Five systems against greedy search: itself; beam 4; the model without its cheapest head; without its
-# dearest; and without the dearest attention sub-layer of section 4, all heads of it. **Guess first:** which
+# costliest; and without the two costliest attention sub-layers of section 4, all heads of them. **Guess first:** which
 # differences are real?
 
 # %%
 m = int(size("inside_compare_sentences"))
 base, asked, wanted = greedy[:m], sources[:m], references[:m]
-dearest_place = max(together, key=together.get)
+costliest = sorted(together, key=together.get)[-2:]
 gone = {"without " + str(ordered[0]): [ordered[0]], "without " + str(ordered[-1]): [ordered[-1]],
-        f"without all of {dearest_place[0]} {dearest_place[1] + 1}": [h for h in heads if h[:2] == dearest_place]}
+        "without " + ", ".join(f"{kind} {layer + 1}" for kind, layer in costliest):
+            [h for h in heads if h[:2] in costliest]}
 systems = {"itself": base, "beam 4": translate(model, bpe, asked, beam=4, max_tokens=4000)}
 for name, some_heads in gone.items():
     with prune(model, some_heads):
@@ -1389,22 +1424,21 @@ for name, by_metric in compared.items():
 # %%
 broken = list(compared)[-1]
 assert all(c.p_value == 1 and c.difference == 0 for c in compared["itself"].values())
-assert all(c.p_value < 0.05 and c.difference < -2 for c in compared[broken].values())
-assert all(c.difference > 0 or c.p_value >= 0.05 for c in compared["beam 4"].values())
+assert all(c.p_value < 0.05 and c.difference < 0 for c in compared[broken].values())
 print(f"over {m} sentences the broken model is found out; a system against itself is not")
 print(compared["itself"]["BLEU"].signature)
 
 # %% [markdown]
-# Compare the two columns: a difference that *may be chance* on BLEU can be significant on chrF, or the other
+# Compare the two lines of each system: a difference that *may be chance* on BLEU can be significant on chrF, or the other
 # way round; the metrics listen to different things. And do not read "may be chance" as "no difference":
 # it says that this many sentences cannot tell.
 #
-# A last honesty. Who tries twenty systems and reports the best has drawn twenty lots: one in twenty
-# wins at p < 0.05 by luck. And the test only draws *sentences* again. Another random start of the same
+# Two last warnings. If you try twenty systems that are no better and report the best, you have bought twenty
+# lottery tickets: on average one of them wins at p < 0.05 by luck. And the test only draws *sentences* again. Another random start of the same
 # recipe would be another model; the scatter between seeds is not in this p-value.
 #
-# Look at the two single heads, too: what the loss of section 4 sees clearly, BLEU on a few hundred
-# sentences may not see at all. That is why section 4 did not ask BLEU for the price of a head.
+# Look at the two single heads, too: what the loss of section 4 sees in the costliest head, BLEU on a few
+# hundred sentences may not see at all. That is why section 4 did not ask BLEU for the price of a head.
 #
 # > **Try it.** Test the test. Take greedy and beam 4, and for each sentence swap the two with
 # > probability one half. The two mixtures are equally good by construction. Do it a hundred times: how
@@ -1416,9 +1450,9 @@ print(compared["itself"]["BLEU"].signature)
 # ## 8 · How wide a beam, how strong a penalty?
 #
 # Two knobs of decoding are free: the beam and the length penalty's $\alpha$. The paper took 4 and 0.6
-# "after experimentation on the development set". So do we, on validation sentences. For each beam we
-# search *once* and keep everything that was found. As α only chooses among these, all α are then
-# free of charge (lesson 08).
+# "after experimentation on the development set". So do we, on validation sentences. In our search α does not
+# steer the beam, it only chooses among the hypotheses kept at the end (lesson 08; other programs differ). So
+# for each beam we search *once*, and that one search serves every α.
 
 # %%
 #| export
@@ -1449,7 +1483,7 @@ def choose_by(hypotheses: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 # %% [markdown]
 # One thing about the length is certain, before any measurement. Scores are negative, and a larger α
 # divides those of longer sentences by more: if a longer hypothesis beats a shorter one at some α, it does
-# so at every larger α. So **with α the chosen texts never become shorter.** How BLEU answers is open.
+# so at every larger α. So **with α the chosen texts never become shorter,** counted in tokens. How BLEU answers is open.
 # **Guess first:** at α = 0, what does a wider beam do to the length?
 
 # %%
@@ -1476,20 +1510,20 @@ tokens = {b: [sum(len(h.ids) for h in picked[b, a]) for a in ALPHAS] for b in BE
 assert all(counts == sorted(counts) for counts in tokens.values())  # never shorter with α
 assert len(set(bleus[a][0] for a in ALPHAS)) == 1  # beam 1: nothing to choose
 assert tokens[BEAMS[-1]][0] < tokens[1][0]  # without penalty, the likelier text is the shorter one
-top = scores[beam, alpha].score
-assert top >= bleus[0.0][0] and max(max(b[2:]) - min(b[2:]) for b in bleus.values()) < margin.margin
+wide = paired_bootstrap(texts[min(4, BEAMS[-1]), 0.6], texts[BEAMS[-1], 0.6], wanted)["BLEU"]
+print(f"beam {min(4, BEAMS[-1])} against beam {BEAMS[-1]}, α 0.6: {wide}")
 verdict = paired_bootstrap(texts[1, 0.0], texts[beam, alpha], wanted)["BLEU"]
 print(f"greedy against the best of {len(BEAMS) * len(ALPHAS)} settings: {verdict}")
 print("length ratio at α 0:", "  ".join(f"beam {b}: {r:.3f}" for b, r in zip(BEAMS, ratios[0.0])))
 
 # %% [markdown]
-# Look at the grey band first. It is what a *single* score is worth on so few sentences, and all the
-# curves lie inside it. Three things can still be trusted: without a penalty, a wider beam writes shorter
-# texts (the likelier sentence is the shorter one, lesson 08); α brings the length back; and beyond
-# a beam of four or so there is nothing that these sentences could prove.
+# The grey band is the uncertainty of a *single* score. Two settings on the same sentences are compared in pairs
+# (section 7), which is finer: the output does it for beam 4 against the widest. Two things could be expected:
+# without a penalty a wide beam writes shorter texts (the likelier sentence is the shorter one, lesson 08), and
+# α brings the length back. Whether a beam wider than four is worth its time, read from the paired test.
 #
-# The best point of the grid was chosen *because* it was best here, so even its p-value flatters it (twenty
-# lots, above). The right use of such a picture: take the smallest beam of the flat part, and an α that
+# The best point of the grid was chosen *because* it was best here, so even its p-value flatters it (the
+# lottery, above). The right use of such a picture: take the smallest beam of the flat part, and an α that
 # brings the length ratio near 1. Then leave the knobs alone, and never touch them on the test set.
 
 # %% [markdown]
@@ -1510,14 +1544,16 @@ print("length ratio at α 0:", "  ".join(f"beam {b}: {r:.3f}" for b, r in zip(BE
 #
 # ## Exercises
 #
-# 1. **A hypothesis of your own (2 of 5, 20 minutes).** German verbs go to the end. Mark, in the encoder,
-#    the last word before the final mark. Is there a head that finds it from the subject?
+# 1. **A hypothesis of your own (2 of 5, 20 minutes).** In a German *subordinate clause* the verb stands last
+#    (probes p11 to p14). Mark, in the encoder, the last word before the comma or full stop that ends the
+#    clause, for the queries in that clause only. Does a head find it?
 # 2. **Greedy pruning (3 of 5, 30 minutes).** Remove the head that is cheapest *now*, again and again.
 #    How many more heads can go before BLEU falls by a tenth, compared with the order of section 4?
-# 3. **Skip a layer (3 of 5, 20 minutes).** With the hooks of `gated` as a model, silence a whole layer,
-#    feed-forward part too. Which layer is missed most? Is it the one with the dearest heads?
+# 3. **Skip a layer (3 of 5, 20 minutes).** With the hooks of `gated` as a pattern, silence a whole layer,
+#    feed-forward part too. Which layer is missed most? Is it the one with the costliest heads?
 # 4. **A tuned lens (4 of 5, 45 minutes).** For each layer learn one matrix, from the states there to the
-#    final states, by least squares on half of the captions. How much earlier can the final word be read?
+#    final states, by least squares on half of the captions, and measure it on the other half. How much
+#    earlier can the final word be read?
 #
 # ## Summary · 小结
 #
@@ -1529,7 +1565,7 @@ print("length ratio at α 0:", "  ".join(f"beam {b}: {r:.3f}" for b, r in zip(BE
 # - What a head looks at is one thing, what it is worth another: remove it and measure. Heads stand in
 #   for each other.
 # - Through the logit lens one sees a decoder move from the word read to the word written.
-# - Rare words and unknown compounds hurt more than length. A score without a margin is half a score;
+# - Hard words hurt even at equal length. A score without a margin is half a score;
 #   two systems are compared on the same sentences; nothing beats itself.
 #
 # - 一张注意力图只是个例。要把假设写成“被标记的键”，在整个语料上取平均，
@@ -1538,25 +1574,27 @@ print("length ratio at α 0:", "  ".join(f"beam {b}: {r:.3f}" for b, r in zip(BE
 # - 没有人教过对齐，交叉注意力却学会了。要说明子词如何合并成词，以及某一步算在“读入的词”还是“写出的词”上。
 # - 头“看哪里”与头“值多少”是两回事：剪掉它，再测量。各个头会互相替补。
 # - 通过 logit lens 可以看到：解码器的向量从读入的词逐层移向要写出的词。
-# - 生词和没见过的复合词比句子长度更伤译文质量。分数要带误差范围；
+# - 句长相同时，难词仍会降低译文质量。分数要带误差范围；
 #   比较两个系统要用同样的句子做配对自助法（paired bootstrap）。
 #
 # ## Further reading
 #
 # - Voita, Talbot, Moiseev, Sennrich, Titov 2019, *Analyzing Multi-Head Self-Attention*, arXiv
 #   1905.09418; Michel, Levy, Neubig 2019, *Are Sixteen Heads Really Better than One?*, arXiv 1905.10650.
-# - Clark, Khandelwal, Levy, Manning 2019, *What Does BERT Look At?*, arXiv 1906.04341.
+# - Clark, Khandelwal, Levy, Manning 2019, *What Does BERT Look At?*, arXiv 1906.04341: the sign at
+#   the end; pieces to words.
 # - Garg, Peitz, Nallasamy, Paulik 2019, *Jointly Learning to Align and Translate with Transformer
 #   Models*, arXiv 1909.02074; Chen, Liu, Chen, Jiang, Liu 2020, *Accurate Word Alignment Induction from
-#   Neural Machine Translation*, arXiv 2004.14837: pieces to words, and the shift.
+#   Neural Machine Translation*, arXiv 2004.14837: the shift.
 # - nostalgebraist 2020, *interpreting GPT: the logit lens*, LessWrong; Belrose et al. 2023, *Eliciting
 #   Latent Predictions from Transformers with the Tuned Lens*, arXiv 2303.08112.
 # - Koehn and Knight 2003, *Empirical Methods for Compound Splitting*, E03-1076; Sennrich, Haddow, Birch
 #   2016, *Neural Machine Translation of Rare Words with Subword Units*, arXiv 1508.07909.
+# - Efron 1979, *Bootstrap Methods: Another Look at the Jackknife*, Annals of Statistics 7(1).
 # - Koehn 2004, *Statistical Significance Tests for Machine Translation Evaluation*, W04-3250; Riezler and
 #   Maxwell 2005, *On Some Pitfalls in Automatic Evaluation and Significance Testing for MT*, W05-0908.
 #
 # **Homework.** The six questions ([questions](homework/release/questions/questions.ipynb)) ask for what you
 # have seen here: why several heads, and what each is for.
 #
-# **Back:** [lesson 09](09_multi30k.ipynb), the experiment.
+# **Next:** [lesson 09c](09c_ablations.ipynb) asks what each choice of the recipe was worth.

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -977,7 +979,7 @@ print(result.signatures["bleu"])
 
 # %% [markdown]
 # On two cores this model is a small one, trained for a few minutes. Lesson 09 takes a larger one and
-# forty minutes, ships the result, and compares it with what others report.
+# an hour or two, ships the result, and compares it with what others report.
 #
 # Where does the decoder look while it translates? Again the cross-attention, the mean over the
 # heads, layer by layer. **Look at** the verb: German cuts "aufheben" in two and puts one half at
@@ -1075,7 +1077,8 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | BPE step by step, batches | [06 · Text](06_text.ipynb) |
 # | the training loop, resuming a killed run | [07 · Training](07_training.ipynb) |
 # | beam search, the length penalty, BLEU by hand | [08 · Decoding](08_decoding.ipynb) |
-# | the forty-minute experiment and its numbers | [09 · Multi30k](09_multi30k.ipynb) |
+# | the long experiment and its numbers | [09 · Multi30k](09_multi30k.ipynb) |
+# | what each choice is worth: Table 3 in miniature | [09c · Ablations](09c_ablations.ipynb) |
 #
 # > **Try it.**
 # > 1. In the copy task, set `tgt_mask` to the padding mask alone. The training loss gets better.

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from course import corpora
-from course.__main__ import main
+from course.__main__ import lines_of, main
+from course.ablations import read_trials
+from course.homework.report import run_lines
 
 WORDS = {"Hund": "dog", "Mann": "man", "Ball": "ball", "Baum": "tree", "Hut": "hat"}
 PAIRS = [
@@ -68,10 +70,15 @@ def test_a_training_run_leaves_a_whole_checkpoint_and_a_log(checkpoint):
 
 
 def test_translate_keeps_order_and_empty_lines(checkpoint, monkeypatch, capsys):
-    feed(monkeypatch, b"Ein Hund und ein Mann und ein Ball.\n\nEin Baum.\n")
+    feed(monkeypatch, "\ufeffEin Hund und ein Mann und ein Ball.\n\nEin Baum.\n".encode())
     assert main(["translate", "--checkpoint", str(checkpoint), "--beam", "1"]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert len(lines) == 4 and lines[0] and lines[1] == "" and lines[2]
+
+
+def test_a_mark_that_an_editor_puts_first_is_no_text():
+    file = io.BytesIO("\ufeffEin Hund.\n\ufeffx\n".encode())
+    assert list(lines_of(file, 9)) == [[(1, "Ein Hund."), (2, "\ufeffx")]]
 
 
 def test_translate_names_the_line_that_is_not_utf8(checkpoint, monkeypatch, capsys):
@@ -139,6 +146,42 @@ def test_a_recipe_is_changed_and_remembered(small_corpus, tmp_path, capsys):
     assert main([*run, "--epochs", "2", "--resume"]) == 0  # with the switches that it began with
     assert main([*run, "--epochs", "3", "--resume", "--precision", "float32"]) == 1
     assert "switches.bfloat16=True, not False" in capsys.readouterr().err
+
+
+def test_a_run_is_recorded_when_it_is_done(small_corpus, tmp_path, capsys):
+    runs, command = tmp_path / "runs.jsonl", ["train", "--corpus", "captions", "--preset", "tiny"]
+    for seed in ("0", "1"):
+        assert main([*command, "--set", "dropout=0.2", "--out", str(tmp_path / seed), "--epochs",
+                     "1", "--seed", seed, "--record", str(runs)]) == 0
+    assert f"in {runs}" in capsys.readouterr().out
+    first, second = read_trials(runs)
+    assert (first.changes, first.seed, second.seed) == ({"dropout": 0.2}, 0, 1)
+    assert first.epochs == 1
+    assert first.command.startswith("python -m course train --corpus captions --preset tiny")
+
+
+def test_two_checkpoints_are_compared(checkpoint, small_corpus, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
+    weak = tmp_path / "weak"
+    assert main(["train", "--corpus", "captions", "--preset", "tiny", "--out", str(weak),
+                 "--epochs", "1"]) == 0
+    arguments = ["evaluate", "--corpus", "captions", "--split", "test", "--beam", "1",
+                 "--checkpoint", str(weak), "--against"]
+    capsys.readouterr()
+    assert main([*arguments, str(checkpoint), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    bleu = found["against"]["BLEU"]
+    assert bleu["system"] == pytest.approx(found["bleu"])
+    assert bleu["difference"] == pytest.approx(bleu["system"] - bleu["baseline"])
+    assert bleu["verdict"] == ("significant" if bleu["p_value"] < 0.05 else "may be chance")
+    line = f"{bleu['difference']:+.2f} against {checkpoint} (p = {bleu['p_value']:.3f}"
+    assert line in dict(run_lines())["weak, test, beam 1"]
+    assert main([*arguments[:-3], "--checkpoint", str(checkpoint), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bleu"] == pytest.approx(bleu["baseline"])
+    assert main([*arguments, str(weak)]) == 0
+    assert "(+0.00), p = 1.000: may be chance" in capsys.readouterr().out
+    assert main([*arguments, "no-such-model"]) == 1
+    assert "no checkpoint 'no-such-model'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", ["train --corpus captions --preset tiny --out x",

@@ -121,9 +121,19 @@ def run_lines() -> list[tuple[str, str]]:
     lines = []
     for title, run in runs().items():
         bleu = f"BLEU {run['bleu']:.2f} on {run['corpus']} {run['split']}"
-        parts = [bleu, f"{run['sentences']:,} sentences", run.get("device", ""), run["at"][:10]]
+        parts = [bleu, f"{run['sentences']:,} sentences", against(run), run.get("device", ""),
+                 run["at"][:10]]
         lines.append((title, ", ".join(filter(None, parts))))
     return lines
+
+
+def against(run: dict) -> str:
+    """Return how a run compares with another checkpoint, if it was compared."""
+    if "against" not in run:
+        return ""
+    found = run["against"]["BLEU"]
+    return (f"{found['difference']:+.2f} against {run['against']['checkpoint']} "
+            f"(p = {found['p_value']:.3f}, {found['verdict']})")
 
 
 def as_figure(name: str = "") -> plt.Figure:

@@ -179,7 +179,7 @@ def removal_costs(
     alone: Mapping[tuple[str, int, int], float], together: Mapping[tuple[str, int], float],
     title: str,
 ) -> Figure:
-    """Draw what the loss gains without each head (nats a token), and without all heads of a layer.
+    """Draw how much the loss rises (nats a token) without each head and without all of them.
 
     alone: (kind, layer, head) -> cost; together: (kind, layer) -> cost.
     """

@@ -304,15 +304,15 @@ def course_map(
     lessons: (number, title, module, is it there?), the number "" for a page outside the order;
     numbers: module -> the number of the lesson that it comes from.
     """
-    figure, axis = plt.subplots(figsize=(10.5, 6.2), layout="constrained")
-    per_row = 7
+    figure, axis = plt.subplots(figsize=(11.8, 6.2), layout="constrained")
+    per_row = 8
     for i, (number, name, module, here) in enumerate(lessons):
-        x, y = 0.3 + 1.72 * (i % per_row), 5.6 - 0.85 * (i // per_row)
+        x, y = 0.2 + 1.505 * (i % per_row), 5.6 - 0.85 * (i // per_row)
         label = f"{number} · {name}" if number else name
-        _box(axis, x, y, 1.56, label, module if here else "to come", here, BLUE)
+        _box(axis, x, y, 1.36, label, module if here else "to come", here, BLUE)
         if i % per_row and number:
             style = {"arrowstyle": "-|>", "color": GREY, "lw": 1, "shrinkA": 0, "shrinkB": 0}
-            axis.annotate("", (x - 0.78, y), (x - 0.94, y), arrowprops=style)
+            axis.annotate("", (x - 0.68, y), (x - 0.825, y), arrowprops=style)
     axis.text(-0.45, 6.15, "The lessons, in order", fontsize=10, weight="bold")
     axis.text(-0.45, 3.95, "The way of the data through the modules that they make", fontsize=10,
               weight="bold")  # fmt: skip

@@ -1,0 +1,693 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09c · What is each choice worth?
+#
+# > Table 3 in miniature: one choice changed at a time, measured with its margin (paper, section 6.2).
+#
+# **After this lesson you can**
+#
+# - plan an ablation: what is changed, what is held, what is measured, how often;
+# - say how far two runs lie apart that differ only in their seed, and why a smaller difference cannot
+#   be told from luck;
+# - read Table 3 of the paper, and say which of its rows a laptop can repeat, and which it cannot;
+# - go from such a table to a recipe without fooling yourself.
+#
+# **You need first:** lessons 05, 07 and 09. **Time:** 45 minutes of reading; two minutes of computing.
+# **In the paper:** section 6.2 and Table 3.
+#
+# Eight heads, not one. Keys of 64 numbers, not 16. Dropout of 0.1, not none. Each of these choices was
+# made before the first step of the training, and each could have been another. Which of them
+# matter? Section 6.2 answers as an engineer would: change one thing, hold all the others, train again,
+# and see what it costs. That is an **ablation**, and its result is Table 3.
+#
+# One thing is not in the table: how far two *equal* runs would lie apart. For that the authors would
+# have had to repeat at least some of the rows. Ours are small enough for it.
+
+# %%
+#| export
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import sqrt
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import torch
+
+from course.bench.machine import device_name, versions
+from course.device import pick
+from course.multi30k import evaluate
+from course.speed import FastTrainer
+from course.text import Pair
+from course.training import Budget, Trainer, preset_model, read_log, recipe_of
+
+# %%
+from tqdm import tqdm
+
+from course import ASSETS
+from course.corpora import captions
+from course.device import size
+from course.viz import ablations as draw
+
+# %% [markdown]
+# ## 1 · One run, one line
+#
+# A run must leave something behind that can be compared months later: what was set, what came out,
+# and what the result depends on (corpus and precision stand in the command). We keep it as one line of
+# JSON. A test score has no place in it: choices are made on the validation set (lesson 09), so every
+# score begins with `val_`.
+
+# %%
+#| export
+@dataclass(frozen=True)
+class Trial:
+    """One finished run: what was set, and what came out of it.
+
+    changes: what is not as in the preset. epochs: passes over the training pairs; tokens: target
+    tokens seen; minutes: of training. val_losses: nats a token, after each pass; val_loss: of the
+    averaged weights, as val_bleu and val_chrf, 0 to 100, of greedy translations.
+    """
+
+    preset: str
+    changes: Mapping[str, object]
+    seed: int
+    epochs: float
+    steps: int
+    tokens: int
+    minutes: float
+    parameters: int
+    val_losses: Sequence[float]
+    val_loss: float
+    val_bleu: float
+    val_chrf: float
+    device: str
+    threads: int
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+
+def append_trial(path: Path, trial: Trial) -> None:
+    """Add a trial to a file, as one line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(trial)) + "\n")
+
+
+def read_trials(path: Path) -> list[Trial]:
+    """Return the trials of a file; raises ValueError that names the line which is none."""
+    trials = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            trials.append(Trial(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number} is not a trial: {error}") from error
+    return trials
+
+
+# %% [markdown]
+# The line is written when a run has ended. `measured` asks the trained model for its translations
+# of the validation set, by greedy search. `run_trial` does everything from the fresh model to the
+# `Trial`, and `append_trial` writes it.
+
+# %%
+#| export
+def measured(
+    trainer: Trainer,
+    preset: str,
+    changes: Mapping[str, object],
+    val_pairs: Sequence[Pair],
+    command: str = "",
+) -> Trial:
+    """Return the trial of a run that is done."""
+    scores, _ = evaluate(trainer.model, trainer.bpe, val_pairs, beam=1)
+    position = trainer.position
+    *before, last = (line for line in read_log(trainer.directory) if "val_loss" in line)
+    return Trial(
+        preset, dict(changes), trainer.config.seed,
+        epochs=round(position.epoch + position.batch / trainer.n_batches, 2),
+        steps=position.step, tokens=position.tokens, minutes=round(position.seconds / 60, 2),
+        parameters=sum(p.numel() for p in trainer.model.parameters()),
+        val_losses=[line["val_loss"] for line in before],
+        val_loss=last["val_loss"], val_bleu=round(scores.bleu, 2), val_chrf=round(scores.chrf, 2),
+        device=device_name(str(trainer.device)), threads=torch.get_num_threads(),
+        versions=versions(), command=command,
+    )  # fmt: skip
+
+
+def run_trial(
+    preset: str,
+    changes: Mapping[str, object],
+    seed: int,
+    budget: Budget,
+    train_pairs: Sequence[Pair],
+    val_pairs: Sequence[Pair],
+) -> Trial:
+    """Train a fresh model of a changed recipe and return what came out; the model is not kept.
+
+    Raises KeyboardInterrupt if it was stopped.
+    """
+    text = (sentence for pair in train_pairs for sentence in pair)
+    model, bpe = preset_model(preset, text, seed, changes)
+    config = replace(recipe_of(preset, changes)[1], seed=seed)
+    with TemporaryDirectory() as directory:
+        run = Path(directory) / "run"
+        trainer = FastTrainer(model.to(pick()), bpe, config, budget, run, quiet=True)
+        if not trainer.run(train_pairs, val_pairs):
+            raise KeyboardInterrupt
+        return measured(trainer, preset, changes, val_pairs)
+
+
+# %% [markdown]
+# ## 2 · First the noise
+#
+# Before you ask what a change does, ask what *no* change does. The next cell trains the preset `tiny`
+# several times on the same captions, with the same recipe. Only the seed differs: the first weights,
+# the order of the batches, the elements that dropout hits. **Guess first:** how many points of BLEU lie
+# between the best and the worst of these equal systems: 0.1, 1, or more?
+
+# %%
+train_pairs = [(pair.de, pair.en) for pair in captions.load("train")][: int(size("ablation_pairs"))]
+val_pairs = [(pair.de, pair.en) for pair in captions.load("val")][:100]
+budget = Budget(epochs=6)
+seeds = range(int(size("ablation_seeds")))
+equal = [run_trial("tiny", {}, seed, budget, train_pairs, val_pairs)
+         for seed in tqdm(seeds, unit="run", leave=False)]
+for trial in equal:
+    print(f"seed {trial.seed}: val loss {trial.val_loss:.3f}, BLEU {trial.val_bleu:.1f}, "
+          f"{60 * trial.minutes:.0f} s")
+
+# %%
+scores = [trial.val_bleu for trial in equal]
+assert len({trial.val_loss for trial in equal}) == len(equal)  # never twice the same
+assert max(scores) > min(scores)
+print(f"equal recipes, {max(scores) - min(scores):.1f} points of BLEU apart")
+
+# %% [markdown]
+# Somebody who ran two of these, one of them "with the new idea", would have had something to
+# publish. (Small training sets scatter more than large ones, and 100 sentences to judge by more than a
+# thousand. The scatter never becomes zero.)
+#
+# ## 3 · A margin for every difference
+#
+# Call $\sigma$ the standard deviation of one run's score over seeds. A mean of $n$ runs scatters with
+# $\sigma/\sqrt{n}$, and the difference of two means, of $n$ and $m$ runs, with
+#
+# $$\sqrt{\frac{\sigma^2}{n} + \frac{\sigma^2}{m}} = \sigma \sqrt{\frac{1}{n} + \frac{1}{m}} .$$
+#
+# That is the **standard error** of the difference. If $\sigma$ is known and the scores are normal, luck
+# alone makes a difference of more than two standard errors about once in twenty times.
+#
+# To know $\sigma$ one would like twenty runs of the same setting. Nobody has them; but if all settings
+# scatter about alike, their deviations *from their own means* can be put together, however few runs
+# each one has. That is the **pooled** standard deviation:
+#
+# $$\hat\sigma^2 = \frac{\sum_g \sum_{i \in g} (x_i - \bar x_g)^2}{\sum_g (n_g - 1)} .$$
+#
+# A setting with a single run says nothing about scatter: it adds 0 above and 0 below. But it may
+# borrow $\hat\sigma$ from the others. The sum below the line is the number of **degrees of freedom**: how
+# many deviations the estimate really rests on.
+#
+# And if there are only three of them? Then $\hat\sigma$ is itself a guess, often too small, and a
+# $\hat\sigma$ that is too small makes luck look like skill. Student (1908; a brewer, who had small
+# samples) worked out how many standard errors it then takes to hold 95 % of all luck: not 2, but 3.2 for
+# three degrees of freedom, and 12.7 for one.
+
+# %%
+#| export
+STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23,
+           12: 2.18, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.00}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation of one run, and the degrees of freedom that it was estimated from."""
+
+    sigma: float
+    freedom: int
+
+    @property
+    def factor(self) -> float:
+        """Return how many standard errors hold 95 % of all luck. Student 1908."""
+        return STUDENT[max(known for known in STUDENT if known <= self.freedom)]
+
+
+def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread:
+    """Return the spread of a single run, from the scatter within groups of equal runs.
+
+    Raises ValueError if no group has two values: then nothing can be said.
+    """
+    groups = list(groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    if not freedom:
+        raise ValueError("every setting was run only once: repeat one with another seed")
+    squares = sum((value - mean(group)) ** 2 for group in groups for value in group)
+    return Spread(sqrt(squares / freedom), freedom)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a setting lies from the base, and the margin that luck alone would reach."""
+
+    value: float
+    margin: float
+
+    @property
+    def clear(self) -> bool:
+        """Return whether it is more than luck."""
+        return abs(self.value) > self.margin
+
+
+def difference(setting: Sequence[float], base: Sequence[float], spread: Spread) -> Difference:
+    """Return the difference of two means, and how far luck reaches 95 times in 100."""
+    error = spread.sigma * sqrt(1 / len(setting) + 1 / len(base))
+    return Difference(mean(setting) - mean(base), spread.factor * error)
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+by_hand = sqrt(((1 - 2) ** 2 + (3 - 2) ** 2 + 3 * 0) / (1 + 2))
+spread = pooled_spread([[1, 3], [5, 5, 5], [9]])
+assert abs(spread.sigma - by_hand) < 1e-12 and spread.freedom == 3
+found = difference([4.0, 6.0], [1.0], spread)
+assert found.value == 4 and abs(found.margin - 3.18 * by_hand * sqrt(1.5)) < 1e-12 and found.clear
+print(f"sigma {spread.sigma:.3f} from {spread.freedom} degrees of freedom; "
+      f"{found.value:+.0f} ± {found.margin:.2f}")
+
+# %% [markdown]
+# Does the rule keep its promise? Let us draw lots: two runs of a setting and three of the base, from the
+# *same* normal distribution, 10,000 times, and $\sigma$ estimated from just these five. How often is the
+# difference called clear? **Guess first:** and how often, if we multiplied by 2 all the same?
+
+# %%
+torch.manual_seed(0)
+draws = [(x[:2], x[2:]) for x in torch.randn(10_000, 5).tolist()]
+tried = [difference(*groups, pooled_spread(groups)) for groups in draws]
+alarms = mean(found.clear for found in tried)
+careless = mean(abs(found.value) > found.margin * 2 / STUDENT[3] for found in tried)
+assert 0.04 < alarms < 0.06 and 0.11 < careless < 0.17
+print(f"false alarms: {alarms:.1%}; with a factor of 2: {careless:.1%}")
+
+# %% [markdown]
+# One in twenty, as promised; and about one in seven for those who forget how little they know about
+# $\sigma$. Three warnings go with the rule.
+#
+# - In a table of twenty rows, about one looks clear by luck, even if no change does anything. And as
+#   all rows are compared with the same base, an unlucky base moves them all.
+# - "Not clear" does not mean "no effect". It means that so few runs cannot tell.
+# - This margin knows one kind of luck: the seed. All runs are judged on the same validation sentences,
+#   and another thousand would move the scores, too. That second kind is what the bootstrap of lesson 09b
+#   measures. Neither includes the other.
+#
+# ## 4 · Table 3 in miniature
+#
+# Now the real thing, made before you came. The base is the preset `small`: a Transformer of about 1.2
+# million parameters, 2 + 2 layers, width 128, 4 heads. Each run reads the 29,000 pairs of Multi30k
+# four times, on one processor core, in about five minutes. Every row changes one thing. Base and some rows
+# were run with more than one seed; which rows, was written down before the first result was seen.
+
+# %%
+trials = read_trials(ASSETS / "results" / "table3.jsonl")
+
+
+def settings(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """The trials of each setting: what was changed, as JSON -> one trial a seed."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        found.setdefault(json.dumps(trial.changes), []).append(trial)
+    return found
+
+
+small = settings([trial for trial in trials if trial.preset == "small"])
+base = small["{}"]
+bleu_of = {setting: [trial.val_bleu for trial in some] for setting, some in small.items()}
+spread = pooled_spread(bleu_of.values())
+assert len({(t.epochs, t.device, t.threads) for some in small.values() for t in some}) == 1
+assert all(len({t.seed for t in some}) == len(some) for some in small.values())
+print(f"{len(trials)} runs, {sum(t.minutes for t in trials) / 60:.1f} hours of one core ({base[0].device})")
+print(f"base: {base[0].parameters:,} parameters, {base[0].epochs:g} epochs, {base[0].steps:,} steps, BLEU "
+      f"{mean(bleu_of['{}']):.1f} over {len(base)} seeds")
+print(f"a single run scatters with sigma = {spread.sigma:.2f} BLEU, estimated from {spread.freedom} degrees of freedom")
+
+# %% [markdown]
+# **Guess first.** Below are the rows, in the order of the paper's table. For each, before you look at
+# the picture: up, down, or no difference that can be seen?
+#
+# (A) 1, 2 or 8 heads instead of 4; (B) keys of 8 or 16 numbers instead of 32; (C) 1 or 4 layers instead of
+# 2, width 64 or 256 instead of 128, d_ff 512 instead of 256; (D) dropout 0 or 0.3 instead of 0.1, label
+# smoothing 0 or 0.2 instead of 0.1; (E) learned positions instead of sinusoids. And what Table 3 does not
+# show: the norm after the sum instead of before it, three tables of embeddings instead of one, another
+# vocabulary, rate or batch.
+
+# %%
+ROWS = [  # group, name, change, the paper's row that is nearest and its difference from its base (BLEU)
+    ("A", "1 head", {"n_heads": 1}, "1 head, not 8", -0.9),
+    ("A", "2 heads", {"n_heads": 2}, "4 heads, not 8", -0.3),
+    ("A", "8 heads", {"n_heads": 8}, "16 heads, not 8", 0.0),
+    ("B", "d_k 8", {"d_k": 8}, "d_k 16, not 64", -0.7),
+    ("B", "d_k 16", {"d_k": 16}, "d_k 32, not 64", -0.4),
+    ("C", "1 layer", {"n_layers": 1}, "2 layers, not 6", -2.1),
+    ("C", "4 layers", {"n_layers": 4}, "8 layers, not 6", -0.3),
+    ("C", "width 64", {"d_model": 64}, "width 256, not 512", -1.3),
+    ("C", "width 256", {"d_model": 256}, "width 1024, not 512", 0.2),
+    ("C", "d_ff 512", {"d_ff": 512}, "d_ff 4096, not 2048", 0.4),
+    ("D", "no dropout", {"dropout": 0.0}, "none, not 0.1", -1.2),
+    ("D", "dropout 0.3", {"dropout": 0.3}, "0.2, not 0.1", -0.3),
+    ("D", "no label smoothing", {"label_smoothing": 0.0}, "none, not 0.1", -0.5),
+    ("D", "label smoothing 0.2", {"label_smoothing": 0.2}, "0.2, not 0.1", -0.1),
+    ("E", "learned positions", {"positions": "learned"}, "learned", -0.1),
+    ("ours", "norm after the sum", {"norm": "post"}, "", None),
+    ("ours", "embeddings not tied", {"tie_embeddings": False}, "", None),
+    ("ours", "vocabulary 2,000", {"vocab": 2000}, "", None),
+    ("ours", "vocabulary 8,000", {"vocab": 8000}, "", None),
+    ("ours", "half the rate", {"peak_lr": 1.5e-3}, "", None),
+    ("ours", "twice the rate", {"peak_lr": 6e-3}, "", None),
+    ("ours", "batches of 800", {"max_tokens": 800}, "", None),
+    ("ours", "batches of 3,200", {"max_tokens": 3200}, "", None),
+]
+
+
+def label(trial: Trial) -> str:
+    """The name of a setting's row."""
+    return next((name for _, name, change, *_ in ROWS if change == trial.changes), "base")
+
+
+assert all(label(some[0]) != "base" for setting, some in small.items() if setting != "{}")
+
+# %%
+measured_rows = [row for row in ROWS if json.dumps(row[2]) in small]
+found = {name: difference(bleu_of[json.dumps(change)], bleu_of["{}"], spread)
+         for _, name, change, *_ in measured_rows}
+level = mean(bleu_of["{}"])
+clear = [name for name in found if found[name].clear]
+worst, *_, best = sorted(found, key=lambda name: found[name].value)
+draw.differences(
+    [(group, name, found[name].value, found[name].margin,
+      [bleu - level for bleu in bleu_of[json.dumps(change)]], paper)
+     for group, name, change, _, paper in measured_rows],
+    f"{len(clear)} of {len(found)} changes are more than luck; {worst} {found[worst].value:+.1f}, {best} "
+    f"{found[best].value:+.1f}",
+)
+
+# %% [markdown]
+# Read it like this. The blue dot is our difference to the base, the bar its margin: a **hollow** dot cannot be
+# told from luck. The strokes are single runs. The orange diamond is the nearest row of the paper, as far from
+# the *paper's* base as it was there; it has no bar, because the paper reports one number for each row and no
+# scatter. Here are the numbers, with the loss beside the score (where the tokens are the same).
+
+# %%
+print(f"{'':5}{'':22}{'runs':>4}{'million':>9}{'val loss':>10}{'BLEU':>8}{'margin':>8}   paper")
+for group, name, change, nearest, paper in measured_rows:
+    some = small[json.dumps(change)]
+    loss = mean(t.val_loss for t in some) - mean(t.val_loss for t in base)
+    shown = "" if "vocab" in change else f"{loss:+.3f}"
+    print(f"{group:5}{name:22}{len(some):4}{some[0].parameters / 1e6:9.2f}{shown:>10}"
+          f"{found[name].value:+8.2f}{found[name].margin:8.2f}   "
+          + (f"{paper:+.1f} ({nearest})" if nearest else "not there"))
+
+# %% [markdown]
+# ## 5 · What agrees, and what does not
+#
+# The paper's base model is more than fifty times as large and was trained for twelve hours on eight GPUs; ours
+# had five minutes of one core. Nobody could expect the same numbers. The **signs** can be compared, where the
+# paper has one: 16 heads gave exactly 0 there, and -0.1 may be luck there, too.
+
+# %%
+signs = {"same": [], "opposite": [], "cannot tell": []}
+for _, name, _, _, paper in measured_rows:
+    if paper:
+        same = found[name].value * paper > 0
+        signs["cannot tell" if not found[name].clear else "same" if same else "opposite"].append(name)
+for verdict, names in signs.items():
+    print(f"{verdict:12} {len(names):2}: {', '.join(names)}")
+assert "no dropout" in signs["opposite"] and "width 64" in signs["same"]
+
+# %% [markdown]
+# (C) is the least surprising part: a smaller model is worse, here as there. More is not always better, though:
+# the paper's 8 layers lower its perplexity a little, and have 0.3 BLEU *less* than its 6. And more costs more,
+# which a table of equal *passes* hides. The next cell puts the price beside the gain.
+
+# %%
+minutes = mean(t.minutes for t in base)
+for group, name, change, *_ in measured_rows:
+    if group == "C":
+        price = mean(t.minutes for t in small[json.dumps(change)]) / minutes
+        print(f"{name:10} {found[name].value:+5.1f} BLEU for {price:.2f} times the minutes")
+assert found["1 layer"].value < 0 and found["width 64"].value < 0
+
+# %% [markdown]
+# ### The biggest disagreement
+#
+# In (D) the paper loses more than a point *without* dropout. Our base gains without it, and loses with more
+# of it. Are the authors wrong, or are we? **Think first:** what is dropout a remedy against, and does a reader
+# who has read a book four times suffer from it?
+
+# %%
+without, more = found["no dropout"], found["dropout 0.3"]
+assert without.clear and without.value > 0 > more.value and more.clear
+print(f"no dropout {without.value:+.1f} ± {without.margin:.1f}, dropout 0.3 {more.value:+.1f} ± {more.margin:.1f}")
+
+# %% [markdown]
+# Dropout is a remedy against learning by heart. After four passes there is probably little of that yet,
+# and whoever takes a medicine without the illness gets only the side effects: every step is noisier, and
+# less is learned in the same time. If that is the explanation, it makes a prediction which could
+# fail: **with more passes the order is reversed.** The same settings again, sixteen passes instead of four:
+
+# %%
+longer = read_trials(ASSETS / "results" / "recipe.jsonl")
+sixteen = {t.changes.get("dropout", 0.1): t for t in longer
+           if t.preset == "small" and t.epochs == 16 and set(t.changes) <= {"dropout"}}
+draw.learning_by_budget(
+    {f"dropout {p:g}": (range(1, 17), sixteen[p].val_losses) for p in sorted(sixteen)},
+    "Without dropout: fastest at first, overtaken in the end",
+)
+
+# %%
+at_four = {p: t.val_losses[3] for p, t in sixteen.items()}
+at_end = {p: t.val_losses[-1] for p, t in sixteen.items()}
+assert min(at_four, key=at_four.get) == 0.0 and min(at_end, key=at_end.get) != 0.0
+assert max(sixteen.values(), key=lambda t: t.val_bleu) != sixteen[0.0]
+for p in sorted(sixteen):
+    best_pass = 1 + min(range(16), key=lambda i: sixteen[p].val_losses[i])
+    print(f"dropout {p:g}: best loss at pass {best_pass}, BLEU at the end {sixteen[p].val_bleu:.1f}")
+
+# %% [markdown]
+# The order is reversed: the setting that was best after four passes is no longer the best at the
+# end. (Each curve is one run with its own falling rate, so its fourth pass is not the end of a run of four.
+# And one seed each: the $\sigma$ of section 4 says how much a seed alone can change.)
+#
+# This is the most useful thing that a small Table 3 can teach: **an ablation answers for its own
+# budget.** Ask a five-minute run about regularisation, and it will say: none. Whoever believes it and
+# then trains for two hours ships a model that has learned its corpus by heart.
+#
+# ### The loss and the score
+#
+# Not all settings that lower the loss raise the score. **Guess first:** which change of the table should
+# pull the two apart, by its very definition?
+
+# %%
+same_words = {label(some[0]): (mean(t.val_loss for t in some), mean(t.val_bleu for t in some))
+              for some in small.values() if "vocab" not in some[0].changes}
+losses, bleus = (torch.tensor(column) for column in zip(*same_words.values()))
+correlation = torch.corrcoef(torch.stack([losses, bleus]))[0, 1].item()
+named = {"no label smoothing", "label smoothing 0.2", *clear}
+draw.loss_and_bleu(same_words, "base", named, f"The lower the loss, the higher the BLEU, mostly: correlation {correlation:.2f}")
+
+# %%
+assert correlation < -0.5
+flat, sharp = (small[json.dumps({"label_smoothing": e})] for e in (0.2, 0.0))
+loss_gap = mean(t.val_loss for t in flat) - mean(t.val_loss for t in sharp)
+bleu_gap = difference([t.val_bleu for t in flat], [t.val_bleu for t in sharp], spread)
+assert loss_gap > 0.05
+print(f"from smoothing 0 to 0.2: val loss {loss_gap:+.3f} nats, BLEU {bleu_gap.value:+.2f} ± {bleu_gap.margin:.2f}")
+
+# %% [markdown]
+# **Label smoothing.** It forbids the model to be sure: 0.2 asks it to keep a fifth of the probability for words
+# that are wrong. The validation loss, measured *without* smoothing, must pay for that. Whether the translation
+# gets worse is another question: the most likely word may stay the most likely one. Compare the printed gap in
+# BLEU with its margin. The paper says in section 5.4 that smoothing hurts perplexity and improves BLEU; in its
+# Table 3, from 0 to 0.1 brings half a point, from 0.1 to 0.2 takes 0.1 away. Do four passes show it?
+#
+# **The vocabulary** had to stay out of the picture. A loss *per token* of a vocabulary of 2,000 cannot be
+# compared with one of 8,000: the tokens are not the same tokens. (The paper warns in the caption of Table 3
+# that its perplexities are per word-piece.) BLEU counts words, and may be compared.
+#
+# ## 6 · The network that came before
+#
+# Section 6.1 of the paper compares the Transformer with the best systems of its day, recurrent, convolutional
+# and mixed. Our rival is the `rnn-attention` of lesson 02: recurrent, with additive attention. The same pairs,
+# the same 4,000 tokens of vocabulary, the same dropout, the same number of passes, and no fewer parameters.
+# **Guess first:** which one wins, and which takes longer for the same number of passes?
+
+# %%
+rnn = next(trial for trial in trials if trial.preset == "rnn-attention")
+assert rnn.epochs == base[0].epochs and rnn.changes == {"vocab": 4000, "dropout": 0.1}
+assert rnn.parameters >= base[0].parameters
+for name, some in (("Transformer (base)", base), ("RNN with attention", [rnn])):
+    print(f"{name:19} {some[0].parameters / 1e6:4.1f} million parameters, {mean(t.minutes for t in some):4.1f} "
+          f"minutes, val loss {mean(t.val_loss for t in some):.2f}, BLEU {mean(t.val_bleu for t in some):.1f}")
+gap = difference([rnn.val_bleu], bleu_of["{}"], spread)
+slower = rnn.minutes / mean(t.minutes for t in base)
+assert slower > 1.2
+print(f"RNN - Transformer: {gap.value:+.1f} ± {gap.margin:.1f} BLEU, in {slower:.1f} times the minutes")
+
+# %% [markdown]
+# Did you expect a larger difference? Captions are short: the way from one end of a sentence to the other is some
+# fifteen steps, where a recurrent network forgets little, and it has attention, too. What the Transformer saves
+# are **minutes**, because it reads all positions at once. That is one of the paper's first arguments, already in
+# its abstract. In equal minutes it makes more passes, by the factor above.
+#
+# (One run with one seed, another size, and nobody has searched for the best rate of the recurrent network: do
+# not read the decimals.)
+#
+# ## 7 · From a table to a recipe
+#
+# The model that comes with the course was made by a recipe. How was it found, and how would you find yours?
+#
+# 1. **Choose on val, never on test.** Each choice fits the set that it is made on a little; after twenty choices
+#    its score is too good. The test set must stay unseen.
+# 2. **Compare what costs the same.** A wider model that trains twice as long has not won yet.
+# 3. **Ask short runs only what short runs can know.** Rate, batch, vocabulary and norm *often* show themselves
+#    early; repeat the winner once at full length. Regularisation must be chosen for the length of the run: more
+#    passes, more dropout.
+# 4. **Do not add up gains.** Two changes that bring half a point each may bring only half a point together; and
+#    the best of twenty rows owes a part of its lead to luck.
+# 5. **Touch the test set once,** when nothing is left to choose.
+#
+# The short runs are the rows above. These are the long ones:
+
+# %%
+print(f"{'preset':8}{'passes':>8}{'minutes':>9}{'val loss':>10}{'val BLEU':>10}   changed")
+for trial in longer:
+    print(f"{trial.preset:8}{trial.epochs:8.1f}{trial.minutes:9.0f}{trial.val_loss:10.3f}{trial.val_bleu:10.2f}   "
+          f"{', '.join(f'{k} {v}' for k, v in trial.changes.items()) or 'nothing'}")
+
+# %%
+card = json.loads((ASSETS / "checkpoints" / "multi30k-de-en" / "results.json").read_text("utf-8"))
+recipe = [card[name] for name in ("preset", "changes", "epochs", "seed")]
+shipped = next(t for t in longer if [t.preset, t.changes, t.epochs, t.seed] == recipe)
+assert shipped.val_bleu == max(trial.val_bleu for trial in longer)
+cpu_runs = sorted((t for t in longer if t.preset == "cpu"), key=lambda t: t.epochs)
+curves = {f"dropout {t.changes.get('dropout', 0.15):g}, {t.epochs:.0f} passes, seed {t.seed}":
+          (range(1, len(t.val_losses) + 1), t.val_losses) for t in cpu_runs}
+draw.learning_by_budget(curves, "The longer run with more dropout: slower at first, further in the end")
+
+# %%
+brief, long_one = cpu_runs[0], shipped
+together = min(len(brief.val_losses), len(long_one.val_losses))
+assert all(brief.val_losses[i] < long_one.val_losses[i] for i in range(together))
+assert long_one.val_loss < brief.val_loss and long_one.val_bleu > brief.val_bleu
+print(f"behind for all of the first {together} passes, then ahead: BLEU on val {brief.val_bleu:.1f} -> "
+      f"{long_one.val_bleu:.1f}")
+
+# %% [markdown]
+# At every pass that both have made, the long run is *behind*. Two things differ, though: the dropout, and the
+# rate, which falls later in a longer run. So these curves do not say which of the two is the reason. They do say
+# this: whoever judges a long recipe by its first passes throws it away.
+#
+# Beam and length penalty were chosen last, on val, with the finished model: `results.json` in
+# `assets/checkpoints/multi30k-de-en` has all that was tried, under `decoding`, and the averages of more or fewer
+# snapshots, under `averaging`.
+#
+# ## 8 · Your own row
+#
+# Change one thing. The next cell trains `tiny` once with it, on the captions of section 2, and compares with the
+# equal runs there.
+
+# %%
+CHANGES = {"n_heads": 1}  # yours: d_model, n_layers, d_ff, dropout, norm, positions, peak_lr ...
+
+mine = run_trial("tiny", CHANGES, 0, budget, train_pairs, val_pairs)
+verdict = difference([mine.val_bleu], scores, pooled_spread([scores]))
+assert mine.val_loss not in {trial.val_loss for trial in equal}
+print(f"BLEU {mine.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} against the base, "
+      f"{'more than luck' if verdict.clear else 'may be luck'}")
+
+# %% [markdown]
+# So few runs know little about $\sigma$, and Student makes them pay for it with a wide margin. That is why the
+# table above took its $\sigma$ from many.
+#
+# For a table of your own, let a loop of your shell do the work; every run that ends adds its line to one file,
+# and `read_trials` reads it:
+#
+# ```
+# for dropout in 0.0 0.1 0.3; do
+#   python -m course train --corpus multi30k --preset small --epochs 4 --set dropout=$dropout \
+#     --precision bfloat16 --out runs/dropout$dropout --record runs/mine.jsonl
+# done
+# ```
+#
+# ### The experiment of the homework
+#
+# Make a translator of your own and hand it in.
+#
+# 1. Write down *before* you begin: what you will change, why, and by how much you expect it to differ.
+# 2. Train it: `python -m course train --corpus multi30k --preset cpu --set ... --epochs ... --out runs/mine
+#    --record runs/mine.jsonl`. Half an hour is enough to beat the preset `small`. Without Multi30k take
+#    `--corpus captions` in all commands, its split `test`, and compare with a run of the preset `tiny`.
+# 3. Choose on val: `python -m course evaluate --checkpoint runs/mine --corpus multi30k --split val`.
+# 4. When all is chosen, once: `python -m course evaluate --checkpoint runs/mine --corpus multi30k --split
+#    test_2016_flickr --against multi30k-de-en`. It translates with both models and tests by paired bootstrap
+#    (lesson 09b) whether the difference is more than the luck of the *sentences*. The luck of the seed is not
+#    in it: for that, train twice.
+# 5. `python -m course homework report` puts the score, the difference and its p-value on your page.
+#
+# ## What you built
+#
+# | name | takes | gives |
+# |---|---|---|
+# | `Trial`, `append_trial`, `read_trials` | a file of JSON lines | what was set and what came out of each run |
+# | `run_trial` | preset, changes, seed, budget, pairs | a `Trial` |
+# | `pooled_spread` | groups of equal runs | a `Spread`: `sigma` of one run, `freedom`, `factor` |
+# | `difference` | two lists of scores, their spread | a `Difference`: value, margin, `clear` |
+#
+# ## Exercises
+#
+# 1. **How many seeds? (1 of 5, 10 minutes)** With the $\sigma$ of section 4, how many runs of base and setting do
+#    you need until a measured difference of 0.2 BLEU is clear? What would that cost in hours? (If the *true*
+#    difference is 0.2, you will then find it only every second time. Why?)
+# 2. **The paper's missing margin (2 of 5, 15 minutes).** Suppose its runs scatter with $\sigma = 0.2$ BLEU. Which
+#    rows of Table 3 are clear? (Treat each number as a single run; the paper does not say.)
+# 3. **Two at once (3 of 5, one hour).** Take the two best rows of section 4 and train with both. Is the gain the
+#    sum of the two?
+# 4. **Equal minutes (3 of 5, one hour).** Repeat the base and the rows of (C) with `--minutes 5` instead of
+#    `--epochs 4`. Which size is the best now?
+#
+# ## Summary · 小结
+#
+# - Equal recipes with different seeds differ. Measure that first; a difference within its margin cannot be told
+#   from luck, which does not prove that it is 0.
+# - Single runs may borrow their margin from the pooled scatter of the repeated ones; few repeats make a wide one.
+# - In equal short runs the smaller models were worse; dropout hurt, and with more passes it helped. An ablation
+#   answers for its own budget.
+# - A lower loss mostly means a higher BLEU; label smoothing pulls the two apart. Losses *per token* of different
+#   vocabularies cannot be compared.
+# - Choose on val, compare at equal cost, touch the test set once.
+#
+# - 同一配方换一个随机种子，结果就会不同。先测出这个波动；落在误差范围内的差别无法与偶然区分（但不证明差别为零）。
+# - 只跑过一次的设置，可以借用重复实验合并估计出的标准差；重复越少，误差范围越宽。
+# - 训练轮数相同且很少时，小模型更差，dropout 有害；轮数增加后 dropout 变得有益。消融实验的结论只对它自己的训练预算成立。
+# - 损失越低，BLEU 大体越高；标签平滑会使二者分离。不同词表的“每词元损失”不能比较。
+# - 只在验证集上做选择，在相同代价下比较，测试集只用一次。
+#
+# ## Further reading
+#
+# - Vaswani et al. 2017, section 6.2 and Table 3.
+# - Reimers and Gurevych 2017, *Reporting Score Distributions Makes a Difference*, arXiv 1707.09861; Dodge et al.
+#   2019, *Show Your Work: Improved Reporting of Experimental Results*, arXiv 1909.03004.
+# - Bouthillier et al. 2021, *Accounting for Variance in Machine Learning Benchmarks*, arXiv 2103.03098.
+# - Araabi and Monz 2020, *Optimizing Transformer for Low-Resource Neural Machine Translation*, arXiv 2011.02266.
+#
+# **Back:** [lesson 09](09_multi30k.ipynb), the experiment; [lesson 09b](09b_inside.ipynb), inside.
