@@ -349,7 +349,7 @@ print(f"a single run scatters with sigma = {spread.sigma:.2f} BLEU, estimated fr
 # 2, width 64 or 256 instead of 128, d_ff 512 instead of 256; (D) dropout 0 or 0.3 instead of 0.1, label
 # smoothing 0 or 0.2 instead of 0.1; (E) learned positions instead of sinusoids. And what Table 3 does not
 # show: the norm after the sum instead of before it, three tables of embeddings instead of one, another
-# vocabulary, rate or batch.
+# vocabulary, rate or batch. (The table shows those of these rows that have a run in the file.)
 
 # %%
 ROWS = [  # group, name, change, the paper's row that is nearest and its difference from its base (BLEU)
