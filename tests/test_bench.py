@@ -761,15 +761,15 @@ def test_jobs_carry_no_tensor(job, decode_job):
 
 
 def test_memory_of_a_gpu_is_torchs_and_unknown_without_it(monkeypatch):
-    held = {"now": 5, "peak": 5}
+    held = {"cuda:1": {"now": 5, "peak": 5}}  # asking another GPU would be a KeyError
     cuda = SimpleNamespace(
-        is_initialized=lambda: True, memory_allocated=lambda: held["now"],
-        reset_peak_memory_stats=lambda: held.update(peak=held["now"]),
-        max_memory_allocated=lambda: held["peak"],
+        is_initialized=lambda: True, memory_allocated=lambda gpu: held[gpu]["now"],
+        reset_peak_memory_stats=lambda gpu: held[gpu].update(peak=held[gpu]["now"]),
+        max_memory_allocated=lambda gpu: held[gpu]["peak"],
     )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    memory = PeakMemory("cuda:0")
-    held.update(peak=12)
+    memory = PeakMemory("cuda:1")
+    held["cuda:1"].update(peak=12)
     assert memory.growth() == 7
     monkeypatch.delitem(sys.modules, "torch")
     assert PeakMemory("cuda").growth() is None
