@@ -99,8 +99,18 @@ def worked_in(path: Path) -> bool:
     return any("NotImplementedError" not in cell.source for cell in solutions)
 
 
+def contents(text: str) -> list[tuple[str, str, dict]]:
+    """Return the type, source and nbgrader's marks of each cell of a notebook, without outputs."""
+    fmt = "ipynb" if text.startswith("{") else "py:percent"
+    cells = jupytext.reads(text, fmt=fmt).cells
+    return [(c.cell_type, c.source, dict(c.metadata.get("nbgrader", {}))) for c in cells]
+
+
 def release_problems(source: Path) -> list[str]:
-    """Return what in an assignment's cards or release is not current, and what mends it."""
+    """Return what in an assignment's cards or release is not current, and what mends it.
+
+    A released copy may have been run; one that somebody has worked in is theirs, and not judged.
+    """
     mend = f"Mend: python -m course.authoring release homework/{source.stem}"
     found = []
     for cell in jupytext.read(source).cells:
@@ -109,6 +119,7 @@ def release_problems(source: Path) -> list[str]:
             found.append(f"homework/source/{source.stem}: the card of {marked[1]} is old. {mend}")
     for name, text in released(source).items():
         path = release_folder(source) / name
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
+        mine = path.exists() and worked_in(path)
+        if not mine and (not path.exists() or contents(path.read_text("utf-8")) != contents(text)):
             found.append(f"homework/release/{source.stem}/{name} is not current. {mend}")
     return found

@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass
 
 from course.homework import progress
-from course.homework.checking import examine
+from course.homework.checking import UNWRITTEN, examine
 from course.homework.exercises import EXERCISES
 
 __all__ = ["CheckFailed", "CheckResult", "check"]
@@ -27,7 +27,8 @@ class CheckFailed(AssertionError):
 class CheckResult:
     """The outcome of a check: a card in a notebook, text in a terminal.
 
-    hints: those unlocked so far, one for each failed try, three at most.
+    hints: those unlocked so far, one for each failed try, three at most; code that was not written
+    yet is no try.
     expected, actual, given: the small example on which it failed, as text.
     """
 
@@ -78,7 +79,8 @@ def check(name: str, candidate: object, strict: bool = False) -> CheckResult:
 
     name: an exercise of the course ("softmax"; `python -m course homework list` names them all).
     candidate: the function or class that you wrote. A wrong candidate never raises, except with
-    strict=True: then CheckFailed. Raises ValueError for an unknown name.
+    strict=True: then CheckFailed, and it is no try that unlocks a hint. Raises ValueError for an
+    unknown name.
     """
     if name not in EXERCISES:
         near = difflib.get_close_matches(str(name), EXERCISES, n=1)
@@ -86,7 +88,8 @@ def check(name: str, candidate: object, strict: bool = False) -> CheckResult:
         raise ValueError(f"there is no exercise {name!r}{meant}")
     exercise = EXERCISES[name]
     wrong = examine(exercise, candidate, secrets.randbits(62))
-    failures = progress.record_check(name, wrong is None, code_hash(candidate))
+    tried = not strict and not (wrong and wrong.message.startswith(UNWRITTEN))
+    failures = progress.record_check(name, wrong is None, code_hash(candidate), tried)
     if wrong is None:
         return CheckResult(name, True, f"right, in every case. {exercise.why}")
     result = CheckResult(

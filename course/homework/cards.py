@@ -9,6 +9,7 @@ def card(exercise: Exercise) -> str:
         f"<details><summary>Hint {number}</summary>\n\n{hint}\n\n</details>\n"
         for number, hint in enumerate(exercise.hints, 1)
     )
+    points = "1 point" if exercise.difficulty == 1 else f"{exercise.difficulty} points"
     stars = "★" * exercise.difficulty + "☆" * (5 - exercise.difficulty)
     return f"""<!-- card: {exercise.name} -->
 ## `{exercise.name}`
@@ -17,7 +18,7 @@ def card(exercise: Exercise) -> str:
 
 *Why it matters.* {exercise.why}
 
-{stars} · {exercise.minutes} minutes · {exercise.difficulty} points
+{stars} · {exercise.minutes} minutes · {points}
 
 ```text
 {wrapped(exercise.signature)}

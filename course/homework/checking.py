@@ -24,6 +24,8 @@ from course.homework.guard import (
 )
 from course.homework.values import kind, mismatch, show
 
+UNWRITTEN = "Not written yet."  # such a candidate is no try, and unlocks no hint
+
 
 class Wrong(Exception):
     """A candidate's fault, as the learner will read it."""
@@ -121,7 +123,7 @@ class Candidate:
         except (ForbiddenCall, Stopped, Wrong):
             raise
         except NotImplementedError as error:
-            raise Wrong(f"Not written yet. {error}".strip()) from error
+            raise Wrong(f"{UNWRITTEN} {error}".strip()) from error
         except BaseException as error:
             raise Wrong(explain_error(error), given=describe(function, args)) from error
 

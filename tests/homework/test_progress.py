@@ -5,7 +5,7 @@ import multiprocessing
 
 import pytest
 
-from course.homework import check, progress
+from course.homework import CheckFailed, check, progress
 
 
 @pytest.fixture
@@ -27,6 +27,16 @@ def test_hints_come_one_by_one_and_a_pass_is_remembered(kept):
     assert entry["checks"] == 5 and entry["failures"] == 0 and len(entry["code"]) == 12
     assert len(check("merge_heads", lambda x: x).hints) == 1
     assert progress.load()["exercises"]["merge_heads"]["passed"] == entry["passed"]
+
+
+def test_what_was_not_written_yet_and_a_strict_check_unlock_no_hint(kept):
+    def unwritten(x):
+        raise NotImplementedError
+
+    assert check("merge_heads", unwritten).hints == ()
+    with pytest.raises(CheckFailed):
+        check("merge_heads", lambda x: x, strict=True)
+    assert len(check("merge_heads", lambda x: x).hints) == 1
 
 
 RUBBISH = [b"", b"{", b"[1, 2]", b'{"exercises": 3}', b"\xff\xfe", b"null"]

@@ -271,7 +271,8 @@ LEARN = Exercise(
     "go to the "
     "lexicographically smallest pair, as Python compares tuples",
     what="Merge the most frequent pair of neighbours into one symbol, everywhere and from the "
-    "left; count again; and so on. A pair counts as often as its word occurs.",
+    "left; count again; and so on. A pair counts at each place where it stands, and each time as "
+    "often as its word occurs: in *banana*, `a n` stands twice.",
     why="The paper's models read subwords learned like this: frequent words become one token, "
     "rare ones a few, and no word is unknown. The paper's vocabulary has about 37,000.",
     difficulty=3,

@@ -18,9 +18,9 @@
 # head. Close [the lesson](../../../03_attention.ipynb) first. Looking things up is fine, copying is
 # not: what you wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
-# and unlocks one more hint with each try. B is the batch, L a number of words, D d_model, H heads,
-# Q and K the numbers of queries and keys.
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
+# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
+# batch, L a number of words, D d_model, H heads, Q and K the numbers of queries and keys.
 
 # %%
 import math
@@ -265,4 +265,5 @@ assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 
 # %% [markdown]
 # All green? Then you have written the function that the paper is named after. The report collects it:
-# `python -m course homework report`. Next come [the masks](../masking/masking.ipynb).
+# `python -m course homework report` writes `build/report.html`, for you. A teacher who grades wants this
+# notebook itself. Next come [the masks](../masking/masking.ipynb).

@@ -18,8 +18,8 @@
 # and your head. Close [the lesson](../../../08_decoding.ipynb) first. Looking things up is fine,
 # copying is not: what you wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh models and texts each time, says what is wrong and
-# often why, and unlocks one more hint with each try.
+# Run `check` as often as you like. It tries fresh models and texts each time, says what is wrong and often
+# why, and shows one more hint after each miss (under the card are all three, for when you are stuck).
 #
 # A search knows nothing of Transformers. It is given one function: `next_log_probs(prefixes)` takes a
 # LongTensor (n, t) of prefixes, each beginning with bos_id, and returns the log-probabilities (n, V)
@@ -230,5 +230,6 @@ for text in (
 
 # %% [markdown]
 # All green? Then you have what the paper's section 6.1 describes: a search, its length penalty, and the
-# number of its table 2. The report collects it: `python -m course homework report`. What is left is
-# [the exam](../exam/exam.ipynb): the whole model, from an empty cell.
+# number of its table 2. The report collects it: `python -m course homework report` writes
+# `build/report.html`, for you. A teacher who grades wants this notebook itself. What is left is [the
+# exam](../exam/exam.ipynb): the whole model, from an empty cell.

@@ -99,20 +99,18 @@ from course.homework import check
 #
 # </details>
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "2af822de5c1e05c39d1293da0c3fd8fe", "grade": false, "grade_id": "build_transformer", "locked": false, "schema_version": 3, "solution": true, "task": false}
-raise NotImplementedError  # your code
-
-
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "7ab122ac0f07359758b5929784670fc7", "grade": false, "grade_id": "build_transformer", "locked": false, "schema_version": 3, "solution": true, "task": false}
 def build_transformer(
     src_vocab: int, tgt_vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int
 ) -> nn.Module:
+    """Return your model; write its classes above or below this function, in this cell."""
     raise NotImplementedError  # your code
 
 
 # %%
 check("build_transformer", build_transformer)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "f70024266365ed3d687bbae7ae7fa48c", "grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "9dd64f909f4409fc72f65f85c92a9da5", "grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
 assert check("build_transformer", build_transformer, strict=True).passed
 
 # %% [markdown]
@@ -191,6 +189,7 @@ else:
 # nobody told it. Something to try: leave the positions out of your encoder and run the two cells
 # again. Which of the two pictures changes, and why?
 #
-# All green? Then you can write the Transformer from memory. Few who talk about it can. The report
-# collects it: `python -m course homework report`. Six questions are left, about the reasons:
-# [the questions](../questions/questions.ipynb).
+# All green? Then you can write the Transformer from memory. Few who talk about it can. The report collects
+# it: `python -m course homework report` writes `build/report.html`, for you. A teacher who grades wants
+# this notebook itself. Six questions are left, about the reasons: [the
+# questions](../questions/questions.ipynb).

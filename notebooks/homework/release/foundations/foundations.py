@@ -19,9 +19,9 @@
 # [the lesson](../../../01_foundations.ipynb) first. Looking things up is fine, copying is not: what
 # you wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
-# and unlocks one more hint with each try. B is the batch, T the number of words, D the width of a
-# word's vector, H the width of the state.
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
+# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
+# batch, T the number of words, D the width of a word's vector, H the width of the state.
 #
 # One thing differs from the lesson. There the weights stood as torch stores them, (H, D), and were
 # transposed in use. Here they multiply **from the right**: `x @ w_x`, with `w_x` (D, H). Less to
@@ -216,6 +216,6 @@ with suppress(NotImplementedError):  # quiet until you have written it
         print(f"{name}: the cell began with 1 and ends with {c.item():.2f}")
 
 # %% [markdown]
-# All green? Then you have written by hand what autograd does for you from now on, and you know what a
-# gate is for. The report collects it: `python -m course homework report`. Next comes
-# [the first attention](../seq2seq/seq2seq.ipynb).
+# All green? Then you have written by hand what autograd does for you from now on, and you know what a gate
+# is for. The report collects it: `python -m course homework report` writes `build/report.html`, for you. A
+# teacher who grades wants this notebook itself. Next comes [the first attention](../seq2seq/seq2seq.ipynb).

@@ -18,10 +18,11 @@
 # [the lesson](../../../04_masking.ipynb) first. Looking things up is fine, copying is not: what you
 # wrote yourself, you own.
 #
-# Each function is one line long, and each is easy to get wrong without any error. So before you
-# write, draw the table for a sentence of three words by hand. Run `check` as often as you like: it
-# tries fresh numbers each time, says what is wrong and often why, and unlocks one more hint with
-# each try. B is the batch, T a number of words, Q and K the numbers of queries and keys.
+# Each function is one line long, and each is easy to get wrong without any error. So before you write, draw
+# the table for a sentence of three words by hand. Run `check` as often as you like: it tries fresh numbers
+# each time, says what is wrong and often why, and shows one more hint after each miss (under the card are
+# all three, for when you are stuck). B is the batch, T a number of words, Q and K the numbers of queries
+# and keys.
 #
 # In this course a mask is boolean, and True means "may attend".
 
@@ -39,7 +40,7 @@ from course.homework import check
 #
 # *Why it matters.* Without it, a sentence gets another translation when a longer one stands beside it in the batch.
 #
-# ★☆☆☆☆ · 5 minutes · 1 points
+# ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
 # padding_mask(tokens, pad_id): tokens (B, K) -> boolean (B, 1, 1, K), True = may attend
@@ -82,7 +83,7 @@ assert check("padding_mask", padding_mask, strict=True).passed
 #
 # *Why it matters.* With this triangle one pass trains all positions at once. Without it the model copies the next word: the loss is near zero, and it can't write a sentence.
 #
-# ★☆☆☆☆ · 5 minutes · 1 points
+# ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
 # causal_mask(size) -> boolean (1, 1, size, size), the last two are (Q, K), True = may attend
@@ -136,7 +137,7 @@ for sentence in both[:, 0]:
 #
 # *Why it matters.* Shift and causal mask belong together: at place t the decoder has read the words before t, and must predict word t.
 #
-# ★☆☆☆☆ · 5 minutes · 1 points
+# ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
 # shift_right(tgt, bos_id): tgt (B, T) -> (B, T), a new tensor: bos_id first, then tgt without its
@@ -183,6 +184,6 @@ for reads, predicts in zip(shift_right(tgt_out, bos_id=1)[0], tgt_out[0]):
     print(f"reads {words[reads]:5} predicts {words[predicts]}")
 
 # %% [markdown]
-# All green? Then your decoder can't cheat. The report collects what passed:
-# `python -m course homework report`. Next comes
+# All green? Then your decoder can't cheat. The report collects what passed: `python -m course homework
+# report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself. Next comes
 # [the Transformer's layers](../transformer/transformer.ipynb).

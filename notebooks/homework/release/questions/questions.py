@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Homework · the six questions
 #
-# Six questions about the paper, two hours. Each one has an experiment of half a minute, a place for
+# Six questions about the paper, two hours. Each one has an experiment of up to a minute, a place for
 # your answer, and a model answer to compare with.
 #
 # 1. **Guess first**, on paper. Then run the experiment and read the picture.
@@ -61,7 +61,7 @@ assert moved["decoder self-attention"]["English"] > 0.01
 assert min(moved["cross-attention"].values()) > 0.01
 print("each self-attention moves with its own sentence only; cross-attention moves with both")
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "06e00a622b9aad7c5c7742c471768a1e", "grade": true, "grade_id": "answer-1", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "30aa484f183bb28fc66e6629e9ff87fc", "grade": true, "grade_id": "answer-1", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(1, r"""
 raise NotImplementedError  # your code
@@ -73,10 +73,10 @@ model_answer(1)
 # %% [markdown]
 # ## Question 2 · Why does the Transformer have residual connections?
 #
-# A stack of layers gets a ring of six letters and must say, at each place, which letter stands just
-# before. We train it twice. Everything is equal, the norms too; only the sum `x + sublayer(...)`
-# becomes `sublayer(...)`. The dotted line is the loss of a model that knows nothing: eight letters,
-# ln 8.
+# A stack of layers gets six letters in a ring, from an alphabet of eight, and must say, at each place,
+# which letter stands just before. We train it twice. Everything is equal, the norms too (pre-norm: they
+# stand in front of the sub-layers); only the sum `x + sublayer(norm(x))` becomes `sublayer(norm(x))`. The
+# dotted line is the loss of a model that knows nothing: one of eight letters, ln 8.
 #
 # **Guess first.** Lesson 05 found that with norms the gradient of a *fresh* stack arrives at the
 # bottom in a good size, with or without the sum. So what will happen to it in training? And to the
@@ -103,7 +103,7 @@ print("what reaches its lowest layer is less than a tenth of what the sum lets t
 # that you know (a way for the gradient, a way for the signal, words that stay different) fits to
 # that?
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "7764962ff2240f9a2794326048ba0785", "grade": true, "grade_id": "answer-2", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "637c3f32cd2ba7a7f95f112bfa05e516", "grade": true, "grade_id": "answer-2", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(2, r"""
 raise NotImplementedError  # your code
@@ -143,7 +143,7 @@ print("one head keeps half of the error, even with four times the parameters; tw
 # $a - b$, it would need $M$ positive for $a$ and negative for $b$. The best that it can do is $w = 1$
 # or $w = 0$: be right about one place, and give up the other. The first map shows which one it gave up.
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "08618e0da797192d50777bf4d7db68b6", "grade": true, "grade_id": "answer-3", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "b2587ad2324a9401d38a51437e42473b", "grade": true, "grade_id": "answer-3", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(3, r"""
 raise NotImplementedError  # your code
@@ -188,7 +188,7 @@ assert cost.WIDTH / 8 < exponents["crossing"]["time"] < 8 * cost.WIDTH
 print("over n attention grows faster, over d the projections do;")
 print("a table of n x n is kept by the hand-written attention only")
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "b3f3f5c0424fef468680b143eb64a090", "grade": true, "grade_id": "answer-4", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "36d3a2c2930f42b50a5f5cb898636ab3", "grade": true, "grade_id": "answer-4", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(4, r"""
 raise NotImplementedError  # your code
@@ -232,7 +232,7 @@ print("without the padding mask: dummies are read as words")
 # A loss below the floor is the best sign of a leak that you can have: compute the floor *before* you
 # train, whenever you can.
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "0d52c405fc8129ee1fb34672e11de717", "grade": true, "grade_id": "answer-5", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "f9e20bfe6697129d0905d4448d2965b2", "grade": true, "grade_id": "answer-5", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(5, r"""
 raise NotImplementedError  # your code
@@ -464,7 +464,7 @@ print("relative is held down by its clipping, ALiBi by a line")
 # > (2) `Sizes(clip=2)` for `"relative"`: which distances break? (3) Add a distance of 12 to
 # > `Sizes(distances=...)`: what becomes of ALiBi, and of relative?
 
-# %% deletable=false nbgrader={"cell_type": "code", "checksum": "397d911499bbc9f5fa6e64e4a2018b01", "grade": true, "grade_id": "answer-6", "locked": false, "points": 6, "schema_version": 3, "solution": true, "task": false}
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "fea0c5de636e0b19cf1ffd177bef8c0f", "grade": true, "grade_id": "answer-6", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(6, r"""
 raise NotImplementedError  # your code
@@ -474,6 +474,6 @@ raise NotImplementedError  # your code
 model_answer(6)
 
 # %% [markdown]
-# All answered? Then read your six answers once more, a day later, without the model answers. What you
-# can still explain to a friend is yours. The report collects them:
-# `python -m course homework report`.
+# All answered? Then read your six answers once more, a day later, without the model answers. What you can
+# still explain to a friend is yours. The report collects them: `python -m course homework report` writes
+# `build/report.html`, for you. A teacher who grades wants this notebook itself.

@@ -19,8 +19,9 @@
 # [the lesson](../../../07_training.ipynb) first. Looking things up is fine, copying is not: what you
 # wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
-# and unlocks one more hint with each try. B is the batch, T the target length, V the vocabulary.
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
+# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
+# batch, T the target length, V the vocabulary.
 
 # %%
 import matplotlib.pyplot as plt
@@ -37,7 +38,7 @@ from course.homework import check
 #
 # *Why it matters.* Without a warm-up, Adam's first steps have full length on gradients that are mostly noise, and the paper's model may not learn at all.
 #
-# ★☆☆☆☆ · 10 minutes · 1 points
+# ★☆☆☆☆ · 10 minutes · 1 point
 #
 # ```text
 # paper_learning_rate(step, d_model, warmup) -> float
@@ -242,7 +243,7 @@ plt.show()
 #
 # *Why it matters.* The paper's results are those of a mean of 5 or 20 checkpoints. It costs nothing at translation time, and it evens out the noise of the last batches.
 #
-# ★☆☆☆☆ · 10 minutes · 1 points
+# ★☆☆☆☆ · 10 minutes · 1 point
 #
 # ```text
 # average_checkpoints(states): list of one or more dicts name -> tensor, the same names and shapes
@@ -291,6 +292,6 @@ for count in (1, 5, 20):
     print(f"mean of {count:2} checkpoints: {distance:4.1f} from the good place")
 
 # %% [markdown]
-# All green? Then no line of a training program is magic to you. The report collects it:
-# `python -m course homework report`. Next comes [decoding](../decoding/decoding.ipynb): how a trained
-# model writes its sentence.
+# All green? Then no line of a training program is magic to you. The report collects it: `python -m course
+# homework report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself.
+# Next comes [decoding](../decoding/decoding.ipynb): how a trained model writes its sentence.

@@ -18,9 +18,9 @@
 # themselves: 100 minutes. Close [the lesson](../../../05_transformer.ipynb) first. Looking things up is
 # fine, copying is not: what you wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
-# and unlocks one more hint with each try. B is the batch, S and T the words of source and target,
-# D d_model, F d_ff. A mask is boolean, True = may attend.
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
+# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
+# batch, S and T the words of source and target, D d_model, F d_ff. A mask is boolean, True = may attend.
 
 # %%
 import math
@@ -142,7 +142,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 #
 # *Why it matters.* Attention only collects: given its weights, it is linear. Here the model computes, and here two thirds of an encoder layer's weights lie.
 #
-# ★☆☆☆☆ · 5 minutes · 1 points
+# ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
 # feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), b_2 (D,) ->
@@ -328,6 +328,6 @@ figure.suptitle("Nothing comes from the future, nothing from padding")
 plt.show()
 
 # %% [markdown]
-# All green? Stack six of each, and you have the paper's model; the exam asks for it. The report
-# collects what passed: `python -m course homework report`. Next comes [the text](../text/text.ipynb)
-# that goes in.
+# All green? Stack six of each, and you have the paper's model; the exam asks for it. The report collects
+# what passed: `python -m course homework report` writes `build/report.html`, for you. A teacher who grades
+# wants this notebook itself. Next comes [the text](../text/text.ipynb) that goes in.

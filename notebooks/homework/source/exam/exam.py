@@ -102,7 +102,14 @@ from course.homework import check
 # </details>
 
 # %% nbgrader={"grade": false, "grade_id": "build_transformer", "locked": false, "schema_version": 3, "solution": true, "task": false}
-### BEGIN SOLUTION
+def build_transformer(
+    src_vocab: int, tgt_vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int
+) -> nn.Module:
+    """Return your model; write its classes above or below this function, in this cell."""
+    ### BEGIN SOLUTION
+    return Transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers)
+
+
 class Attention(nn.Module):
     def __init__(self, d_model: int, n_heads: int) -> None:
         super().__init__()
@@ -167,21 +174,13 @@ class Transformer(nn.Module):
         for layer in self.decoder:
             x = layer(x, tgt_mask, memory, src_mask)  # (B, T, D)
         return self.w_vocab(x)
-### END SOLUTION
-
-
-def build_transformer(
-    src_vocab: int, tgt_vocab: int, d_model: int, n_heads: int, d_ff: int, n_layers: int
-) -> nn.Module:
-    ### BEGIN SOLUTION
-    return Transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers)
     ### END SOLUTION
 
 
 # %%
 check("build_transformer", build_transformer)
 
-# %% nbgrader={"grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 10, "schema_version": 3, "solution": false, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
 assert check("build_transformer", build_transformer, strict=True).passed
 
 # %% [markdown]
@@ -260,6 +259,7 @@ else:
 # nobody told it. Something to try: leave the positions out of your encoder and run the two cells
 # again. Which of the two pictures changes, and why?
 #
-# All green? Then you can write the Transformer from memory. Few who talk about it can. The report
-# collects it: `python -m course homework report`. Six questions are left, about the reasons:
-# [the questions](../questions/questions.ipynb).
+# All green? Then you can write the Transformer from memory. Few who talk about it can. The report collects
+# it: `python -m course homework report` writes `build/report.html`, for you. A teacher who grades wants
+# this notebook itself. Six questions are left, about the reasons: [the
+# questions](../questions/questions.ipynb).

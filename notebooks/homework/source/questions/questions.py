@@ -16,7 +16,7 @@
 # %% [markdown]
 # # Homework · the six questions
 #
-# Six questions about the paper, two hours. Each one has an experiment of half a minute, a place for
+# Six questions about the paper, two hours. Each one has an experiment of up to a minute, a place for
 # your answer, and a model answer to compare with.
 #
 # 1. **Guess first**, on paper. Then run the experiment and read the picture.
@@ -63,7 +63,7 @@ assert moved["decoder self-attention"]["English"] > 0.01
 assert min(moved["cross-attention"].values()) > 0.01
 print("each self-attention moves with its own sentence only; cross-attention moves with both")
 
-# %% nbgrader={"grade": true, "grade_id": "answer-1", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "answer-1", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(1, r"""
 ### BEGIN SOLUTION
@@ -88,10 +88,10 @@ model_answer(1)
 # %% [markdown]
 # ## Question 2 · Why does the Transformer have residual connections?
 #
-# A stack of layers gets a ring of six letters and must say, at each place, which letter stands just
-# before. We train it twice. Everything is equal, the norms too; only the sum `x + sublayer(...)`
-# becomes `sublayer(...)`. The dotted line is the loss of a model that knows nothing: eight letters,
-# ln 8.
+# A stack of layers gets six letters in a ring, from an alphabet of eight, and must say, at each place,
+# which letter stands just before. We train it twice. Everything is equal, the norms too (pre-norm: they
+# stand in front of the sub-layers); only the sum `x + sublayer(norm(x))` becomes `sublayer(norm(x))`. The
+# dotted line is the loss of a model that knows nothing: one of eight letters, ln 8.
 #
 # **Guess first.** Lesson 05 found that with norms the gradient of a *fresh* stack arrives at the
 # bottom in a good size, with or without the sum. So what will happen to it in training? And to the
@@ -118,7 +118,7 @@ print("what reaches its lowest layer is less than a tenth of what the sum lets t
 # that you know (a way for the gradient, a way for the signal, words that stay different) fits to
 # that?
 
-# %% nbgrader={"grade": true, "grade_id": "answer-2", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "answer-2", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(2, r"""
 ### BEGIN SOLUTION
@@ -170,7 +170,7 @@ print("one head keeps half of the error, even with four times the parameters; tw
 # $a - b$, it would need $M$ positive for $a$ and negative for $b$. The best that it can do is $w = 1$
 # or $w = 0$: be right about one place, and give up the other. The first map shows which one it gave up.
 
-# %% nbgrader={"grade": true, "grade_id": "answer-3", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "answer-3", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(3, r"""
 ### BEGIN SOLUTION
@@ -227,7 +227,7 @@ assert cost.WIDTH / 8 < exponents["crossing"]["time"] < 8 * cost.WIDTH
 print("over n attention grows faster, over d the projections do;")
 print("a table of n x n is kept by the hand-written attention only")
 
-# %% nbgrader={"grade": true, "grade_id": "answer-4", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "answer-4", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(4, r"""
 ### BEGIN SOLUTION
@@ -283,7 +283,7 @@ print("without the padding mask: dummies are read as words")
 # A loss below the floor is the best sign of a leak that you can have: compute the floor *before* you
 # train, whenever you can.
 
-# %% nbgrader={"grade": true, "grade_id": "answer-5", "locked": false, "points": 4, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "answer-5", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(5, r"""
 ### BEGIN SOLUTION
@@ -527,7 +527,7 @@ print("relative is held down by its clipping, ALiBi by a line")
 # > (2) `Sizes(clip=2)` for `"relative"`: which distances break? (3) Add a distance of 12 to
 # > `Sizes(distances=...)`: what becomes of ALiBi, and of relative?
 
-# %% nbgrader={"grade": true, "grade_id": "answer-6", "locked": false, "points": 6, "schema_version": 3, "solution": true, "task": false}
+# %% nbgrader={"grade": true, "grade_id": "answer-6", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
 answer(6, r"""
 ### BEGIN SOLUTION
@@ -548,6 +548,6 @@ stood, and clipping makes far distances equal. The task was local; one task is n
 model_answer(6)
 
 # %% [markdown]
-# All answered? Then read your six answers once more, a day later, without the model answers. What you
-# can still explain to a friend is yours. The report collects them:
-# `python -m course homework report`.
+# All answered? Then read your six answers once more, a day later, without the model answers. What you can
+# still explain to a friend is yours. The report collects them: `python -m course homework report` writes
+# `build/report.html`, for you. A teacher who grades wants this notebook itself.

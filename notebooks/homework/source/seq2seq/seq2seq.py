@@ -20,9 +20,10 @@
 # head. Close [the lesson](../../../02_seq2seq.ipynb) first. Looking things up is fine, copying is
 # not: what you wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why,
-# and unlocks one more hint with each try. B is the batch, K the number of keys (the words of the
-# source), D the width of their vectors, A the width inside the small network that scores.
+# Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
+# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
+# batch, K the number of keys (the words of the source), D the width of their vectors, A the width inside
+# the small network that scores.
 #
 # In the lesson the decoder asked at every step, (B, T, D). Here it asks **once**: the query is its
 # state at one step, (B, D).
@@ -120,6 +121,6 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # Before training every key gets about one sixth. Afterwards the network finds the key whose name fits,
 # though only the message was asked for: the gradient taught it where to look.
 #
-# All green? Then you have the idea with which the paper begins. The report collects it:
-# `python -m course homework report`. Next comes [attention without
-# recurrence](../attention/attention.ipynb).
+# All green? Then you have the idea with which the paper begins. The report collects it: `python -m course
+# homework report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself.
+# Next comes [attention without recurrence](../attention/attention.ipynb).

@@ -20,8 +20,8 @@
 # Close [the lesson](../../../06_text.ipynb) first. Looking things up is fine, copying is not: what you
 # wrote yourself, you own.
 #
-# Run `check` as often as you like. It tries fresh words and lengths each time, says what is wrong and
-# often why, and unlocks one more hint with each try.
+# Run `check` as often as you like. It tries fresh words and lengths each time, says what is wrong and often
+# why, and shows one more hint after each miss (under the card are all three, for when you are stuck).
 #
 # One difference to the lesson: here words have no space in front. The end of a word is marked instead,
 # as in the paper's time: the last character carries `</w>`, and `low` begins as `l`, `o`, `w</w>`.
@@ -35,7 +35,7 @@ from course.homework import check
 # <!-- card: learn_bpe -->
 # ## `learn_bpe`
 #
-# Merge the most frequent pair of neighbours into one symbol, everywhere and from the left; count again; and so on. A pair counts as often as its word occurs.
+# Merge the most frequent pair of neighbours into one symbol, everywhere and from the left; count again; and so on. A pair counts at each place where it stands, and each time as often as its word occurs: in *banana*, `a n` stands twice.
 #
 # *Why it matters.* The paper's models read subwords learned like this: frequent words become one token, rare ones a few, and no word is unknown. The paper's vocabulary has about 37,000.
 #
@@ -236,6 +236,7 @@ for batch in token_batches(lengths, max_tokens=24):
     print(f"             {len(batch)} x {width} = {len(batch) * width} tokens")
 
 # %% [markdown]
-# All green? Then you can cut any text into subwords and any corpus into batches of which little is
-# padding. The report collects it: `python -m course homework report`. Next come
-# [the schedule, the loss and the optimiser](../training/training.ipynb).
+# All green? Then you can cut any text into subwords and any corpus into batches of which little is padding.
+# The report collects it: `python -m course homework report` writes `build/report.html`, for you. A teacher
+# who grades wants this notebook itself. Next come [the schedule, the loss and the
+# optimiser](../training/training.ipynb).
