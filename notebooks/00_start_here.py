@@ -59,20 +59,22 @@ from course.viz import start_here as draw
 # |---|---|---|
 # | the **lessons** | you want to understand and build every part | 1 to 2 hours each |
 # | the [**walkthrough**](walkthrough.ipynb) | you want the whole paper, in its own order | 90 minutes |
-# | the **homework** | you want to know whether you *can* do it | half an hour to 3 hours each |
+# | the **homework** | you want to know whether you *can* do it | 15 minutes to 3 hours each |
 #
-# Each lesson ends with a link to its homework: you close the lesson and write its parts yourself.
-# `check` says what is right, and names the misunderstanding where something is not. At the end wait
+# Lessons 01 to 08 end with a link to their homework: you close the lesson and write its parts yourself.
+# Lesson 09c has an experiment of your own. `check` says what is right, and names the misunderstanding where something is not. At the end wait
 # [the exam](homework/release/exam/exam.ipynb), an empty cell for a whole Transformer, and
 # [the six questions](homework/release/questions/questions.ipynb). In a terminal,
 # `python -m course homework list` shows what you have passed, and `homework report` makes one page of
-# it. (Lesson 10 is in preparation.) Section 5 of this page has a plan that puts lessons, walkthrough
+# it. (Once in each terminal, first: `source .venv/bin/activate`; on Windows
+# `.venv\Scripts\Activate.ps1`. Then `python` is the course's.) Lesson 10 is in preparation. Section 5 of this page has a plan that puts lessons, walkthrough
 # and paper into an order.
 #
 # **How a page works.** You read these pages in **JupyterLab**: `make lab` in the course's folder
-# opens it. Click into a grey cell and press Shift+Enter: it runs, and the next one is selected. To
-# run a page from the top, choose *Run, Restart Kernel and Run All Cells*. Change things! Nothing
-# can break: the original is one `git checkout` away.
+# opens it (without `make`: `jupyter lab`, in a terminal that you have prepared as above). Click into a grey cell and press Shift+Enter: it runs, and the next one is selected. To
+# run a page from the top, choose *Run, Restart Kernel and Run All Cells*. Change things!
+# `git checkout -- notebooks/03_attention.*` brings a page back as it was. (While a lesson is changed,
+# `make test` says that it is.)
 #
 # - **Guess first** marks a question. Answer it before you run the cell below it. A wrong guess is
 #   worth more than no guess: you will remember the answer.
@@ -120,12 +122,13 @@ for name, what in (("walkthrough_minutes", "minutes of training in the walkthrou
 #
 # | variable | values | what it does |
 # |---|---|---|
+# | `COURSE_DEVICE` | `cpu`, `cuda`, `mps` | chooses the device |
 # | `COURSE_SCALE` | `auto` (or not set), `smoke`, `cpu`, `gpu` | chooses the sizes |
 # | `COURSE_DATA` | a folder | where the files of Multi30k lie, if you have them |
 # | `COURSE_OFFLINE` | `1` | asks no network for data |
 #
 # On Linux and macOS: `COURSE_SCALE=smoke make lab`. In Windows PowerShell:
-# `$env:COURSE_SCALE = "smoke"`, then `jupyter lab`.
+# `.venv\Scripts\Activate.ps1`, then `$env:COURSE_SCALE = "smoke"`, then `jupyter lab`.
 #
 # Does the device also compute *rightly*? The next cell takes a **softmax**, a function that you
 # will meet on every page. It turns scores into positive numbers that sum to one:
@@ -491,7 +494,7 @@ HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table
 #
 # | letter | axis | in the paper | base model |
 # |---|---|---|---|
-# | B | sentences in a batch | | about 25,000 tokens on each side |
+# | B | sentences in a batch | | not said: about 25,000 tokens on each side |
 # | S | positions of the **s**ource sentence | $n$ | |
 # | T | positions of the **t**arget sentence | $m$ | |
 # | L | positions, where there is only one sequence | $n$ | |
@@ -511,8 +514,9 @@ HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table
 # | the source; the target | `src`; `tgt` (`tgt_in` goes into the decoder, `tgt_out` is what it must predict) |
 # | $\epsilon_{ls}$, $\alpha$, $warmup\_steps$ | `label_smoothing`, `length_penalty`, `warmup_steps` |
 #
-# Three warnings. The paper's $n$ is a length and its $N$ a number of layers. Its $k$ is the width of
-# a convolution in section 4 and a distance in section 3.5. And in our masks **True means: may
+# Four warnings. The paper's $n$ is a length and its $N$ a number of layers. Its $k$ is the width of
+# a convolution in section 4 and a distance in section 3.5. In a shape, Q, K and V are *numbers* (queries,
+# keys, words in the vocabulary); in a formula $Q$, $K$ and $V$ are *matrices*. And in our masks **True means: may
 # attend**; some libraries mean the opposite.
 #
 # Let us read one line aloud. There are B = 2 sentences, the source has S = 7 words, the target
