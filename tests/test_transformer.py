@@ -470,8 +470,12 @@ def test_configuration_errors_say_what_to_do():
         replace(SMALL, norm="sandwich")
     with pytest.raises(ValueError, match="positions='rotary'.*sinusoidal.*learned"):
         replace(SMALL, positions="rotary")
-    with pytest.raises(ValueError, match="d_model=16.*n_heads=3"):
-        Transformer(replace(SMALL, n_heads=3))
+    for d_k, d_v in ((None, None), (5, None), (None, 5)):
+        with pytest.raises(ValueError, match="d_model=16.*n_heads=3.*give d_k and d_v"):
+            replace(SMALL, n_heads=3, d_k=d_k, d_v=d_v)
+    for dropout in (-0.1, 2):
+        with pytest.raises(ValueError, match=f"dropout={dropout} is no probability.*from 0 to 1"):
+            replace(SMALL, dropout=dropout)
     with pytest.raises(FrozenInstanceError):
         SMALL.d_model = 32
 
