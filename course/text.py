@@ -82,7 +82,7 @@ def pieces(text: str) -> list[str]:
 
 
 def count_pieces(sentences: Iterable[str]) -> Counter[str]:
-    """Count the pieces of sentences, each begun with a space, so that its first word is as any."""
+    """Count the pieces of sentences; a space before each makes its first word like any other."""
     return Counter(piece for sentence in sentences for piece in pieces(" " + sentence))
 
 # %% ../notebooks/06_text.py

@@ -49,6 +49,13 @@ class TransformerConfig:
         for name, known in (("norm", ("post", "pre")), ("positions", ("sinusoidal", "learned"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown: choose from {known}")
+        if (self.d_k is None or self.d_v is None) and self.d_model % self.n_heads:
+            raise ValueError(
+                f"d_model={self.d_model} does not divide into n_heads={self.n_heads}: "
+                "choose a divisor, or give d_k and d_v"
+            )
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout={self.dropout} is no probability: choose it from 0 to 1")
 
     @classmethod
     def base(cls, vocab: int) -> "TransformerConfig":
