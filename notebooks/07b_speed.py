@@ -1298,7 +1298,8 @@ draw_race.growth(growth)
 # - Meta 2024, *The Llama 3 Herd of Models*, section 3.3.4: 419 interruptions in 54 days. arXiv 2407.21783
 # - Patarasuk, Yuan 2009, *Bandwidth optimal all-reduce algorithms for clusters of workstations*, JPDC 69
 #
-# **Homework.** [Assignment training](homework/release/training/training.ipynb) has gradient accumulation and the
-# mean of means: do it again with two ranks in mind.
+# **Homework.** Write a test: cut a batch in two, add the gradients of the halves, and divide by the real tokens of
+# the whole batch. It must give the gradient of the uncut batch; the mean of the two means must not.
+# [Assignment training](homework/release/training/training.ipynb) has the loss and the optimiser.
 #
 # **Next:** [lesson 08](08_decoding.ipynb): from the trained model to sentences, and fast there, too.
