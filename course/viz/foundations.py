@@ -312,6 +312,6 @@ def memory(distances: Sequence[int], right: Mapping[str, Sequence[float]]) -> Fi
     axis.set(xlabel="words between the first one and the question", ylabel="share of right answers",
              ylim=(0.4, 1.05))
     axis.set_xticks(list(distances))
-    axis.set_title("With open gates the first word is still there; the RNN has lost it")
+    axis.set_title("With open gates the first word is still there; without them it is lost")
     axis.legend(loc="center right")
     return _finish(figure)

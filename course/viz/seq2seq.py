@@ -201,7 +201,7 @@ def hops(facts: Sequence[str], weights: Tensor, question: str) -> Figure:
 def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Draw the measured time [s] of each network over the number of steps."""
     figure, axis = plt.subplots(figsize=(6.2, 3.5), layout="constrained")
-    for (name, row), (colour, line, marker) in zip(seconds.items(), STYLES[1:]):
+    for (name, row), (colour, line, marker) in zip(seconds.items(), STYLES[1:] + STYLES[:1]):
         times = [1000 * value for value in row]
         axis.loglog(lengths, times, line, marker=marker, color=colour, base=2, label=name)
     axis.set_xticks(lengths, [str(length) for length in lengths])
