@@ -315,8 +315,8 @@ print(f"false alarms: {alarms:.1%}; with a factor of 2: {careless:.1%}")
 #
 # Now the real thing, made before you came. The base is the preset `small`: a Transformer of about 1.2
 # million parameters, 2 + 2 layers, width 128, 4 heads. Each run reads the 29,000 pairs of Multi30k
-# four times, on one processor core, in about five minutes. Every row changes one thing. The base and the
-# row without dropout were run with more than one seed; all other rows borrow their scatter.
+# four times, on one processor core, in about five minutes. Every row changes one thing. The base and the rows
+# on which a close call hangs were run with more than one seed; all others borrow their scatter.
 
 # %%
 trials = read_trials(ASSETS / "results" / "table3.jsonl")
@@ -502,8 +502,9 @@ same_words = {label(some[0]): (mean(t.val_loss for t in some), mean(t.val_bleu f
               for some in small.values() if "vocab" not in some[0].changes}
 losses, bleus = (torch.tensor(column) for column in zip(*same_words.values()))
 correlation = torch.corrcoef(torch.stack([losses, bleus]))[0, 1].item()
-named = {"no label smoothing", "label smoothing 0.2", *clear}
-draw.loss_and_bleu(same_words, "base", named, f"The lower the loss, the higher the BLEU, mostly: correlation {correlation:.2f}")
+named = {"no label smoothing", "label smoothing 0.2", "no dropout", "dropout 0.3", "1 layer", "width 64", "width 256"}
+draw.loss_and_bleu(same_words, "base", named,
+                   f"The lower the loss, the higher the BLEU, mostly: correlation {correlation:.2f}")
 
 # %%
 assert correlation < -0.5
@@ -524,6 +525,25 @@ print(f"from smoothing 0 to 0.2: val loss {loss_gap:+.3f} nats, BLEU {bleu_gap.v
 # compared with one of 8,000: the tokens are not the same tokens. (The paper warns in the caption of Table 3
 # that its perplexities are per word-piece.) BLEU counts words, and may be compared.
 #
+# ### What Table 3 does not show
+#
+# The last rows of the table are ours. **Guess first:** what do rate and batch move, compared with the number
+# of heads?
+
+# %%
+for name in ("half the rate", "twice the rate", "batches of 3,200", "batches of 800"):
+    n_steps = small[json.dumps(next(change for _, row, change, *_ in ROWS if row == name))][0].steps
+    print(f"{name:17} {n_steps:5,} steps {found[name].value:+5.1f} ± {found[name].margin:.1f} BLEU")
+assert found["half the rate"].value < 0 < found["twice the rate"].value
+assert found["batches of 3,200"].value < 0 < found["batches of 800"].value
+assert min(abs(found[name].value) for name in ("half the rate", "batches of 800")) > abs(found["8 heads"].value)
+
+# %% [markdown]
+# Much more. Four passes are some 1,400 steps (the paper: 100,000), and whatever makes the weights go further in
+# them helps: larger steps, or more of them with fewer sentences each. Whoever compares two models, and gives
+# only one of them its best rate, compares rates. (And, once more, this answers for four passes. At the end of
+# a long run a high rate may have less to win.)
+#
 # ## 6 · The network that came before
 #
 # Section 6.1 of the paper compares the Transformer with the best systems of its day, recurrent, convolutional
@@ -532,22 +552,27 @@ print(f"from smoothing 0 to 0.2: val loss {loss_gap:+.3f} nats, BLEU {bleu_gap.v
 # **Guess first:** which one wins, and which takes longer for the same number of passes?
 
 # %%
-rnn = next(trial for trial in trials if trial.preset == "rnn-attention")
-assert rnn.epochs == base[0].epochs and rnn.changes == {"vocab": 4000, "dropout": 0.1}
+rnns = {trial.epochs: trial for trial in trials if trial.preset == "rnn-attention"}
+rnn = rnns[base[0].epochs]
+assert all(t.changes == {"vocab": 4000, "dropout": 0.1} for t in rnns.values())
 assert rnn.parameters >= base[0].parameters
-for name, some in (("Transformer (base)", base), ("RNN with attention", [rnn])):
-    print(f"{name:19} {some[0].parameters / 1e6:4.1f} million parameters, {mean(t.minutes for t in some):4.1f} "
-          f"minutes, val loss {mean(t.val_loss for t in some):.2f}, BLEU {mean(t.val_bleu for t in some):.1f}")
+for name, some in (("Transformer (base)", base), *(("RNN with attention", [t]) for t in rnns.values())):
+    print(f"{name:19} {some[0].parameters / 1e6:4.1f} million parameters, {some[0].epochs:g} passes, "
+          f"val loss {mean(t.val_loss for t in some):.2f}, BLEU {mean(t.val_bleu for t in some):.1f}")
 gap = difference([rnn.val_bleu], bleu_of["{}"], spread)
 slower = rnn.minutes / mean(t.minutes for t in base)
 assert slower > 1.2
-print(f"RNN - Transformer: {gap.value:+.1f} ± {gap.margin:.1f} BLEU, in {slower:.1f} times the minutes")
+print(f"after equal passes, RNN - Transformer: {gap.value:+.1f} ± {gap.margin:.1f} BLEU, "
+      f"in {slower:.1f} times the minutes")
+half = difference([rnns[2.0].val_bleu], bleu_of["{}"], spread)
+assert half.clear and half.value < 0
+print(f"after half the passes, in about equal minutes: {half.value:+.1f} ± {half.margin:.1f} BLEU")
 
 # %% [markdown]
 # Did you expect a larger difference? Captions are short: the way from one end of a sentence to the other is some
 # fifteen steps, where a recurrent network forgets little, and it has attention, too. What the Transformer saves
 # are **minutes**, because it reads all positions at once. That is one of the paper's first arguments, already in
-# its abstract. In equal minutes it makes more passes, by the factor above.
+# its abstract. In about equal minutes the recurrent network makes half the passes, and is far behind.
 #
 # (One run with one seed, another size, and nobody has searched for the best rate of the recurrent network: do
 # not read the decimals.)
@@ -600,7 +625,8 @@ print(f"behind for all of the first {together} passes, then ahead: BLEU on val {
 #
 # Beam and length penalty were chosen last, on val, with the finished model: `results.json` in
 # `assets/checkpoints/multi30k-de-en` has all that was tried, under `decoding`, and the averages of more or fewer
-# snapshots, under `averaging`.
+# snapshots, under `averaging`. (Rule 5 was broken once, and you should know it: the penalties tried first ended
+# at 1.2, where val was still rising. They were extended, and the test set was scored a second time.)
 #
 # ## 8 · Your own row
 #
