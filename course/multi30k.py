@@ -2,12 +2,13 @@
 """The experiment: real German into English, judged by BLEU (paper, section 6.1)."""
 
 # %% auto #0
-__all__ = ['Scores', 'score', 'evaluate']
+__all__ = ['Scores', 'score', 'evaluate', 'rank_correlation']
 
 # %% ../notebooks/09_multi30k.py
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from sacrebleu.metrics import BLEU, CHRF
 
 from .decoding import translate
@@ -55,3 +56,10 @@ def evaluate(
     sources, references = zip(*sentence_pairs)
     translations = translate(model, bpe, sources, beam, alpha, progress=progress)
     return score(translations, references), translations
+
+# %% ../notebooks/09_multi30k.py
+def rank_correlation(a: Iterable[float], b: Iterable[float]) -> float:
+    """Spearman's: the correlation of the ranks of two lists of equal length; ties share a rank."""
+    lists = [torch.tensor(list(values)).float() for values in (a, b)]
+    ranks = [((x[:, None] > x).sum(1) + (x[:, None] >= x).sum(1)).float() for x in lists]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()

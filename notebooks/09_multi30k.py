@@ -29,9 +29,10 @@
 
 # %%
 #| export
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from sacrebleu.metrics import BLEU, CHRF
 
 from course.decoding import translate
@@ -47,8 +48,6 @@ import tempfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from course import ASSETS
 from course.attention import record_attention
@@ -520,13 +519,17 @@ need_and_weight(names, needed, attended, "What the translation needs, and where 
 # **Guess first:** how large is the mean rank correlation of attention and need?
 
 # %%
-def rank_correlation(a: list[float], b: list[float]) -> float:
-    """Spearman's: the correlation of the ranks of two lists of equal length."""
-    ranks = [torch.tensor(values).argsort().argsort().float() for values in (a, b)]
+#| export
+def rank_correlation(a: Iterable[float], b: Iterable[float]) -> float:
+    """Spearman's: the correlation of the ranks of two lists of equal length; ties share a rank."""
+    lists = [torch.tensor(list(values)).float() for values in (a, b)]
+    ranks = [((x[:, None] > x).sum(1) + (x[:, None] >= x).sum(1)).float() for x in lists]
     return torch.corrcoef(torch.stack(ranks))[0, 1].item()
 
 
+# %%
 assert rank_correlation([1.0, 2.0, 9.0], [3.0, 5.0, 6.0]) > 0.999
+assert abs(rank_correlation([1.0, 1.0, 2.0], [5.0, 3.0, 9.0]) - 0.75**0.5) < 1e-6  # a tie shares its rank
 studied = [needed_and_attended(de, en) for (de, _), en in zip(probe_pairs, said)]
 correlations = [rank_correlation(*lists) for _, *lists in studied if len(lists[0]) >= 5]
 mean = sum(correlations) / len(correlations)
@@ -566,6 +569,7 @@ print(f"no empty translation; a word said twice in a row: {repeated} times in 40
 # |---|---|---|
 # | `score` | translations, references | `Scores`: BLEU and chrF, cased and not, with signatures |
 # | `evaluate` | model, tokeniser, pairs, beam, α | `Scores` and the translations |
+# | `rank_correlation` | two lists | from −1 to 1: do they have the same order? |
 #
 # **Try it.**
 # 1. Translate a sentence of your own: `translate(shipped, shipped_bpe, ["..."], beam=4)`. Find one

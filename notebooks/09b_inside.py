@@ -74,7 +74,7 @@ from course import ASSETS
 from course.corpora import captions, choose, pairs
 from course.decoding import translate
 from course.device import pick, size
-from course.multi30k import score
+from course.multi30k import rank_correlation, score
 from course.seq2seq import alignment_error_rate
 from course.text import make_batches
 from course.training import evaluate_loss, load_checkpoint
@@ -755,13 +755,6 @@ def importance(model: Transformer, batches: Iterable[Batch]) -> dict[Head, float
 
 
 # %%
-def rank_correlation(a: Iterable[float], b: Iterable[float]) -> float:
-    """Spearman's: the correlation of the ranks of two lists of equal length; ties share a rank."""
-    lists = [torch.tensor(list(values)).float() for values in (a, b)]
-    ranks = [((x[:, None] > x).sum(1) + (x[:, None] >= x).sum(1)).float() for x in lists]
-    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
-
-
 slopes = importance(model, judged)
 agreement = rank_correlation(slopes.values(), alone.values())
 assert list(slopes) == list(alone) and agreement > 0.3
@@ -1490,7 +1483,7 @@ def choose_by(hypotheses: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 # %%
 few = val[n : n + int(size("inside_beam_sentences"))]
 BEAMS = [b for b in (1, 2, 3, 4, 5, 6, 8, 10) if b <= size("inside_widest_beam")]
-ALPHAS = (0.0, 0.3, 0.6, 0.9, 1.2)
+ALPHAS = (0.0, 0.6, 1.2, 1.8, 2.4)
 kept = {beam: search_once(model, bpe, [g for g, _ in few], beam)
         for beam in tqdm(BEAMS, unit="beam", leave=False)}
 wanted = [english for _, english in few]

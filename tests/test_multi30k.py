@@ -10,7 +10,7 @@ import torch
 from course import ASSETS
 from course.corpora import pairs
 from course.decoding import translate
-from course.multi30k import evaluate, score
+from course.multi30k import evaluate, rank_correlation, score
 from course.training import load_checkpoint, read_log
 from course.viz.multi30k import attention_grid, learning_curves, need_and_weight
 
@@ -122,3 +122,12 @@ def test_need_and_weight_stand_side_by_side():
     axes = need_and_weight(["Ein", "Hund"], [0.5, 4.0], [1.0, 2.0], "title").axes
     assert [[bar.get_width() for bar in axis.patches] for axis in axes] == [[0.5, 4.0], [1.0, 2.0]]
     assert [label.get_text() for label in axes[0].get_yticklabels()] == ["Ein", "Hund"]
+
+
+def test_rank_correlation_shares_ranks_between_ties():
+    assert rank_correlation([1, 2, 3], [10, 20, 90]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [9, 2, 1]) == pytest.approx(-1)
+    # by hand: ranks 1.5 1.5 3 4 and 1 3 2 4, both with mean 2.5
+    cov = (-1) * (-1.5) + (-1) * 0.5 + 0.5 * (-0.5) + 1.5 * 1.5
+    spread = (1 + 1 + 0.25 + 2.25) * (2.25 + 0.25 + 0.25 + 2.25)
+    assert rank_correlation([7, 7, 8, 9], [0, 2, 1, 5]) == pytest.approx(cov / spread**0.5)

@@ -199,7 +199,7 @@ def removal_costs(
               "{:.3f}")  # fmt: skip
         axis.axvline(heads - 0.5, color="white", lw=4)
         axis.set_title(KIND_NAMES[kind], fontsize=10)
-    figure.supxlabel("loss gained without the head, or without all of the layer [nats a token]",
+    figure.supxlabel("rise of the loss without the head, or without the whole layer [nats a token]",
                      fontsize=9)  # fmt: skip
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return _finish(figure)
