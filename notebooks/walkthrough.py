@@ -5,8 +5,6 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -147,9 +145,10 @@ draw.waiting(lengths, chains, "A recurrent layer waits once a word, attention do
 
 # %% [markdown]
 # The chain of the RNN grows by the same number for each word. The chain of attention has the same
-# length for every sentence: all words are compared with all words **at once**. This is the whole
-# reason for the paper. A graphics processor does thousands of multiplications at the same time, and
-# only attention gives it thousands that do not wait.
+# length for every sentence: all words are compared with all words **at once**. A graphics processor
+# does thousands of multiplications at the same time. An RNN lets it wait; attention, like convolution,
+# gives it thousands that do not wait, and unlike convolution it brings any two words together in one
+# step.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -303,7 +302,8 @@ draw_attention.maps(
 # **Why divide by** $\sqrt{d_k}$? A dot product of two random vectors with $d_k$ components is a sum
 # of $d_k$ terms, so its variance is $d_k$. Without the division the scores grow with the size of
 # the model, softmax turns into a choice of one key, and its gradient vanishes. The claim cell
-# measures both sentences, and compares our four lines with PyTorch's own function.
+# measures the variance, the choice and the gradient, and compares our four lines with PyTorch's own
+# function.
 
 # %%
 torch.manual_seed(0)
@@ -313,13 +313,15 @@ scores = query @ key.transpose(-2, -1)  # (2000, 10, 10)
 variance = scores.var().item() / d_k
 tables = scores.softmax(-1), attention_weights(query, key)
 largest = [table.amax(-1).mean().item() for table in tables]
+slopes = [(table * (1 - table)).mean().item() for table in tables]  # of a weight, by its own score
 ours, _ = scaled_dot_product_attention(query, key, value)
 assert 0.9 < variance < 1.1
-assert largest[0] > 0.9 and largest[1] < 0.5
+assert largest[0] > 0.9 and largest[1] < 0.5 and slopes[0] < slopes[1] / 5
 assert torch.allclose(ours, F.scaled_dot_product_attention(query, key, value), atol=1e-4)
 assert weights[5].argmax() == 1 and weights[5, 4] < 0.01
 print(f"variance of a dot product over d_k: {variance:.2f}")
 print(f"largest of ten weights: {largest[0]:.2f} without the division, {largest[1]:.2f} with it")
+print(f"slope of the softmax:   {slopes[0]:.3f} without the division, {slopes[1]:.3f} with it")
 
 # %% [markdown]
 # ### 3.2.2 Multi-head attention
@@ -556,8 +558,8 @@ print("a shift by k is one multiplication, the same at every position")
 # (The logarithm holds for dilated convolutions; plain ones need $n/k$.) **Guess first.** With
 # $d = 512$: at which sentence length does self-attention become more expensive than recurrence?
 #
-# We need not believe the formulas: PyTorch counts the multiplications and additions of any code. We
-# count for a usual sentence, $n = 32$, and for a long document, $n = 2048$.
+# We need not believe the formulas: PyTorch counts the multiplications and additions in all matrix
+# products of any code. We count for a usual sentence, $n = 32$, and for a long document, $n = 2048$.
 
 # %%
 def count_operations(layer: Callable[[Tensor], Tensor], n: int, d: int = 512) -> int:
@@ -594,16 +596,18 @@ assert short["recurrent"] == 16 * short["self-attention"]  # d / n
 assert long["self-attention"] == 4 * long["recurrent"]  # n / d
 assert short["convolution, k = 3"] == 1.5 * short["recurrent"]  # k, against two products
 assert [long[name] // short[name] for name in operations] == [64**2, 64, 64]
+assert count_operations(layers["self-attention"], 512) == count_operations(recurrence, 512)
 print("millions of operations".ljust(24), "n = 32".rjust(10), "n = 2048".rjust(10))
 for name in operations:
     print(f"{name:24} {short[name] / 1e6:10.1f} {long[name] / 1e6:10.1f}")
 
 # %% [markdown]
-# The formulas hold to the last operation. The two meet at $n = d = 512$: below, attention does
-# *less* work than recurrence, and none of it waits. Sentences are far below. For long documents
-# $n^2$ is the price, and the paper already proposes what many later models did: look only at $r$
-# neighbours. The count leaves out the projections of section 3.2.2, $4 n d^2$ more, as the paper's
-# table does.
+# For the matrix products the formulas hold exactly. The two meet at $n = d = 512$: below, attention
+# itself does *less* work than recurrence, and none of it waits. Sentences are far below. For long
+# documents $n^2$ is the price, and the paper already proposes what many later models did: look only at
+# $r$ neighbours. As the paper's table does, the count leaves out the projections of section 3.2.2,
+# $4 n d^2$ multiplications more. With them a whole layer does more work than this plain recurrence at
+# every length; what it gains is that nothing waits.
 #
 # ## 5 · Training
 #
@@ -612,8 +616,9 @@ for name in operations:
 # The paper trains on WMT 2014: 4.5 million sentence pairs English-German, 36 million
 # English-French. Words are cut into pieces by **byte-pair encoding** (BPE): begin with characters,
 # then join the most frequent pair of neighbours, again and again, until the vocabulary is full
-# (about 37,000 tokens, shared by both languages). Frequent words become one token; a rare word
-# becomes a few, and none is unknown. Sentences of similar length share a batch, about 25,000 tokens
+# (about 37,000 tokens, shared by both languages; for English-French 32,000 *word pieces*, a related
+# method). Frequent words become one token; a rare word becomes a few. A character that training never
+# saw is spelled in its UTF-8 bytes: this is our addition, so that nothing at all is unknown. Sentences of similar length share a batch, about 25,000 tokens
 # on each side.
 #
 # This page uses a smaller corpus. **Multi30k** (29,000 captions of photographs) where it can be
@@ -744,8 +749,8 @@ print(f"the rate is highest at step {peak}: {rates[peak - 1]:.5f}; at step 16,00
 # **Dropout** sets a tenth of the values to zero by chance, at the output of every sub-layer and on
 # the sums of embeddings and positions. **Label smoothing** does not ask for probability 1 on the
 # right word: it asks for 0.9 and spreads the rest evenly. (The paper announces three kinds; it
-# describes these two.) The paper notes the effect: perplexity gets worse, because the model learns
-# to be less sure; accuracy and BLEU get better.
+# describes these two.) The paper notes the effect: *perplexity*, e to the loss, gets worse, because the
+# model learns to be less sure; accuracy and BLEU get better.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -823,6 +828,7 @@ for step in range(1, n_steps + 1):
     loss.backward()
     optimizer.step()
     copy_losses.append(loss.item())
+print(f"loss {copy_losses[0]:.2f} before the first of {n_steps} steps, {copy_losses[-1]:.4f} at the last")
 
 # %% [markdown]
 # To use the model, we let it write: take the likeliest symbol, append it, ask again, until it
@@ -841,13 +847,13 @@ with torch.no_grad():
     questions = copy_batch(unseen)
     written = greedy_search(next_log_probs(copier, questions.src), len(unseen), 12, device)
 right = sum(tuple(answer) == row for answer, row in zip(written, unseen))
-assert right == 200
+assert right == 200, f"only {right} of 200 are right: more steps in the training cell should mend it"
 print(f"{right} of 200 unseen sequences copied without a mistake")
 
 # %% [markdown]
 # All of them, and none was in the training. Where does the decoder look when it copies?
 # `record_attention` takes the weights of the cross-attention out of the running model. Each row is
-# a symbol that is about to be written.
+# a symbol that is about to be written. (In the last row it is the end sign.)
 
 # %%
 from course.attention import record_attention
@@ -860,7 +866,7 @@ weights = recorded["decoder.layers.0.cross_attention"][0].cpu()  # (H, T, S)
 letters = ["ABCDEFGHIJ"[i - FIRST] for i in row] + ["end"]
 share = weights.diagonal(dim1=1, dim2=2).mean(1).max()  # of the head that looks most at its symbol
 panels = [(f"head {h + 1}", weights[h], letters, letters) for h in range(len(weights))]
-draw_attention.maps(panels, f"One head has {share:.0%} of its weight on the symbol it copies")
+draw_attention.maps(panels, f"The sharpest head has {share:.0%} of its weight on the symbol it copies")
 
 # %% [markdown]
 # Nobody told the model to go from left to right. It found out, from the positions, that this is how
@@ -892,7 +898,8 @@ source(average_checkpoints, length_penalty, beam_search)
 
 # %% [markdown]
 # Now our own experiment, from German to English. First two **baselines**, or the loss will mean
-# nothing: what does a model lose, in nats per token, that gives every token the same probability?
+# nothing: what does a model lose, in nats per token, that gives every token the same probability? (A nat is
+# the unit of $-\ln p$. *Perplexity*, e to this loss, says: as unsure as among so many equal tokens.)
 # And one that only knows how often each token occurs? The third number is our model before
 # training.
 
@@ -915,7 +922,8 @@ print(f"ln V {math.log(len(bpe)):.2f}, frequencies {unigram:.2f}, untrained mode
 # %% [markdown]
 # Then the training: `size("walkthrough_minutes")` minutes of it. Go for a coffee, or read section
 # 6.2 in the meantime. The lines that appear show the loss on the val sentences after each pass over
-# the corpus.
+# the corpus. The training loss stands higher than it: it is measured with dropout, and against smoothed
+# targets.
 
 # %%
 from course.training import PRESETS, Budget, Trainer
@@ -1065,7 +1073,8 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | ReLU in the feed-forward network | GELU, or gated variants (Shazeer 2020) |
 # | $n^2$ attention | the same formula, computed in blocks: FlashAttention (Dao et al. 2022) |
 # | one table for input and output | in small models; large ones often have two |
-# | residuals, heads, the scale | unchanged |
+# | a key and a value for each head | often shared among heads (Shazeer 2019; Ainslie et al. 2023) |
+# | residuals, the scale | unchanged |
 #
 # ## Where to go from here
 #
