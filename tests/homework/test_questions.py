@@ -155,7 +155,9 @@ def answer_of(source: str) -> list[tuple[int, str]]:
 def test_each_question_has_an_answer_long_enough_and_a_polite_release(cells, number: int):
     cell = cells[f"answer-{number}"]
     settings = dict(cell.metadata.nbgrader)
-    assert settings["points"] == 4 and settings["solution"] and settings["grade"]
+    model = (ANSWERS / f"{number}.md").read_text("utf-8")
+    points = model.split("## Points")[1].split("##")[0].count("\n- ")
+    assert settings["points"] == points and settings["solution"] and settings["grade"]
     ((given, text),) = answer_of(cell.source)
     text = re.sub(r"### (BEGIN|END) SOLUTION", "", text)
     assert given == number and 100 <= len(text.split()) <= 150

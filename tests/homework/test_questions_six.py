@@ -353,7 +353,7 @@ def test_the_section_asks_before_it_shows():
 def test_the_answer_cell_is_long_enough_and_polite_when_released():
     (cell,) = (c for c in section() if "nbgrader" in c.metadata)
     settings = dict(cell.metadata.nbgrader)
-    assert settings["grade_id"] == "answer-6" and settings["points"] == 6
+    assert settings["grade_id"] == "answer-6" and settings["points"] == 7  # of the model answer
     assert settings["solution"] and settings["grade"] and not settings["locked"]
     call = ast.parse(cell.source).body[0].value
     text = re.sub(r"### (BEGIN|END) SOLUTION", "", call.args[1].value)
