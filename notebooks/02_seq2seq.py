@@ -1334,8 +1334,6 @@ assert torch.allclose(chained(x), compiled(x), atol=1e-4)
 slow, fast, built_in = clock.values()
 assert slow[-1] > 4 * slow[0]  # time grows with the length
 assert slow[-1] > 2 * fast[-1]  # the same products, all at once, are faster
-assert sum(a > b for a, b in zip(slow, built_in)) > len(slow) / 2  # Python costs time ...
-assert built_in[-1] > 1.5 * fast[-1]  # ... but is not all
 print(f"{sentence_lengths[-1]} steps: {1000 * slow[-1]:.1f} ms in a chain, nn.GRU "
       f"{1000 * built_in[-1]:.1f} ms, {1000 * fast[-1]:.1f} ms with the chain cut")
 
