@@ -437,13 +437,29 @@ def decode_job(tmp_path_factory):
     return decode_job("cpu", 1, "multi30k-de-en", exported, quick=True)
 
 
-def test_uncached_writes_what_ours_writes(decode_job):
+@pytest.mark.parametrize("slow", [decode.uncached, decode.naive])
+def test_without_a_cache_the_same_is_written(decode_job, slow):
     job, _, bpe = decode_job
-    ours, slow = decode.ours(job)(), decode.uncached(job)()
+    ours, slow = decode.ours(job)(), slow(job)()
     assert ours.amount == len(job.sentences) == 20 and slow.amount == len(job.sample) == 4
     written = plans.by_number(slow.outcome, bpe)
     assert written == {i: ours.outcome[i] for i in job.sample}
     assert any(written.values())
+
+
+def test_naive_pads_to_72_and_goes_on_after_the_end(decode_job, monkeypatch):
+    job, _, _ = decode_job
+    job = replace(job, sample=job.sample[:1])
+    widths, columns, scores = [], [], decode.next_log_probs
+
+    def watched(model, src):
+        columns.append(src.size(1))
+        score = scores(model, src)
+        return lambda prefixes, rows: widths.append(prefixes.size(1)) or score(prefixes, rows)
+
+    monkeypatch.setattr(decode, "next_log_probs", watched)
+    written = decode.naive(job)().outcome[job.sample[0]]
+    assert columns == [72] and widths == list(range(1, 72)) and len(written) < 40
 
 
 def test_ctranslate2_writes_what_ours_writes(decode_job):
@@ -590,8 +606,9 @@ def test_decode_reports_everybody(bench):
     report = done.json
     assert report.keys() == FIELDS
     entries = {e["name"]: e for e in report["contestants"]}
-    assert {"ours greedy", "ours beam 4", "uncached"} <= entries.keys()
-    assert entries["uncached"]["alike"] == 4 and "alike" not in entries["ours greedy"]
+    assert {"ours greedy", "ours beam 4", "uncached", "naive"} <= entries.keys()
+    assert entries["uncached"]["alike"] == entries["naive"]["alike"] == 4
+    assert "alike" not in entries["ours greedy"]
     assert entries["ours greedy"]["tokens_a_sentence"] > 1
     assert entries["ours beam 4"]["against"] == "ours greedy"
     if importlib.util.find_spec("ctranslate2"):

@@ -16,7 +16,7 @@ HELP = """python -m course bench train
   python -m course bench attention --json
 
 Peers that the course carries. train: nn.Transformer, same-dropout, naive. decode: uncached,
-ctranslate2. Without --peer all of them take part; with it, those you name. A path adds yours:
+naive, ctranslate2. Without --peer all take part; with it, those you name. A path adds yours:
   python -m course bench train --peer all mine.py
 mine.py defines train(job), decode(job) or attention(job), which sets up and returns a function that
 does one fixed piece of work and says how much it was. `pydoc course.bench.jobs` lists what is in

@@ -13,6 +13,7 @@ from course.decoding import (
     greedy_search,
     next_log_probs,
     translate,
+    until_eos,
 )
 from course.text import BPE
 from course.training import load_checkpoint
@@ -48,6 +49,31 @@ def uncached(job: DecodeJob) -> Callable[[], Work]:
     def alone(source: list[int]) -> list[int]:
         score = next_log_probs(model, torch.tensor([source], device=job.device))
         return greedy_search(score, 1, len(source) + job.room, job.device)[0]
+
+    def work() -> Work:
+        translations = {i: alone(job.sources[i]) for i in job.sample}
+        return Work(len(translations), outcome=translations)
+
+    return work
+
+
+def naive(job: DecodeJob) -> Callable[[], Work]:
+    """Return the decoder of well-known walkthroughs, on the job's sample; `until_eos` cuts it.
+
+    One sentence, padded to `job.longest`; the whole prefix read again for every token; and always
+    `job.longest` - 1 tokens, whether or not the translation ended long before.
+    """
+    model, _ = model_of(job)
+
+    def alone(source: list[int]) -> list[int]:
+        padded = source + [job.pad_id] * (job.longest - len(source))
+        score = next_log_probs(model, torch.tensor([padded], device=job.device))
+        prefix = torch.tensor([[job.bos_id]], device=job.device)
+        row = torch.zeros(1, dtype=torch.long, device=job.device)
+        while prefix.size(1) < job.longest:
+            token = score(prefix, row).argmax(-1, keepdim=True)
+            prefix = torch.cat([prefix, token], dim=1)
+        return until_eos(prefix[0].tolist())
 
     def work() -> Work:
         translations = {i: alone(job.sources[i]) for i in job.sample}

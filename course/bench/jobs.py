@@ -56,7 +56,8 @@ class DecodeJob:
 
     checkpoint: directory of config.json, tokenizer.json, model.safetensors; exported: where the
     same lies for CTranslate2, with each token's name in `names`; sample: the sentences that stand
-    for all where all would take too long; at most `room` tokens more than the source are written.
+    for all where all would take too long; at most `room` tokens more than the source are written;
+    longest: what the naive decoder pads to, and how far it writes.
     `work` returns a `Work(sentences, outcome=translations)`: texts or lists of ids, in order, or a
     dict from a sentence's number to its translation.
     """
@@ -72,6 +73,7 @@ class DecodeJob:
     names: list[str]
     alpha: float = 0.6
     room: int = 50
+    longest: int = 72
     pad_id: int = 0
     bos_id: int = 1
     eos_id: int = 2

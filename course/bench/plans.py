@@ -214,8 +214,9 @@ def decode_notes(job: DecodeJob) -> list[str]:
     return [
         f"A repeat: {len(job.sentences):,} sentences of {job.corpus}, text to text; uncached: "
         f"{len(job.sample)} of them, every k-th by length, a batch of one, the whole prefix again "
-        "for every token. CTranslate2: float32, the same weights, names of tokens to names of "
-        "tokens; its beam ranks and ends by its own rules.",
+        f"for every token. naive: the same, padded to {job.longest}, and always {job.longest - 1} "
+        "tokens, as well-known walkthroughs do. CTranslate2: float32, the same weights, names of "
+        "tokens to names of tokens; its beam ranks and ends by its own rules.",
         "Shares: the matrix products of one forward pass over the source and the translation. "
         "Alike: how many translations are those of the contestant that it is compared with.",
     ]
@@ -232,6 +233,7 @@ def decode_plan(
     greedy, beam = {"job": job, "beam": 1}, {"job": job, "beam": 4}
     known = {
         "uncached": [Contestant("uncached", where + "uncached", {"job": job})],
+        "naive": [Contestant("naive", where + "naive", {"job": job})],
         "ctranslate2": [
             Contestant("ctranslate2 greedy", "course.bench.ctranslate2_peer:decode", greedy),
             Contestant("ctranslate2 beam 4", "course.bench.ctranslate2_peer:decode", beam),
