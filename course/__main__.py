@@ -275,17 +275,17 @@ def evaluate(options: argparse.Namespace) -> int:
     sentence_pairs = pairs(options.corpus, options.split, options.dir)
     names = [options.checkpoint, *([options.against] if options.against else [])]
     loaded = [load_checkpoint(name) for name in names]  # what is missing is said before the work
-    begun = time.monotonic()
-    scored = [
-        multi30k.evaluate(model.to(pick()), bpe, sentence_pairs, options.beam,
-                          options.length_penalty, progress=sys.stderr.isatty())
-        for model, bpe in loaded
-    ]  # fmt: skip
+    scored, seconds = [], []
+    for model, bpe in loaded:
+        begun = time.monotonic()
+        scored.append(multi30k.evaluate(model.to(pick()), bpe, sentence_pairs, options.beam,
+                                        options.length_penalty, progress=sys.stderr.isatty()))
+        seconds.append(round(time.monotonic() - begun, 1))
     scores, said = scored[0]
     result = {
         "checkpoint": str(options.checkpoint), "corpus": options.corpus, "split": options.split,
         "beam": options.beam, "length_penalty": options.length_penalty,
-        **asdict(scores), "seconds": round(time.monotonic() - begun, 1),
+        **asdict(scores), "seconds": seconds[0],
     }
     if options.against:
         references = [english for _, english in sentence_pairs]
@@ -399,12 +399,13 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # what is piped on Windows would be cp1252
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    options = parser().parse_args(arguments)
-    options.arguments = sys.argv[1:] if arguments is None else arguments
-    if options.command == "doctor":
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["doctor"]:  # before anything that needs a package
         from course.doctor import doctor
 
         return 0 if doctor() else 1
+    options = parser().parse_args(arguments)
+    options.arguments = arguments
     from course.authoring import AuthoringError
     from course.training import CheckpointError
 

@@ -67,9 +67,12 @@ def _packages() -> Iterator[Finding]:
 
 
 def _package(requirement: str) -> Finding:
-    from packaging.requirements import Requirement
+    try:
+        from packaging.requirements import Requirement
 
-    pin = Requirement(requirement)
+        pin = Requirement(requirement)
+    except ImportError as error:
+        return Finding("FAIL", requirement, f"{error}. {INSTALL}")
     modules = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist"}
     module = modules.get(pin.name, pin.name.replace("-", "_"))
     try:
@@ -111,8 +114,10 @@ def _captions() -> str:
 
 
 def _multi30k() -> Finding:
-    from course.corpora import CorpusError, multi30k
-
+    try:
+        from course.corpora import CorpusError, multi30k
+    except ImportError as error:
+        return Finding("FAIL", "multi30k", f"{error}. {INSTALL}")
     try:
         if multi30k.found():
             return Finding("OK", "multi30k", "found and verified")

@@ -1,5 +1,7 @@
 """The doctor names what is missing and what mends it, and lets pass what the course can spare."""
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,6 +10,9 @@ import pytest
 from course import doctor as module
 from course.corpora import CorpusError, multi30k
 from course.doctor import doctor
+
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +61,15 @@ def test_a_missing_package_fails(sound_machine: Path, capsys: pytest.CaptureFixt
     assert not doctor()
     line = report(capsys)["no-such-package"]
     assert line.startswith("FAIL") and "pip install -r requirements.txt" in line
+
+
+def test_without_any_package_it_still_says_what_to_do():
+    done = subprocess.run([sys.executable, "-S", "-m", "course", "doctor"], cwd=ROOT,
+                          capture_output=True, encoding="utf-8")  # fmt: skip
+    assert done.returncode == 1 and not done.stderr
+    for subject in ("torch", "device", "spaCy", "multi30k"):
+        assert re.search(rf"^FAIL  {subject}.*pip install -r requirements.txt", done.stdout, re.M)
+    assert done.stdout.splitlines()[-1].startswith("Not ready")
 
 
 def test_another_version_is_only_a_note(sound_machine: Path, capsys: pytest.CaptureFixture[str]):
