@@ -1,8 +1,8 @@
 """The words of the captions corpus, and what may be said of what.
 
-Three tables: nouns (with gender, plural and the adjectives that suit them), places and
-directions (a preposition, an article, a noun), and actions (a verb with who may do it to
-what, and where). `course.corpora.grammar` turns them into sentences.
+Two tables: nouns (with gender, plural and the adjectives that suit them), and places and
+directions (a preposition, an article, a noun). What the nouns do is in
+`course.corpora.actions`; `course.corpora.grammar` turns all of it into sentences.
 """
 
 from __future__ import annotations

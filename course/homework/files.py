@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import linecache
 import re
 import sys
 import types
@@ -30,18 +31,20 @@ def check_file(path: Path) -> list[CheckResult]:
     for number, code in enumerate(_cells(path), 1):
         if re.match(r"\s*(assert )?(check|answer|model_answer)\(", code):
             continue
+        name = f"{path.name}, cell {number}"
+        linecache.cache[name] = (len(code), None, code.splitlines(True), name)  # inspect reads it
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(code, f"{path.name}, cell {number}", "exec"), module.__dict__)
-        except Exception as error:
-            print(f"{path.name}, cell {number}: {explain_error(error)}", file=sys.stderr)
-    found = [name for name in EXERCISES if name in module.__dict__]
+                exec(compile(code, name, "exec"), module.__dict__)
+        except (Exception, SystemExit) as error:
+            print(f"{name}: {explain_error(error)}", file=sys.stderr)
+    found = [exercise for exercise in EXERCISES if exercise in module.__dict__]
     if not found:
         raise HomeworkError(
             f"{path} defines no exercise: it should define functions or classes of these names: "
             f"{', '.join(EXERCISES)}"
         )
-    return [check(name, module.__dict__[name]) for name in found]
+    return [check(exercise, module.__dict__[exercise]) for exercise in found]
 
 
 def _cells(path: Path) -> list[str]:

@@ -274,20 +274,29 @@ def test_fresh_numbers_each_time(monkeypatch):
 
 
 def test_code_hash_forgets_comments_and_layout():
-    def one(x):
-        return x + 1
+    def plain():
+        def one(x):
+            return x + 1
 
-    def same(x):
-        # a remark
-        return (x +
-                1)  # fmt: skip
+        return one
 
-    def other(x):
-        return x + 2
+    def remarked():
+        def one(x):
+            # a remark
+            return (x +
+                    1)  # fmt: skip
 
-    same.__name__ = "one"
-    hashes = [code_hash(f) for f in (one, same, other)]
-    assert hashes[0] != hashes[2] and all(re.fullmatch(r"[0-9a-f]{12}", h) for h in hashes)
+        return one
+
+    def other():
+        def one(x):
+            return x + 2
+
+        return one
+
+    hashes = [code_hash(make()) for make in (plain, remarked, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert all(re.fullmatch(r"[0-9a-f]{12}", h) for h in hashes)
     assert code_hash(Ready) != code_hash(nn.Identity) and len(code_hash(len)) == 12
 
 

@@ -1,7 +1,10 @@
 """The exam, against Transformers of many makes and against such with one organ missing."""
 
+import logging
+import random
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from exam_bank import (
@@ -41,6 +44,15 @@ class Silent(Toy):
                 nn.init.zeros_(parameter)
 
 
+class Keeper(Toy):
+    """Keeps what has nothing to do with weights, and leads back to itself."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.log, self.random, self.note = logging.getLogger("exam"), random, SimpleNamespace()
+        self.note.again = self.note
+
+
 RIGHT = {
     "post-norm": toy(),
     "pre-norm": toy(order="pre"),
@@ -60,6 +72,7 @@ RIGHT = {
     "learned": toy(positions="learned"),
     "large first weights": Unscaled,
     "first weights of zero": Silent,
+    "a logger, a module, a circle": Keeper,
 }
 TRAINED = [name for name in RIGHT if name.startswith(("post-norm", "packed", "a loop", "rotary"))]
 

@@ -60,12 +60,13 @@ def write_many(number: int) -> None:
 
 
 def test_many_writers_lose_nothing(kept):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=write_many, args=(n,)) for n in range(4)]
     for writer in writers:
         writer.start()
     for writer in writers:
         writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0] * 4
     assert len(progress.load()["runs"]) == 40
     assert not list(kept.parent.glob("*.tmp"))
 

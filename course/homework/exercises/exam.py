@@ -276,7 +276,7 @@ def inside(value: object, depth: int = 4) -> Iterator[object]:
     """Yield the modules and trainable tensors in a value, in lists, dicts and plain objects."""
     if isinstance(value, nn.Module) or (isinstance(value, Tensor) and value.requires_grad):
         yield value
-    elif depth and isinstance(value, (list, tuple, set, dict)) or hasattr(value, "__dict__"):
+    elif depth and (isinstance(value, (list, tuple, set, dict)) or hasattr(value, "__dict__")):
         own = not isinstance(value, (Tensor, type)) and not callable(value)
         parts = value.values() if isinstance(value, dict) else (
             value if isinstance(value, (list, tuple, set)) else vars(value).values() if own else ()

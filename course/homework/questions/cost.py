@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import linear_regression
 
 import matplotlib.pyplot as plt
 import torch
@@ -72,11 +73,10 @@ def mebibytes(work: Callable[[], object]) -> float:
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / 2**20
 
 
-def exponent(sizes: Sequence[int], costs: Sequence[float], last: int = 3) -> float:
-    """Fit cost ~ size^a to the last points, where nothing but the large term counts; return a."""
-    x, y = (torch.tensor(v[-last:], dtype=torch.float64).log() for v in (sizes, costs))
-    x, y = x - x.mean(), y - y.mean()
-    return ((x * y).sum() / (x * x).sum()).item()
+def exponent(sizes: Sequence[int], costs: Sequence[float]) -> float:
+    """Fit cost ~ size^a to the last three points, where the large term alone counts; return a."""
+    x, y = ([math.log(value) for value in values[-3:]] for values in (sizes, costs))
+    return linear_regression(x, y).slope
 
 
 def crossing(sizes: Sequence[int], falling: Sequence[float], rising: Sequence[float]) -> float:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course.device import size
+from course.homework.questions.threads import one_thread
 from course.masking import causal_mask
 from course.transformer import FeedForward, LayerNorm, TokenEmbedding
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
@@ -274,26 +275,23 @@ class Run:
     accuracy: Tensor
 
 
+@one_thread()
 def experiment(
     kinds: Sequence[str] = tuple(KINDS), sizes: Sizes | None = None, steps: int | None = None,
     seeds: int | None = None,
 ) -> list[Run]:  # fmt: skip
     """Train every kind on short rows, once for each seed, and test it on long ones.
 
-    On one core: the tables are so small that several would wait for each other.
+    On one thread: the tables are so small that several would wait for each other.
     """
     sizes = sizes or Sizes()
     steps = steps or int(size("question_positions_steps"))
     seeds = seeds or int(size("question_positions_seeds"))
-    runs, threads = [], torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for kind, seed in (bar := tqdm([(kind, seed) for kind in kinds for seed in range(seeds)])):
-            bar.set_description(f"{kind}, seed {seed}")
-            model = train(kind, seed, steps, sizes)
-            runs.append(Run(kind, seed, model, accuracy(model)))
-    finally:
-        torch.set_num_threads(threads)
+    runs = []
+    for kind, seed in (bar := tqdm([(kind, seed) for kind in kinds for seed in range(seeds)])):
+        bar.set_description(f"{kind}, seed {seed}")
+        model = train(kind, seed, steps, sizes)
+        runs.append(Run(kind, seed, model, accuracy(model)))
     return runs
 
 
