@@ -113,8 +113,9 @@ def scores(
 def card(name: str, results: dict) -> str:
     """Return the model card: data, recipe, results, limits."""
     rows = []
-    names = ((test, "_".join([test, *fixed])) for test in TESTS for fixed in ([], *zip(FIXED)))
-    for split, found in ((test, results[name]) for test, name in names if name in results):
+    measured = [(test, results.get(test + ending))
+                for test in TESTS for ending in ("", *(f"_{name}" for name in FIXED))]
+    for split, found in (pair for pair in measured if pair[1]):
         decoding = "greedy" if found["beam"] == 1 else (
             f"beam {found['beam']}, α {found['length_penalty']:g}")  # fmt: skip
         cells = (split, decoding,

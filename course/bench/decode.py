@@ -50,11 +50,7 @@ def uncached(job: DecodeJob) -> Callable[[], Work]:
         score = next_log_probs(model, torch.tensor([source], device=job.device))
         return greedy_search(score, 1, len(source) + job.room, job.device)[0]
 
-    def work() -> Work:
-        translations = {i: alone(job.sources[i]) for i in job.sample}
-        return Work(len(translations), outcome=translations)
-
-    return work
+    return on_sample(job, alone)
 
 
 def naive(job: DecodeJob) -> Callable[[], Work]:
@@ -74,6 +70,12 @@ def naive(job: DecodeJob) -> Callable[[], Work]:
             token = score(prefix, row).argmax(-1, keepdim=True)
             prefix = torch.cat([prefix, token], dim=1)
         return until_eos(prefix[0].tolist())
+
+    return on_sample(job, alone)
+
+
+def on_sample(job: DecodeJob, alone: Callable[[list[int]], list[int]]) -> Callable[[], Work]:
+    """Return work that translates the job's sample, one sentence after the other."""
 
     def work() -> Work:
         translations = {i: alone(job.sources[i]) for i in job.sample}

@@ -306,11 +306,8 @@ def attention_plan(
     """Return the race of the two paths through attention over length."""
     lengths = ATTENTION_LENGTHS[:3] if quick else ATTENTION_LENGTHS
     job = AttentionJob(device, threads, lengths)
-    known = {
-        name: [Contestant(name, f"course.bench.attention:{name}", {"job": job})]
-        for name in ("manual", "fused")
-    }
-    mine = [contestant for group in known.values() for contestant in group]
+    mine = [Contestant(name, f"course.bench.attention:{name}", {"job": job})
+            for name in ("manual", "fused")]
     added = peers_of(peers, {}, "attention", job) if peers else []
     return Plan(
         "attention", "passes", None,

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import linear_regression
 
 from course.bench import machine
 from course.bench.plans import Plan
@@ -28,9 +29,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     """
     x = [math.log(size) for size in sizes][-DOUBLINGS - 1 :]
     y = [math.log(cost) for cost in costs][-DOUBLINGS - 1 :]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    above = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y))
-    return above / sum((a - mean_x) ** 2 for a in x)
+    return linear_regression(x, y).slope
 
 
 def share(result: Result, product: Result) -> dict[str, float] | None:
