@@ -118,18 +118,19 @@ assert shared_pairs <= 0.01 * len(test_pairs)
 #
 # The paper's base model has 65 million parameters and read 4.5 million sentence pairs. We have 29,000
 # pairs and two cores. Copying the paper's numbers would fail twice: too slow, and far too many
-# parameters for so little text. Here is what we change, and why.
+# parameters for so little text. Here is what we change, and why. (The column *here* is the preset `cpu`; where
+# the shipped model departs from it, the cell below the table says so.)
 #
-# | choice | paper (base) | here (`cpu`) | why |
+# | choice | paper (base) | here | why |
 # |---|---|---|---|
 # | layers, width, d_ff, heads | 6, 512, 2048, 8 | 3, 256, 512, 4 | 150 times less text carries a smaller model; each token is twelve times cheaper |
-# | vocabulary | 37,000 shared | 5,000 shared | the vocabulary projection and its softmax are a quarter of the work of a small model; 5,000 pieces still keep a sentence at about 17 tokens |
+# | vocabulary | 37,000 shared | 5,000 shared | the vocabulary projection and its softmax are a quarter of the work of a small model; 5,000 pieces still keep a sentence short (the cell below: how many tokens) |
 # | tied embeddings | yes | yes | one table learns from both languages and from the output: more signal per parameter |
 # | norm | post | pre | trains at a high rate after a short warm-up, without care (lesson 05 measured why) |
-# | dropout | .1 | .25 | the corpus is read many times; without noise a long run learns it by heart (lesson 09c: in a short run dropout only costs) |
+# | dropout | .1 | more (the cell below) | the corpus is read many times; without noise a long run learns it by heart (lesson 09c: in a short run dropout only costs) |
 # | label smoothing | .1 | .1 | as the paper |
 # | batch | 25,000 tokens a side | 1,600 | on one slow device, many small steps beat few large ones |
-# | rate | rises 4,000 steps, then falls as 1/√step | rises 300 steps to 1.5e-3, then falls in a line to 0 | the length of the run is known, so the rate can end at 0: the last part of the fall brings much of the gain |
+# | rate | rises 4,000 steps, then falls as 1/√step | rises 300 steps to 1.5e-3, then falls in a line to 0 | the length of the run is known, so the rate can end at 0 |
 # | gradient clipping | not mentioned | norm 1 | one strange batch cannot do much damage |
 # | averaging | last 5 checkpoints | 8 snapshots of the last tenth | the same idea, spaced for a short run |
 # | beam, length penalty | 4, .6 | chosen on val | section 5 prints them |
@@ -140,10 +141,12 @@ assert shared_pairs <= 0.01 * len(test_pairs)
 card = json.loads((ASSETS / "checkpoints" / "multi30k-de-en" / "results.json").read_text("utf-8"))
 sizes, config = recipe_of(card["preset"], card["changes"])
 assert [sizes[name] for name in ("n_layers", "d_model", "d_ff", "n_heads")] == [3, 256, 512, 4]
-assert (sizes["vocab"], sizes["norm"], sizes["dropout"]) == (5000, "pre", 0.25)
+assert (sizes["vocab"], sizes["norm"]) == (5000, "pre") and sizes["dropout"] > 0.1
 assert (config.label_smoothing, config.max_tokens, config.clip) == (0.1, 1600, 1.0)
 assert (config.peak_lr, config.warmup, config.average) == (1.5e-3, 300, 8)
 print(f"preset {card['preset']}, changed: {card['changes'] or 'nothing'}; {card['epochs']:g} passes")
+print(f"dropout {sizes['dropout']:g}; an English sentence has {card['tokens'] / card['epochs'] / 29_000:.1f} "
+      "tokens, its end sign counted")
 
 # %% [markdown]
 # The cell below counts what the choice of size buys: the multiplications by weights for one source token and
@@ -212,10 +215,16 @@ token_counts = Counter(token for _, tgt in examples for token in tgt)
 total = token_counts.total()
 unigram = -sum(n / total * math.log(n / total) for n in token_counts.values())
 baselines = {"knows nothing: ln V": math.log(len(bpe)), "knows frequencies": unigram}
-passed = next(line["step"] for line in log if line.get("loss", math.inf) < unigram)
-learning_curves(log, baselines, f"After {passed} steps the model beats word frequencies")
+logged = [(line["step"], line["loss"]) for line in log if "loss" in line]
+passed = next(logged[i][0] for i in range(4, len(logged))
+              if sum(loss for _, loss in logged[i - 4 : i + 1]) / 5 < unigram)
+learning_curves(log, baselines, f"By step {passed} the model beats word frequencies")
 
 # %% [markdown]
+# One batch is noisy, so *by step* means: the mean of the last five logged batches is below the line. It is a
+# careful answer. The training loss has dropout and a smoothed target in it, and both make it larger than the
+# plain loss that the line stands for. The plain one is measured on *val* here, after the run.
+#
 # The claim: the model already knows more about the next word than all frequencies together. (From the
 # source, or only from the words before? This number does not say; section 6 asks.)
 
@@ -345,7 +354,8 @@ for line in card["averaging"]:
 
 # %% [markdown]
 # Hardly at all: the rate went down to 0, and the last weights had already come to rest. In the paper the rate
-# at the end is still a fifth of its peak; with such a schedule lesson 07 measured a gain.
+# at the end is still $\sqrt{4{,}000 / 100{,}000} = 1/5$ of its peak; with such a schedule lesson 07 measured a
+# gain.
 #
 # ### What it says
 #
@@ -379,10 +389,10 @@ print(probe_scores.signatures["bleu"])
 # ### The score
 #
 # The number itself, on all of `test_2016_flickr`, cased, by sacrebleu. Beam and length penalty are those with
-# the best BLEU on *val*. The number after ± is half the width of a 95 % interval: so far may this score lie
-# from the score on endlessly many sentences of the same kind (lesson 09b computes it). Two different sets of a
-# thousand may differ by 1.4 times as much. The luck of the seed is not in it. The last line is the command
-# that measures the score again.
+# the best BLEU on *val*. The number after ± is half the width of a 95 % interval: the score on infinitely many
+# such sentences probably lies within this distance (lesson 09b computes it). The scores on two different sets of
+# a thousand may differ by $\sqrt 2$ times as much. The luck of the seed is not in it. The last line is the
+# command that measures the score again.
 
 # %%
 stored = card["test_2016_flickr"]
@@ -396,15 +406,19 @@ print(f"python -m course evaluate --checkpoint multi30k-de-en --corpus multi30k 
 # %% [markdown]
 # You need not believe a stored number. If you have the corpus, the next cell translates a part of
 # the test set (all of it on a GPU) with greedy search and compares its score with the card's. A part
-# scatters: for 100 sentences by a few points.
+# scatters. The card's ± is two standard errors of the whole; a part with a quarter of the sentences has twice
+# that. The cell allows three standard errors, and prints them.
 
 # %%
 part = test_pairs[: int(size("multi30k_test_sentences"))]
 if corpus == "multi30k":
     fresh, said_now = evaluate(shipped, shipped_bpe, part, beam=1)
-    greedy = card["test_2016_flickr_greedy"]["bleu"]
-    assert abs(fresh.bleu - greedy) < (0.5 if len(part) == len(test_pairs) else 100 / len(part) ** 0.5)
-    print(f"greedy on {len(part)} sentences: BLEU {fresh.bleu:.1f}; card, greedy on all: {greedy:.1f}")
+    greedy = card["test_2016_flickr_greedy"]
+    error = greedy["margin"] / 2 * (len(test_pairs) / len(part)) ** 0.5
+    allowed = 0.5 if len(part) == len(test_pairs) else 3 * error
+    assert abs(fresh.bleu - greedy["bleu"]) < allowed
+    print(f"greedy on {len(part)} sentences: BLEU {fresh.bleu:.1f}; card, greedy on all: {greedy['bleu']:.1f}; "
+          f"allowed: {allowed:.1f} apart")
 else:
     print("Multi30k is not here: `python -m course data` says how to get it.")
 
@@ -473,6 +487,10 @@ attention_grid(weights.mean(1), rows, columns, "Each layer looks up the source i
 # experiment can: take one word out of the source, and measure how much less likely the same
 # translation becomes. The log-probability that the translation loses is called the *need* of that word, in nats.
 # (A gap also makes the German ungrammatical, and shifts the positions: the need holds that, too.)
+#
+# The sentence is the first probe. Look at its translation above before you read the bars: a word that the
+# translation left out cannot be needed for it. A **negative** need says that without this word the model finds
+# its own translation *likelier*: the word spoke for another one.
 
 # %%
 def log_probability(src_ids: list[int], tgt_ids: list[int]) -> float:
@@ -511,6 +529,7 @@ def needed_and_attended(german: str, english: str) -> tuple[list[str], list[floa
 
 # %%
 names, needed, attended = needed_and_attended(german, english)
+print(f"words with a negative need: {sum(nats < 0 for nats in needed)} of {len(needed)}")
 need_and_weight(names, needed, attended, "What the translation needs, and where the model looks")
 
 # %% [markdown]
@@ -533,9 +552,12 @@ assert abs(rank_correlation([1.0, 1.0, 2.0], [5.0, 3.0, 9.0]) - 0.75**0.5) < 1e-
 studied = [needed_and_attended(de, en) for (de, _), en in zip(probe_pairs, said)]
 correlations = [rank_correlation(*lists) for _, *lists in studied if len(lists[0]) >= 5]
 mean = sum(correlations) / len(correlations)
-assert len(correlations) >= 30 and 0.05 < mean < 0.9
-print(f"mean rank correlation over {len(correlations)} sentences: {mean:.2f}")
+error = (sum((c - mean) ** 2 for c in correlations) / (len(correlations) - 1) / len(correlations)) ** 0.5
+assert len(correlations) >= 30 and 3 * error < mean < 0.8  # more than luck, far from the same
+print(f"mean rank correlation over {len(correlations)} sentences: {mean:.2f} ± {2 * error:.2f}")
 print(f"from {min(correlations):.2f} to {max(correlations):.2f}")
+negative = [nats < 0 for _, needs, _ in studied for nats in needs]
+print(f"words with a negative need, all sentences: {sum(negative)} of {len(negative)}")
 
 # %% [markdown]
 # Attention says something about need, but it is not the same. Remember it when you see a pretty
@@ -584,12 +606,13 @@ print(f"no empty translation; a word said twice in a row: {repeated} times in 40
 #   three limits: text, time, and where the multiplications are.
 # - A BLEU is a number *and* a signature. Without tokenisation, case and reference it cannot be
 #   compared.
-# - Tune on val, touch test once, count the overlap first.
+# - Count the overlap first. Tune on val. We looked at test more than once (lesson 09c says when); nothing was
+#   chosen by it.
 # - An attention map shows where the model looks. What it needs, you find by taking things away.
 #
 # - 小语料要配小而正则化充分的模型。配方由三个限制决定：语料多少、时间多少、计算量花在哪里。
 # - 报告 BLEU 必须同时给出签名（分词方式、是否区分大小写、参考译文），否则无法比较。
-# - 只在验证集上调参，测试集只用一次，并先检查训练集与测试集的重叠。
+# - 先检查训练集与测试集的重叠；只在验证集上调参。测试集我们看过不止一次（见 09c 课），但没有用它做任何选择。
 # - 注意力图只说明模型“看”哪里；它真正“需要”什么，要通过删除输入来检验。
 #
 # ## Further reading

@@ -58,8 +58,10 @@ from course.training import Budget, Trainer, preset_model, read_log, recipe_of
 from tqdm import tqdm
 
 from course import ASSETS
+from course.bench.flops import flops_of
 from course.corpora import captions
 from course.device import size
+from course.transformer import TransformerConfig
 from course.viz import ablations as draw
 
 # %% [markdown]
@@ -315,8 +317,9 @@ print(f"false alarms: {alarms:.1%}; with a factor of 2: {careless:.1%}")
 #
 # Now the real thing, made before you came. The base is the preset `small`: a Transformer of about 1.2
 # million parameters, 2 + 2 layers, width 128, 4 heads. Each run reads the 29,000 pairs of Multi30k
-# four times, on one processor core, in about five minutes. Every row changes one thing. The base and the rows
-# on which a close call hangs were run with more than one seed; all others borrow their scatter.
+# four times, on one processor core, in about five minutes. Every row changes one thing. The base and some rows have
+# more than one seed (the column *runs* below); all others borrow their scatter, as if every setting scattered alike.
+# And you should know this: which rows to repeat was decided after a look at their first runs.
 
 # %%
 trials = read_trials(ASSETS / "results" / "table3.jsonl")
@@ -421,31 +424,69 @@ for group, name, change, nearest, paper in measured_rows:
 # ## 5 · What agrees, and what does not
 #
 # The paper's base model is more than fifty times as large and was trained for twelve hours on eight GPUs; ours
-# had five minutes of one core. Nobody could expect the same numbers. The **signs** can be compared, where the
-# paper has one: 16 heads gave exactly 0 there, and -0.1 may be luck there, too.
+# had five minutes of one core. Nobody could expect the same numbers. The **signs** can be compared, where both
+# tables have one: ours where the difference is clear, the paper's where it is more than a tenth of a point.
 
 # %%
-signs = {"same": [], "opposite": [], "cannot tell": []}
+def verdict_on(name: str, paper: float) -> str:
+    """Return how a row's sign stands to the paper's."""
+    if abs(paper) < 0.15:
+        return "the paper has no sign"
+    if not found[name].clear:
+        return "we cannot tell"
+    return "same" if found[name].value * paper > 0 else "opposite"
+
+
+signs = {"same": [], "opposite": [], "we cannot tell": [], "the paper has no sign": []}
 for _, name, _, _, paper in measured_rows:
-    if paper:
-        same = found[name].value * paper > 0
-        signs["cannot tell" if not found[name].clear else "same" if same else "opposite"].append(name)
+    if paper is not None:
+        signs[verdict_on(name, paper)].append(name)
 for verdict, names in signs.items():
-    print(f"{verdict:12} {len(names):2}: {', '.join(names)}")
+    print(f"{verdict:21} {len(names):2}: {', '.join(names)}")
 assert "no dropout" in signs["opposite"] and "width 64" in signs["same"]
 
 # %% [markdown]
 # (C) is the least surprising part: a smaller model is worse, here as there. More is not always better, though:
 # the paper's 8 layers lower its perplexity a little, and have 0.3 BLEU *less* than its 6. And more costs more,
-# which a table of equal *passes* hides. The next cell puts the price beside the gain.
+# which a table of equal *passes* hides. The next cell puts the price beside the gain: the counted FLOPs of a pair
+# of 15 + 15 tokens (lesson 07b), since the minutes of a shared machine scatter, too.
 
 # %%
-minutes = mean(t.minutes for t in base)
+def flops_with(change: Mapping[str, object]) -> int:
+    """Return the FLOPs of the preset `small`, changed, for one pair."""
+    shape = dict(recipe_of("small", change)[0])
+    vocab = shape.pop("vocab")
+    return flops_of(TransformerConfig(vocab, vocab, **shape), [([4] * 15, [4] * 15)])
+
+
 for group, name, change, *_ in measured_rows:
     if group == "C":
-        price = mean(t.minutes for t in small[json.dumps(change)]) / minutes
-        print(f"{name:10} {found[name].value:+5.1f} BLEU for {price:.2f} times the minutes")
+        price = flops_with(change) / flops_with({})
+        print(f"{name:10} {found[name].value:+5.1f} ± {found[name].margin:.1f} BLEU for {price:.2f} times the FLOPs")
 assert found["1 layer"].value < 0 and found["width 64"].value < 0
+same_work = [t.minutes for name in ("half the rate", "twice the rate", "label smoothing 0.2")
+             for t in small[json.dumps(next(change for _, row, change, *_ in ROWS if row == name))]]
+print(f"rows that do the base's work took {min(same_work):.1f} to {max(same_work):.1f} minutes")
+
+# %% [markdown]
+# ### Two surprises
+#
+# The paper calls learned positions and sinusoids "nearly identical". And lesson 09 gave a reason to tie the three
+# tables of embeddings. What does our table say?
+
+# %%
+surprises = {"learned positions": {"positions": "learned"}, "embeddings not tied": {"tie_embeddings": False}}
+for name, change in surprises.items():
+    print(f"{name:20} {found[name].value:+.1f} ± {found[name].margin:.1f} BLEU, "
+          f"{small[json.dumps(change)][0].parameters / base[0].parameters:.2f} times the parameters")
+assert found["learned positions"].clear and found["learned positions"].value < 0 < found["embeddings not tied"].value
+assert found["embeddings not tied"].clear
+
+# %% [markdown]
+# Learned positions lose here. A likely reason, which we have not tested: each position is learned from the sentences
+# that reach it, four passes of captions reach the late ones seldom, and a sinusoid needs no training. Three tables
+# of their own *win*, with nearly twice the parameters. So tying saves size; that it also helps the score is
+# not what these four passes show. (The shipped model is tied, because it must be small.)
 
 # %% [markdown]
 # ### The biggest disagreement
@@ -463,7 +504,7 @@ print(f"no dropout {without.value:+.1f} ± {without.margin:.1f}, dropout 0.3 {mo
 # Dropout is a remedy against learning by heart. After four passes there is probably little of that yet,
 # and whoever takes a medicine without the illness gets only the side effects: every step is noisier, and
 # less is learned in the same time. If that is the explanation, it makes a prediction which could
-# fail: **with more passes the order is reversed.** The same settings again, sixteen passes instead of four:
+# fail: **with more passes the order is reversed**, most dropout first. Again, sixteen passes instead of four:
 
 # %%
 longer = read_trials(ASSETS / "results" / "recipe.jsonl")
@@ -477,20 +518,21 @@ draw.learning_by_budget(
 # %%
 at_four = {p: t.val_losses[3] for p, t in sixteen.items()}
 at_end = {p: t.val_losses[-1] for p, t in sixteen.items()}
-assert min(at_four, key=at_four.get) == 0.0 and min(at_end, key=at_end.get) != 0.0
-assert max(sixteen.values(), key=lambda t: t.val_bleu) != sixteen[0.0]
+assert min(at_four, key=at_four.get) == 0.0 == max(at_end, key=at_end.get)
+assert min(sixteen.values(), key=lambda t: t.val_bleu) == sixteen[0.0] and at_end[0.1] < at_end[0.2]
 for p in sorted(sixteen):
     best_pass = 1 + min(range(16), key=lambda i: sixteen[p].val_losses[i])
     print(f"dropout {p:g}: best loss at pass {best_pass}, BLEU at the end {sixteen[p].val_bleu:.1f}")
 
 # %% [markdown]
-# The order is reversed: the setting that was best after four passes is no longer the best at the
-# end. (Each curve is one run with its own falling rate, so its fourth pass is not the end of a run of four.
-# And one seed each: the $\sigma$ of section 4 says how much a seed alone can change.)
+# Half of the prediction came true: the setting that was best after four passes is the worst in the end, and its
+# loss has been *rising* for many passes. But the order is not turned round: 0.1 is still ahead of 0.2. Sixteen passes
+# are too few for it. (Each curve is one run with its own falling rate, so its fourth pass is not the end of a run of
+# four. And one seed each: the $\sigma$ of section 4 says how much a seed alone can change.)
 #
 # This is the most useful thing that a small Table 3 can teach: **an ablation answers for its own
 # budget.** Ask a five-minute run about regularisation, and it will say: none. Whoever believes it and
-# then trains for two hours ships a model that has learned its corpus by heart.
+# then trains longer gives away points.
 #
 # ### The loss and the score
 #
@@ -502,7 +544,7 @@ same_words = {label(some[0]): (mean(t.val_loss for t in some), mean(t.val_bleu f
               for some in small.values() if "vocab" not in some[0].changes}
 losses, bleus = (torch.tensor(column) for column in zip(*same_words.values()))
 correlation = torch.corrcoef(torch.stack([losses, bleus]))[0, 1].item()
-named = {"no label smoothing", "label smoothing 0.2", "no dropout", "dropout 0.3", "1 layer", "width 64", "width 256"}
+named = {"label smoothing 0.2", "no dropout", "dropout 0.3", "1 layer", "width 64", "batches of 800", "half the rate"}
 draw.loss_and_bleu(same_words, "base", named,
                    f"The lower the loss, the higher the BLEU, mostly: correlation {correlation:.2f}")
 
@@ -512,14 +554,16 @@ flat, sharp = (small[json.dumps({"label_smoothing": e})] for e in (0.2, 0.0))
 loss_gap = mean(t.val_loss for t in flat) - mean(t.val_loss for t in sharp)
 bleu_gap = difference([t.val_bleu for t in flat], [t.val_bleu for t in sharp], spread)
 assert loss_gap > 0.05
+assert not bleu_gap.clear
 print(f"from smoothing 0 to 0.2: val loss {loss_gap:+.3f} nats, BLEU {bleu_gap.value:+.2f} ± {bleu_gap.margin:.2f}")
 
 # %% [markdown]
 # **Label smoothing.** It forbids the model to be sure: 0.2 asks it to keep a fifth of the probability for words
 # that are wrong. The validation loss, measured *without* smoothing, must pay for that. Whether the translation
-# gets worse is another question: the most likely word may stay the most likely one. Compare the printed gap in
-# BLEU with its margin. The paper says in section 5.4 that smoothing hurts perplexity and improves BLEU; in its
-# Table 3, from 0 to 0.1 brings half a point, from 0.1 to 0.2 takes 0.1 away. Do four passes show it?
+# gets worse is another question: the most likely word may stay the most likely one. The paper says in section 5.4
+# that smoothing hurts perplexity and improves BLEU; in its Table 3, from 0 to 0.1 brings half a point, from 0.1 to
+# 0.2 takes 0.1 away. Our four passes show the price in loss; of a gain in BLEU they show nothing that is larger
+# than luck.
 #
 # **The vocabulary** had to stay out of the picture. A loss *per token* of a vocabulary of 2,000 cannot be
 # compared with one of 8,000: the tokens are not the same tokens. (The paper warns in the caption of Table 3
@@ -548,14 +592,14 @@ assert min(abs(found[name].value) for name in ("half the rate", "batches of 800"
 #
 # Section 6.1 of the paper compares the Transformer with the best systems of its day, recurrent, convolutional
 # and mixed. Our rival is the `rnn-attention` of lesson 02: recurrent, with additive attention. The same pairs,
-# the same 4,000 tokens of vocabulary, the same dropout, the same number of passes, and no fewer parameters.
+# the same 4,000 tokens of vocabulary, the same dropout, the same number of passes, and several times the parameters.
 # **Guess first:** which one wins, and which takes longer for the same number of passes?
 
 # %%
 rnns = {trial.epochs: trial for trial in trials if trial.preset == "rnn-attention"}
 rnn = rnns[base[0].epochs]
 assert all(t.changes == {"vocab": 4000, "dropout": 0.1} for t in rnns.values())
-assert rnn.parameters >= base[0].parameters
+assert rnn.parameters > 3 * base[0].parameters
 for name, some in (("Transformer (base)", base), *(("RNN with attention", [t]) for t in rnns.values())):
     print(f"{name:19} {some[0].parameters / 1e6:4.1f} million parameters, {some[0].epochs:g} passes, "
           f"val loss {mean(t.val_loss for t in some):.2f}, BLEU {mean(t.val_bleu for t in some):.1f}")
@@ -565,29 +609,29 @@ assert slower > 1.2
 print(f"after equal passes, RNN - Transformer: {gap.value:+.1f} ± {gap.margin:.1f} BLEU, "
       f"in {slower:.1f} times the minutes")
 half = difference([rnns[2.0].val_bleu], bleu_of["{}"], spread)
-assert half.clear and half.value < 0
-print(f"after half the passes, in about equal minutes: {half.value:+.1f} ± {half.margin:.1f} BLEU")
+assert half.clear and half.value < 0 and rnns[2.0].minutes > mean(t.minutes for t in base)
+print(f"after half the passes: {half.value:+.1f} ± {half.margin:.1f} BLEU, "
+      f"in {rnns[2.0].minutes / mean(t.minutes for t in base):.1f} times the minutes")
 
 # %% [markdown]
 # Did you expect a larger difference? Captions are short: the way from one end of a sentence to the other is some
 # fifteen steps, where a recurrent network forgets little, and it has attention, too. What the Transformer saves
-# are **minutes**, because it reads all positions at once. That is one of the paper's first arguments, already in
-# its abstract. In about equal minutes the recurrent network makes half the passes, and is far behind.
+# are **minutes**: it reads all positions at once, which is one of the paper's first arguments, already in
+# its abstract. A recurrent network that stops after half the passes has still taken longer, and is far behind.
 #
-# (One run with one seed, another size, and nobody has searched for the best rate of the recurrent network: do
-# not read the decimals.)
+# (How much of the time is the reading word by word, and how much the larger size, this comparison cannot say. One run
+# with one seed, and nobody has searched for the best rate of the recurrent network: do not read the decimals.)
 #
 # ## 7 · From a table to a recipe
 #
-# The model that comes with the course was made by a recipe: a preset, and a dropout of 0.25 that was set by
-# judgement (rule 3), not by a search. How would you find yours?
+# The model that comes with the course was made by a recipe: a preset, and more dropout than the preset has. How
+# much was first set by judgement, and then tested by runs of the same length. How would you find yours?
 #
 # 1. **Choose on val, never on test.** Each choice fits the set that it is made on a little; after twenty choices
 #    its score is too good. The test set must stay unseen.
 # 2. **Compare what costs the same.** A wider model that trains twice as long has not won yet.
 # 3. **Ask short runs only what short runs can know.** Rate, batch, vocabulary and norm *often* show themselves
-#    early; repeat the winner once at full length. Regularisation must be chosen for the length of the run: more
-#    passes, more dropout.
+#    early; repeat the winner once at full length. Regularisation must be chosen for the length of the run.
 # 4. **Do not add up gains.** Two changes that bring half a point each may bring only half a point together; and
 #    the best of twenty rows owes a part of its lead to luck.
 # 5. **Touch the test set once,** when nothing is left to choose.
@@ -605,28 +649,42 @@ card = json.loads((ASSETS / "checkpoints" / "multi30k-de-en" / "results.json").r
 recipe = [card[name] for name in ("preset", "changes", "epochs", "seed")]
 shipped = next(t for t in longer if [t.preset, t.changes, t.epochs, t.seed] == recipe)
 assert shipped.val_bleu == max(trial.val_bleu for trial in longer)
-cpu_runs = sorted((t for t in longer if t.preset == "cpu"), key=lambda t: t.epochs)
-curves = {f"dropout {t.changes.get('dropout', 0.15):g}, {t.epochs:.0f} passes, seed {t.seed}":
-          (range(1, len(t.val_losses) + 1), t.val_losses) for t in cpu_runs}
-draw.learning_by_budget(curves, "The longer run with more dropout: slower at first, further in the end")
+cpu_runs = [t for t in longer if t.preset == "cpu"]
+brief = min(cpu_runs, key=lambda t: t.epochs)  # the preset as it is: dropout 0.15
+at_length = {t.changes["dropout"]: t for t in cpu_runs if t.epochs == shipped.epochs}
+curves = {f"dropout {t.changes.get('dropout', 0.15):g}, {t.epochs:.0f} passes":
+          (range(1, len(t.val_losses) + 1), t.val_losses) for t in (brief, *at_length.values())}
+draw.learning_by_budget(curves, "More dropout: slower at first, further in the end")
 
 # %%
-brief, long_one = cpu_runs[0], shipped
-together = min(len(brief.val_losses), len(long_one.val_losses))
-assert all(brief.val_losses[i] < long_one.val_losses[i] for i in range(together))
-assert long_one.val_loss < brief.val_loss and long_one.val_bleu > brief.val_bleu
-print(f"behind for all of the first {together} passes, then ahead: BLEU on val {brief.val_bleu:.1f} -> "
-      f"{long_one.val_bleu:.1f}")
+for p, trial in at_length.items():
+    best_pass = 1 + min(range(len(trial.val_losses)), key=lambda i: trial.val_losses[i])
+    print(f"dropout {p:g}: val loss {trial.val_losses[4]:.2f} after 5 passes, lowest after pass {best_pass}, "
+          f"{trial.val_losses[-1]:.3f} at the end; BLEU {trial.val_bleu:.1f}")
+print(f"the brief run, dropout 0.15: {brief.val_losses[11]:.3f} after pass 12, where the long run with as much "
+      f"has {at_length[0.15].val_losses[11]:.3f}; BLEU at its end {brief.val_bleu:.1f}")
+at_five, at_end = ([at_length[p].val_losses[i] for p in (0.15, 0.25, 0.35)] for i in (4, -1))
+assert at_five == sorted(at_five) and at_end == sorted(at_end, reverse=True)
+assert shipped == at_length[0.35] and brief.val_losses[11] < at_length[0.15].val_losses[11]
 
 # %% [markdown]
-# At every pass that both have made, the long run is *behind*. Two things differ, though: the dropout, and the
-# rate, which falls later in a longer run. So these curves do not say which of the two is the reason. They do say
-# this: whoever judges a long recipe by its first passes throws it away.
+# Three runs of equal length, which differ in nothing but the dropout. After five passes they stand in the order that
+# the table of section 4 would predict: the less, the better. At the end the order is turned round, all of it: here
+# is the prediction of section 5 fulfilled, with a larger model and twice the passes. And look at 0.15: in the last
+# third its loss *rises*. That is what learning by heart looks like on sentences that are not in the book.
+#
+# Whoever judges a long recipe by its first passes throws away the best one. The brief run shows why the passes of
+# two runs cannot be compared at all: it has the dropout of the worst, and after twelve passes it is ahead of that
+# one, because its rate has nearly fallen to 0, while the long run's is still high.
+#
+# The last step, from 0.25 to 0.35, gains two tenths of a BLEU with one seed each. By section 3 that is luck until
+# shown otherwise; we took the better one, since one must be taken, and claim nothing for it.
 #
 # Beam and length penalty were chosen last, on val, with the finished model: `results.json` in
 # `assets/checkpoints/multi30k-de-en` has all that was tried, under `decoding`, and the averages of more or fewer
-# snapshots, under `averaging`. (Rule 5 was broken once, and you should know it: the penalties tried first ended
-# at 1.2, where val was still rising. They were extended, and the test set was scored a second time.)
+# snapshots, under `averaging`. (Rule 5 was not kept to the letter, and you should know it: the test set was scored
+# for the model with a dropout of 0.25 too, twice, before the one with 0.35 was trained. Val alone decided, but a
+# reader cannot check that.)
 #
 # ## 8 · Your own row
 #
@@ -634,7 +692,7 @@ print(f"behind for all of the first {together} passes, then ahead: BLEU on val {
 # equal runs there.
 
 # %%
-CHANGES = {"n_heads": 1}  # yours: d_model, n_layers, d_ff, dropout, norm, positions, peak_lr ...
+CHANGES = {"d_model": 16}  # yours: n_heads, n_layers, d_ff, dropout, norm, positions, peak_lr ...
 
 mine = run_trial("tiny", CHANGES, 0, budget, train_pairs, val_pairs)
 verdict = difference([mine.val_bleu], scores, pooled_spread([scores]))
@@ -643,8 +701,9 @@ print(f"BLEU {mine.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} a
       f"{'more than luck' if verdict.clear else 'may be luck'}")
 
 # %% [markdown]
-# So few runs know little about $\sigma$, and Student makes them pay for it with a wide margin. That is why the
-# table above took its $\sigma$ from many.
+# So few runs know little about $\sigma$, and Student makes them pay for it with a wide margin: they see a change as
+# coarse as this one, and hardly a finer one (try `{"n_heads": 1}`). That is why the table above took its $\sigma$ from
+# many.
 #
 # For a table of your own, let a loop of your shell do the work; every run that ends adds its line to one file,
 # and `read_trials` reads it:

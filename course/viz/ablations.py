@@ -22,7 +22,7 @@ def differences(
         clear = abs(value) > margin
         axis.errorbar(value, y, xerr=margin, color=BLUE, fmt="o", capsize=3, ms=6, lw=1.2,
                       mfc=BLUE if clear else "white", label="here, with its margin")
-        axis.plot(runs, [y] * len(runs), "|", color=BLUE, ms=7, alpha=0.6, label="single runs")
+        axis.plot(runs, [y] * len(runs), "|", color="black", ms=11, mew=1.4, label="single runs")
         if paper is not None:
             axis.plot(paper, y, "D", color=ORANGE, mec="black", ms=5.5, label="the paper's row")
     starts = [y for y in range(1, len(rows)) if rows[y][0] != rows[y - 1][0]]
