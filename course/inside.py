@@ -354,7 +354,7 @@ def stem(word: str) -> str:
         word = word[:-1]
     return re.sub("i$", "y", re.sub("e$", "", word))
 
-
+# %% ../notebooks/09b_inside.py
 def diagnose(said: str, meant: str) -> dict[str, list[str]]:
     """Return what is wrong with a translation, by rule: "missing", "added", "form", "twice".
 
@@ -397,7 +397,7 @@ class Comparison:
         return (f"{self.baseline:5.1f} -> {self.system:5.1f}  {self.difference:+5.1f}  "
                 f"p = {self.p_value:.3f}  {self.verdict}")
 
-
+# %% ../notebooks/09b_inside.py
 def paired_bootstrap(
     baseline: Sequence[str], system: Sequence[str], references: Sequence[str], samples: int = 1000
 ) -> dict[str, Comparison]:

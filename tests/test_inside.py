@@ -550,6 +550,8 @@ def test_profiles_print_the_ratios():
              "cross": {"end": (torch.tensor([[0.2, 0.5]]), 0.1)}}  # fmt: skip
     axes = draw.profiles(table, "title").axes
     assert [numbers_of(axis) for axis in axes] == [["3.0", "1.0"], ["2.0", "5.0"]]
+    axes = draw.profiles(table, "title", {"encoder": "here", "cross": "there"}).axes
+    assert [axis.get_title(loc="left").split()[-1] for axis in axes] == ["(here)", "(there)"]
 
 
 def test_the_tables_print_their_numbers():
@@ -559,12 +561,16 @@ def test_the_tables_print_their_numbers():
     alone = {("cross", 0, 0): 0.01, ("cross", 0, 1): 0.2}
     axis = draw.removal_costs(alone, {("cross", 0): 0.5}, "title").axes[0]
     assert numbers_of(axis) == ["0.010", "0.200", "0.500"]
+    axis = draw.stand_in({"a": 0.1, "b": 0.2, "added": 0.3, "both": 0.5}, "title").axes[0]
+    assert numbers_of(axis) == ["0.100", "0.200", "0.300", "0.500"]
 
 
 def test_the_curves_show_what_was_measured():
     curves = {"cheapest first": [40, 30], "random 1": [40, 20]}
     axis = draw.removal_curves([0, 0.5], curves, "t").axes[0]
     assert [list(line.get_ydata()) for line in axis.get_lines()] == list(curves.values())
+    axis = draw.removal_curves([0, 0.5], curves, "t", margin=2.0).axes[0]
+    assert "95 % interval of one score" in axis.get_legend_handles_labels()[1]
     lens = {name: torch.tensor([0.1, 1.0]) for name in ("final", "right", "read")}
     figure = draw.lens_by_layer({**lens, "ranks": torch.tensor([[9, 9, 9], [1, 1, 1]])}, "t")
     assert list(figure.axes[1].get_lines()[1].get_ydata()) == [9, 1]
@@ -574,6 +580,17 @@ def test_the_curves_show_what_was_measured():
     ratios = {0.0: [0.9, 0.8], 0.6: [0.9, 1.0]}
     axes = draw.beam_curves([1, 4], bleus, ratios, Interval(33, 2, 9), "t").axes
     assert [list(line.get_ydata()) for line in axes[0].get_lines()] == list(bleus.values())
+    assert "± 2.0" in numbers_of(axes[0])[0]
+
+
+def test_the_histogram_colours_the_tail():
+    differences, centred = [0.0, 1.0, 2.0, 3.0], [-1.5, -0.5, 0.5, 1.5]
+    left, right = draw.bootstrap_histogram(differences, centred, 1.0, "t").axes
+    assert sum(bar.get_height() for bar in left.patches) == 4
+    tail = [bar for bar in right.patches if bar.get_x() >= 1.0]
+    assert sum(bar.get_height() for bar in tail) == 1
+    assert {bar.get_facecolor() for bar in tail}.isdisjoint(
+        bar.get_facecolor() for bar in right.patches if bar.get_x() < 1.0)  # fmt: skip
 
 
 def test_the_lens_grid_shows_the_words():

@@ -119,11 +119,15 @@ def explorer(
 
 
 def profiles(
-    table: Mapping[str, Mapping[str, tuple[Tensor, float]]], title: str, top: float = 6.0
+    table: Mapping[str, Mapping[str, tuple[Tensor, float]]],
+    title: str,
+    corpora: Mapping[str, str] | None = None,
+    top: float = 6.0,
 ) -> Figure:
     """Draw how many times the uniform share each head puts on each kind of key.
 
     table: kind -> name of the marked keys -> shares (N, H), uniform share; darkest from `top` on.
+    corpora: kind -> on which sentences it was measured, written above the panel.
     """
     widths = [len(by_name) + 1 for by_name in table.values()]
     layers, heads = next(iter(next(iter(table.values())).values()))[0].shape
@@ -140,7 +144,8 @@ def profiles(
                         rotation_mode="anchor", fontsize=8)  # fmt: skip
         for line in range(heads, len(rows), heads):
             axis.axhline(line - 0.5, color="white", lw=3)
-        axis.set_title(KIND_NAMES[kind], fontsize=10)
+        where = f" ({corpora[kind]})" if corpora else ""
+        axis.set_title(KIND_NAMES[kind] + where, fontsize=10)
     axes[0].set_ylabel("layer.head")
     figure.supxlabel("marked keys; the number: times the share of uniform attention", fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
@@ -205,17 +210,37 @@ def removal_costs(
     return _finish(figure)
 
 
+def stand_in(costs: Mapping[str, float], title: str) -> Figure:
+    """Draw what heads cost alone, added, and at once, one bar each: name -> nats a token."""
+    figure, axis = plt.subplots(figsize=(6.4, 3), layout="constrained")
+    colours = [*([BLUE] * (len(costs) - 2)), GREY, ORANGE]
+    bars = axis.bar(list(costs), list(costs.values()), 0.6, color=colours)
+    axis.bar_label(bars, fmt="{:.3f}", fontsize=9)
+    axis.axhline(0, color=GREY, lw=0.8)
+    axis.margins(y=0.12)
+    axis.set_ylabel("rise of the loss [nats a token]")
+    axis.set_title(title, fontsize=10)
+    return _finish(figure)
+
+
 def removal_curves(
-    shares: Sequence[float], curves: Mapping[str, Sequence[float]], title: str
+    shares: Sequence[float], curves: Mapping[str, Sequence[float]], title: str, margin: float = 0.0
 ) -> Figure:
-    """Draw BLEU over the share of heads removed, one line for each order of removal."""
+    """Draw BLEU over the share of heads removed, one line for each order of removal.
+
+    margin: half the 95 % interval of one score, drawn as a bar at the left.
+    """
     figure, axis = plt.subplots(figsize=(6.8, 3.7), layout="constrained")
     named = [name for name in curves if not name.startswith("random")]
     for name, (colour, line, marker) in zip(named, STYLES):
         axis.plot(shares, curves[name], linestyle=line, marker=marker, color=colour, label=name)
     for number, name in enumerate(name for name in curves if name.startswith("random")):
-        axis.plot(shares, curves[name], ":", marker="x", ms=5, color=GREY,
+        axis.plot(shares, curves[name], "-", lw=0.8, color=GREY,
                   label="random orders" if number == 0 else None)  # fmt: skip
+    if margin:
+        start = next(iter(curves.values()))[0]
+        axis.errorbar(shares[0] - 0.015, start, margin, color="black", capsize=3, lw=1,
+                      label="95 % interval of one score")  # fmt: skip
     axis.set(xlabel="share of heads removed", ylabel="BLEU, greedy", ylim=(0, None))
     axis.xaxis.set_major_formatter("{x:.0%}")
     axis.set_title(title)
@@ -335,8 +360,8 @@ def beam_curves(
 ) -> Figure:
     """Draw BLEU and the length ratio over the beam, a line for each alpha.
 
-    interval: an object with score and margin, drawn as a band: what the score of one setting is
-    worth on these sentences.
+    interval: an object with score and margin; the margin is written below the curves, which may
+    lie far closer together than a band of that width.
     """
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     for axis, series in zip(axes, (bleus, ratios)):
@@ -345,13 +370,37 @@ def beam_curves(
                       label=f"α = {alpha:g}")  # fmt: skip
         axis.set_xticks(beams)
         axis.set_xlabel("beam (1: greedy)")
-    low, high = interval.score - interval.margin, interval.score + interval.margin
-    axes[0].axhspan(low, high, color=GREY, alpha=0.15, lw=0)
-    axes[0].text(beams[-1], low, "95 % interval of one setting", fontsize=8, color=GREY, ha="right",
-                 va="bottom")  # fmt: skip
+    axes[0].margins(y=0.12)
+    height = abs(axes[0].get_ylim()[1] - axes[0].get_ylim()[0])
+    axes[0].text(0.98, 0.02, f"95 % interval of one score: ± {interval.margin:.1f}; this panel is "
+                 f"{height:.1f} high", transform=axes[0].transAxes, fontsize=8, color=GREY,
+                 ha="right", va="bottom")  # fmt: skip
     axes[0].set_ylabel("BLEU")
     axes[1].axhline(1, color=GREY, lw=0.8)
     axes[1].set_ylabel("length over the reference's")
     axes[1].legend(fontsize=9)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return _finish(figure)
+
+
+def bootstrap_histogram(
+    differences: Sequence[float], centred: Sequence[float], observed: float, title: str
+) -> Figure:
+    """Draw resampled differences as they are, and their centred sizes with the tail that counts."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
+    left.hist(differences, 40, color=BLUE)
+    left.axvline(0, color=GREY, lw=0.8)
+    left.axvline(observed, color="black", ls="--", label=f"observed: {observed:+.1f}")
+    left.set(xlabel="BLEU of the system minus that of the baseline", ylabel="resampled test sets")
+    left.set_title("as they are: around the observed one", fontsize=10)
+    _, edges, bars = right.hist(centred, 40, color=GREY)
+    for edge, bar in zip(edges, bars):
+        if edge >= abs(observed):
+            bar.set_facecolor(ORANGE)
+    right.axvline(abs(observed), color="black", ls="--", label=f"observed: {abs(observed):.1f}")
+    right.set(xlabel="size of the difference minus the mean size")
+    right.set_title("centred: around 0; the tail is what the test counts", fontsize=10)
+    for axis in (left, right):
+        axis.legend(fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return _finish(figure)
