@@ -49,8 +49,9 @@ def parser() -> argparse.ArgumentParser:
     train = command("train", "train a German-English Transformer",
                     "python -m course train --corpus multi30k --preset cpu --out runs/cpu "
                     "--minutes 40\n\nCtrl-C stops after the current step; the same command with "
-                    "--resume goes on.\nA budget in epochs is exact: one seed, one result, broken "
-                    "off or not. A budget in\nminutes follows the clock, so its result varies.\n"
+                    "--resume goes on.\nA budget in epochs is exact: one seed and one --precision, "
+                    "one result, broken off\nor not. A budget in minutes follows the clock, so "
+                    "its result varies.\n"
                     "Several devices (lesson 07b; Linux, macOS, WSL):\n"
                     "  torchrun --nproc-per-node 2 -m course train ...")
     train.add_argument("--corpus", choices=CORPORA, required=True)

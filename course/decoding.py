@@ -244,7 +244,7 @@ def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
 
 # %% ../notebooks/08_decoding.py
 class AttentionCache:
-    """The keys and values of one attention, computed once and asked often: (n, H, L, Dk) each."""
+    """What one attention has read, computed once and asked often: keys (n, H, L, Dk), values Dv."""
 
     def __init__(self, attention: MultiHeadAttention, x: Tensor) -> None:
         self.attention = attention
@@ -261,7 +261,7 @@ class AttentionCache:
         self.keys, self.values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
 
     def keep(self, places: Tensor) -> None:
-        """Make row i what row places[i] was."""
+        """Make row i what row places[i] was; or keep the rows where `places` (n,) is True."""
         self.keys, self.values = self.keys[places], self.values[places]
 
     def ask(self, query: Tensor, mask: Tensor | None = None) -> Tensor:

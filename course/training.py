@@ -109,6 +109,11 @@ class TrainingConfig:
             raise ValueError(f"schedule={self.schedule!r} is unknown: choose linear or paper")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is in [0, 1), not {self.label_smoothing}")
+        if self.average < 0 or self.average_span > 1:
+            raise ValueError(f"average={self.average}, average_span={self.average_span}: give a "
+                             "number of snapshots, and a share of the run up to 1")  # fmt: skip
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas are two numbers in [0, 1), not {self.betas}")
 
 
 def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: float) -> float:
@@ -376,6 +381,7 @@ def load_state(
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
             position = Position(**json.loads(file.metadata()["position"]))
+        rng = tensors["rng"]
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"cannot resume: {path} cannot be read ({error})") from error
     load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
@@ -390,7 +396,7 @@ def load_state(
         torch.cuda.set_rng_state(tensors["device_rng"], device)
     elif device.type == "mps" and "device_rng" in tensors:
         torch.mps.set_rng_state(tensors["device_rng"])
-    torch.set_rng_state(tensors["rng"])
+    torch.set_rng_state(rng)
     return position
 
 # %% ../notebooks/07_training.py
@@ -522,7 +528,7 @@ def digest(content: object) -> str:
 
 # %% ../notebooks/07_training.py
 def check_record(path: Path, record: Mapping[str, object]) -> None:
-    """Raise CheckpointError that names the first difference to what a run was started with."""
+    """Raise CheckpointError that names the first difference from what a run was started with."""
     try:
         started = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -694,11 +700,8 @@ class Trainer(Run):
         self.model.eval()
         return done
 
-    def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> bool:
-        """Go on from the current position to the end of the epoch, of the budget, or to a stop.
-
-        Returns whether the budget is spent.
-        """
+    def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> None:
+        """Go on from the current position to the end of the epoch, of the budget, or to a stop."""
         self.model.train()
         for group in groups_of(self.batches(examples), self.config.accumulate):
             values = self.step(group)
@@ -711,7 +714,6 @@ class Trainer(Run):
                 self.save()
         if self.position.batch >= self.n_batches:
             self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
-        return self.progress() >= 1
 
     def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
         """Yield what is left of the current epoch, in an order that follows from the seed."""
@@ -776,28 +778,36 @@ def recipe_of(
 ) -> tuple[dict[str, object], TrainingConfig]:
     """Return a preset's sizes and its training, some values changed.
 
-    Raises ValueError for a preset, a name or a kind of value that does not exist.
+    Raises ValueError for a preset, a name or a kind of value that does not exist. The seed is no
+    part of a recipe.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset {preset!r} is unknown: choose from {', '.join(PRESETS)}")
     sizes, config = PRESETS[preset]
     known = asdict(MODELS[sizes.get("model", "transformer")][1](1, 1)) | {"vocab": 1}
+    given = {"seed", "src_vocab", "tgt_vocab"}  # elsewhere: --seed, and the vocabulary's real size
+    allowed = [name for name in (*asdict(config), *known) if name not in given]
     for name, value in (changes or {}).items():
+        if name not in allowed:
+            raise ValueError(
+                f"{name} is nothing that a recipe sets: it sets {', '.join(allowed)}"
+            )
         usual = getattr(config, name, known.get(name))
-        if name not in {*known, *asdict(config)} - {"src_vocab", "tgt_vocab"}:
-            raise ValueError(f"{name} is nothing that a recipe sets: it sets "
-                             f"{', '.join([*asdict(config), 'vocab', *list(known)[2:-1]])}")  # fmt: skip
-        if isinstance(usual, (float, tuple)) and isinstance(value, (int, list)):
+        if usual is None:
+            usual = 64  # d_k and d_v, which follow from the other sizes unless they are given
+        if (type(usual), type(value)) in ((float, int), (tuple, list)):
             value = type(usual)(value)  # JSON knows 1 and [0.9, 0.98] only
-        if usual is not None and type(value) is not type(usual):
-            raise ValueError(f"{name}={value!r}: give a {type(usual).__name__}, such as {usual!r}")
+        if type(value) is not type(usual):
+            kind = type(usual).__name__
+            article = "an" if kind == "int" else "a"
+            raise ValueError(f"{name}={value!r}: give {article} {kind}, such as {usual!r}")
         if hasattr(config, name):
             config = replace(config, **{name: value})
         else:
             sizes = {**sizes, name: value}
     return sizes, config
 
-
+# %% ../notebooks/07_training.py
 def preset_model(
     preset: str,
     sentences: Iterable[str],

@@ -91,6 +91,10 @@ class TransformerConfig:
     max_len: int = 512
 
     def __post_init__(self) -> None:
+        for name in ("d_model", "n_heads", "d_ff", "n_layers", "d_k", "d_v", "max_len"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is 1 or more, not {value}")
         if self.tie_embeddings and self.src_vocab != self.tgt_vocab:
             raise ValueError(
                 f"tied embeddings need one vocabulary, not src_vocab={self.src_vocab} and "

@@ -116,7 +116,7 @@ def test_evaluate_prints_scores_with_signatures(checkpoint, small_corpus, capsys
         ("train --corpus captions --preset tiny --out x --epochs 1 --set droput=0.3",
          "droput is nothing that a recipe sets"),
         ("train --corpus captions --preset tiny --out x --epochs 1 --set d_model=wide",
-         "d_model='wide': give a int"),
+         "d_model='wide': give an int"),
         ("train --corpus captions --preset tiny --out {tmp} --epochs 1 --resume", "to resume"),
         ("train --corpus captions --preset tiny --out {tmp} --minutes -1", "more than 0"),
     ],

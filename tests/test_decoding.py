@@ -23,6 +23,7 @@ from course.decoding import (
     cached_log_probs,
     continuations,
     greedy_search,
+    in_turn,
     is_live,
     largest,
     length_penalty,
@@ -331,6 +332,9 @@ def test_largest_is_topk_and_orders_ties():
     found, where = largest(torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0]]), 4)
     assert where.tolist() == [[1, 2, 4, 3]] and found.tolist() == [[3.0, 3.0, 3.0, 2.0]]
     assert largest(torch.zeros(2, 3), 10)[0].shape == (2, 3)
+    tied = torch.zeros(1, 1000)
+    tied[0, [7, 70, 700]] = 1.0  # in three blocks
+    assert largest(tied, 2)[1].tolist() == in_turn(tied, 2)[1].tolist() == [[7, 70]]
 
 
 @pytest.mark.parametrize(
@@ -753,6 +757,7 @@ def test_pictures():
         "": draw.length_penalties(length_penalty, {"a": (-1.0, 3), "b": (-1.2, 7)}, (0, 1), 0.4),
         "8 of 9, 5 of 8, 2 of 7, 0 of 6": draw.ngram_boxes(hypothesis, reference),
         "paraphrase": draw.what_is_missed({"x": (1.0, 2.0), "y": (50.0, 0.0)}),
+        "Place 5: only what is new": draw.layer_with_cache(written=5, source=7),
         "Beam 2: BLEU 30.0 at α = 0, 25.0 at 1": draw.over_beam(
             (1, 2), [-3.0, -2.5], {0.0: [20.0, 30.0], 1.0: [20.0, 25.0]}, {0.0: [1, 1], 1.0: [1, 1]}
         ),

@@ -1022,8 +1022,11 @@ def test_pictures():
         draw.schedules({"paper": curve}, {"ours": curve}, warmup=2),
         draw.overfitting({"0": [(1, 3.0, 3.1), (2, 1.0, 4.0)], "0.3": [(1, 3.0, 3.1)]}),
         draw.averages({"ours": (curve, 0.2), "paper": (curve, 0.1)}),
+        draw.bowl({"a": [(1.0, 2.0), (0.5, 0.0)], "b": [(0.0, 0.0)]}, (1.0, 3.0), last=1),
     ]
-    assert [len(figure.axes) for figure in two] == [2, 2, 2]
+    assert [len(figure.axes) for figure in two] == [2, 2, 2, 2]
+    paper, ours = two[0].axes  # two schedules are compared on one scale
+    assert paper.get_ylim() == ours.get_ylim()
     assert len(draw.step_lengths({"0.98": curve, "0.999": curve}, curve).axes) == 1
     assert plt.get_fignums() == []  # none is left open to be shown a second time
 
@@ -1043,9 +1046,19 @@ def test_a_recipe_changes_sizes_and_training():
     [
         ({"droput": 0.3}, "droput is nothing that a recipe sets: it sets max_tokens"),
         ({"src_vocab": 5}, "src_vocab is nothing"),
-        ({"d_model": "wide"}, "give a int, such as 512"),
+        ({"d_model": "wide"}, "give an int, such as 512"),
         ({"dropout": "much"}, "give a float, such as 0.1"),
         ({"tie_embeddings": 1}, "give a bool, such as True"),
+        ({"dropout": True}, "give a float, such as 0.1"),
+        ({"d_k": 2.5}, "give an int, such as 64"),
+        ({"d_v": "wide"}, "give an int, such as 64"),
+        ({"seed": 5}, "seed is nothing that a recipe sets"),
+        ({"betas": 5}, "give a tuple"),
+        ({"betas": [0.9]}, "betas are two numbers"),
+        ({"average": -1}, "give a number of snapshots"),
+        ({"average_span": 2}, "a share of the run up to 1"),
+        ({"n_heads": 0}, "n_heads is 1 or more, not 0"),
+        ({"n_layers": 0}, "n_layers is 1 or more"),
         ({"norm": "mid"}, "norm='mid' is unknown"),
         ({"warmup": 0}, "warmup is more than 0"),
     ],

@@ -178,7 +178,7 @@ def what_is_missed(rated: Mapping[str, tuple[float, float]]) -> Figure:
     axis.set_yticks([i + 0.18 for i in range(len(rated))], list(rated))
     axis.invert_yaxis()
     axis.set(xlabel="score, 0 to 100", xlim=(0, 105))
-    axis.set_title("A good paraphrase scores lowest, a turned meaning scores high")
+    axis.set_title("A good paraphrase scores lowest, a reversed meaning scores high")
     keys = [Patch(fc=BLUE), Patch(fc=ORANGE, hatch="//", ec="white")]
     names = ["BLEU", "same token in the same place, %"]
     figure.legend(keys, names, loc="outside lower right", ncols=2, fontsize=9)
@@ -206,12 +206,41 @@ def over_beam(
     axes[1].set_title(f"Beam {beams[-1]}: BLEU {least:.1f} at α = {low:g}, {most:.1f} at {high:g}")
     axes[1].legend(fontsize=9)
     axes[2].axhline(1, color=GREY, lw=0.9)
+    axes[2].annotate("as many as in the references", (beams[-1], 1), (0, 3), color=GREY, fontsize=9,
+                     textcoords="offset points", ha="right")  # fmt: skip
     axes[2].set(ylabel="words written / words in the references")
     axes[2].set_title("The larger α, the longer the text")
     for axis in axes:
         axis.set(xlabel="beam", xscale="log", xticks=beams)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
+    plt.close(figure)
+    return figure
+
+
+def layer_with_cache(written: int, source: int) -> Figure:
+    """Draw what one decoder layer has and what it computes, when it reads place `written`.
+
+    source: the number of source tokens.
+    """
+    figure, axis = plt.subplots(figsize=(9, 3.3), layout="constrained")
+    rows = (  # name, kept places, new places
+        ("self-attention: keys and values of the prefix", written - 1, 1),
+        ("cross-attention: keys and values of the source", source, 0),
+        ("all the rest: queries, feed-forward, norms", 0, 1),
+    )
+    for y, (name, kept, new) in enumerate(rows):
+        axis.text(-0.3, y + 0.35, name, ha="right", va="center", fontsize=10)
+        for x in range(kept + new):
+            left = x if kept + new > 1 else written - 1  # the new position stands in its column
+            face, edge, hatch = ("white", GREY, "////") if x < kept else (BLUE, BLUE, None)
+            axis.add_patch(Rectangle((left + 0.06, y), 0.88, 0.7, fc=face, ec=edge, hatch=hatch))
+    axis.set(xlim=(-7.2, max(written, source) + 0.2), ylim=(3, -0.6))
+    axis.set_axis_off()
+    axis.set_title(f"Place {written}: only what is new is computed, the rest is kept")
+    keys = [Patch(fc=BLUE, ec=BLUE), Patch(fc="white", ec=GREY, hatch="////")]
+    figure.legend(keys, ["computed at this step", "kept in the cache"], loc="outside lower right",
+                  ncols=2, fontsize=9)  # fmt: skip
     plt.close(figure)
     return figure
 

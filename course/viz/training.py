@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
@@ -46,7 +47,7 @@ def smoothed_target(
     curves.axhline(best[1], color=ORANGE, linestyle=":")
     curves.plot(*best, "o", color=ORANGE, ms=7)
     curves.annotate(
-        f"lowest at {best[0]:.3f}:\nthe target's entropy, {best[1]:.2f}",
+        f"lowest at {best[0]:.4f}:\nthe target's entropy, {best[1]:.2f}",
         best,
         xytext=(0.42, 0.52),
         textcoords="axes fraction",
@@ -65,14 +66,15 @@ def schedules(paper: Mapping[str, Curve], ours: Mapping[str, Curve], warmup: int
 
     Each curve holds one rate a step, from step 1 on; `warmup` is marked on the right.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
+    highest = max(max(rates) for curves in (paper, ours) for rates in curves.values())
     for axis, curves in zip(axes, (paper, ours)):
         for label, rates in curves.items():
             axis.plot(range(1, len(rates) + 1), [1000 * r for r in rates], lw=2, label=label)
-        highest = max(map(max, curves.values()))
-        axis.set(xlabel="step", ylabel="learning rate (thousandths)", ylim=(0, 1450 * highest))
+        axis.set(xlabel="step", ylim=(0, 1450 * highest))
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.legend(loc="upper right")
+    axes[0].set_ylabel("learning rate (thousandths)")
     axes[0].set_title("The paper's rate peaks where warm-up ends")
     axes[1].axvline(warmup, color=GREY, lw=0.8, linestyle=":")
     axes[1].annotate(" warm-up ends", (warmup, 1400 * highest), fontsize=8, color=GREY)
@@ -160,6 +162,33 @@ def run_curves(log: Sequence[Mapping[str, float]], levels: Mapping[str, float]) 
     norms.axhline(1, color=GREY, lw=0.9, linestyle=":")
     norms.annotate("clipped above", (x[-1], 1), ha="right", va="bottom", fontsize=8.5)
     norms.set(ylabel="gradient norm", xlabel="step", ylim=(0, None))
+    return _finished(figure)
+
+
+def bowl(
+    walks: Mapping[str, Sequence[tuple[float, float]]], curvature: tuple[float, float], last: int
+) -> Figure:
+    """Draw noisy descents to (0, 0), one panel each: the way, the last positions, and their mean.
+
+    walks: title -> positions (x, y), one a step; curvature of the bowl along x and along y.
+    """
+    figure, axes = plt.subplots(
+        1, len(walks), figsize=(9.5, 3.6), sharex=True, sharey=True, squeeze=False
+    )
+    for axis, (title, walk) in zip(axes[0], walks.items()):
+        for level in (0.2, 1, 3):  # lines of equal height
+            width, height = (2 * (2 * level / c) ** 0.5 for c in curvature)
+            axis.add_patch(Ellipse((0, 0), width, height, fc="none", ec=GREY, lw=0.6, ls=":"))
+        axis.plot(*zip(*walk), "-", color=GREY, lw=0.6)
+        x, y = zip(*walk[-last:])
+        axis.plot(x, y, "o", color=BLUE, ms=3, label=f"the last {last} positions")
+        mean = sum(x) / len(x), sum(y) / len(y)
+        axis.plot(*mean, "*", color=ORANGE, mec="black", ms=11, label="their mean")
+        axis.plot(0, 0, "+", color="black", ms=14, mew=2, label="the centre")
+        axis.set(title=title, xlabel="first weight")
+    axes[0][0].set_ylabel("second weight")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=3)
+    figure.suptitle("The mean of scattered positions lies near the centre", x=0.01, ha="left")
     return _finished(figure)
 
 
