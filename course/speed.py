@@ -44,9 +44,10 @@ from .transformer import Transformer
 def byte_mask(x: Tensor, drop: float) -> Tensor:
     """Return what dropout multiplies x by: 0 with probability `drop`, else 1 / (1 - drop).
 
-    `drop` is rounded to a multiple of 1/256: each element needs one random byte only.
+    `drop` is rounded to a multiple of 1/256, at most 255/256: each element needs one random byte
+    only.
     """
-    threshold = round(drop * 256)
+    threshold = min(round(drop * 256), 255)
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     words.random_(-(2**63), None)  # 64 random bits, 8 bytes
     kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= threshold
@@ -96,7 +97,7 @@ def bfloat16_gain(device: torch.device, repeats: int = 10) -> float:
         times = []
         for _ in range(repeats):
             begun = time.perf_counter()
-            a = (a @ a)[:, :width].clamp(-1, 1)
+            a = (a @ a).clamp(-1, 1)
             a[0, 0].item()  # waits for the device
             times.append(time.perf_counter() - begun)
         seconds[dtype] = min(times)
@@ -272,7 +273,10 @@ def device_of_rank() -> torch.device:
 
 
 def restarted(directory: Path) -> bool:
-    """Return whether this very launch of torchrun began the run there, and now started us anew."""
+    """Return whether a launch of torchrun with our id began the run there: then we go on with it.
+
+    On one machine each launch has an id of its own; on several, `--rdzv-id` names it.
+    """
     mark = directory / "torchrun_id"
     return mark.exists() and mark.read_text("utf-8") == os.environ.get("TORCHELASTIC_RUN_ID")
 

@@ -766,7 +766,7 @@ def test_tables_are_aligned():
 def test_a_ladder_says_what_each_rung_gains():
     figure = draw.ladder({"naive": [1.0, 1.0, 1.0], "sorted": [3.0, 3.0, 3.0]}, "target tokens")
     axis = figure.axes[0]
-    assert axis.get_title(loc="left") == "From bottom rung to top: 3.0 times as fast"
+    assert axis.get_title(loc="left") == "From the first rung to the last: 3.0 times as fast"
     assert [text.get_text() for text in axis.texts] == ["1", "3   x 3.00"]
 
 

@@ -11,7 +11,6 @@ from course import doctor as module
 from course.corpora import CorpusError, multi30k
 from course.doctor import doctor
 
-
 ROOT = Path(__file__).parents[1]
 
 

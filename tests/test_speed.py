@@ -2,6 +2,7 @@
 
 import json
 import math
+import platform
 import signal
 import time
 from dataclasses import replace
@@ -172,7 +173,8 @@ def test_compiled_equals_eager():
 
 
 def test_memory_is_kept_where_the_library_can(monkeypatch):
-    assert keep_freed_memory() in (True, False) and keep_freed_memory(False) in (True, False)
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert keep_freed_memory() is glibc and keep_freed_memory(False) is glibc
 
     def missing(name):
         raise OSError(name)
@@ -181,8 +183,15 @@ def test_memory_is_kept_where_the_library_can(monkeypatch):
     assert keep_freed_memory() is False
 
 
+def test_nearly_all_dropped_is_not_divided_by_zero():
+    mask = byte_mask(torch.ones(100_000), 1.0)
+    assert mask.isfinite().all() and mask.mean().item() == pytest.approx(1, abs=0.3)
+
+
 def test_the_best_switches_follow_the_measurement(monkeypatch):
-    assert bfloat16_gain(torch.device("cpu"), repeats=2) > 0
+    ticks = iter([0, 6, 10, 14, 20, 23, 30, 32])  # float32: 6 and 4 seconds; bfloat16: 3 and 2
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: next(ticks))
+    assert bfloat16_gain(torch.device("cpu"), repeats=2) == 2
     for gain, wanted in ((3.0, True), (0.4, False)):
         monkeypatch.setattr(speed, "bfloat16_gain", lambda device, gain=gain: gain)
         assert Switches.best("cpu") == Switches(True, True, wanted)

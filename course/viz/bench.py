@@ -38,7 +38,7 @@ def ladder(rates: Mapping[str, Sequence[float]], unit: str) -> Figure:
     figure, axis = plt.subplots(figsize=(7.5, 0.45 * len(rates) + 1.2))
     draw_bars(axis, spreads, gains, [GREY] + [BLUE] * (len(rates) - 1))
     axis.set_xlabel(f"{unit} a second (bar: median, whisker: quartiles)")
-    axis.set_title(f"From bottom rung to top: {medians[-1] / medians[0]:.1f} times as fast")
+    axis.set_title(f"From the first rung to the last: {medians[-1] / medians[0]:.1f} times as fast")
     return finished(figure)
 
 
