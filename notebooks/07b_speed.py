@@ -365,8 +365,8 @@ print(f"bytes are {middle:.1f} times as fast here ({low:.1f} to {high:.1f})")
 # A training step makes hundreds of large tensors and throws them away. Where does their memory come
 # from? `glibc`, the C library of most Linux systems, asks the operating system for a fresh piece for a very
 # large tensor (always above 32 MiB), and gives freed memory back as soon as much of it lies together. Fresh memory is expensive: the system hands it out in
-# *pages* of 4 KiB, each filled with zeros at the first touch (a *page fault*). The logits of a small batch, 1,500 tokens
-# times 5,000 words times 4 bytes, are 30 MB, or 7,300 pages, several times a step.
+# *pages* of 4 KiB, each filled with zeros at the first touch (a *page fault*). The logits of a batch of 2,000
+# tokens, times 5,000 words, times 4 bytes, are 40 MB, or 9,800 pages.
 #
 # Nothing forbids the process to keep what it has. `glibc` has a setting for it, `mallopt`. (On a GPU, PyTorch does this by itself; its *caching allocator* is the same idea. macOS and
 # Windows have other libraries; there the function does nothing and says so.)
@@ -396,7 +396,7 @@ works = sys.argv[1] == "keep" and keep_freed_memory()
 faults, seconds = [], []
 for _ in range(10):
     before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
-    [torch.ones(7_500_000) for _ in range(8)]  # eight times 30 MB, then all are free again
+    [torch.ones(10_000_000) for _ in range(8)]  # eight times 40 MB, then all are free again
     seconds.append(time.perf_counter() - begun)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(int(works), sorted(faults)[5], sorted(seconds)[5])
@@ -414,7 +414,7 @@ if sys.platform == "linux" and touched("keep")[0]:
     pages = {how: touched(how)[1:] for how in ("as usual", "keep")}
     assert pages["keep"][0] < 0.5 * pages["as usual"][0] + 100
     for how, (faults, seconds) in pages.items():
-        print(f"{how:9} {faults:6,} fresh pages, {1e3 * seconds:5.1f} ms for eight tensors of 30 MB")
+        print(f"{how:9} {faults:6,} fresh pages, {1e3 * seconds:5.1f} ms for eight tensors of 40 MB")
 else:
     print("this system's C library has no mallopt: the switch does nothing here")
 
