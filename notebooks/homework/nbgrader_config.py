@@ -5,6 +5,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from nbgrader.converters import Autograde
+from nbgrader.preprocessors import DeduplicateIds
+
 from course.authoring import STUB
 
 c = get_config()  # noqa: F821
@@ -15,6 +18,26 @@ c.ClearSolutions.code_stub = STUB
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py"]
 # nbgrader calls alembic by its name: find it beside this Python, activated or not
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+# nbgrader gives 0 points to a test cell that writes to stderr, and a progress bar or a warning does.
+c.IgnorePattern.enabled = True
+c.IgnorePattern.pattern = r"(?s).*"
+
+
+class ForgetCopies(DeduplicateIds):
+    """A cell that a learner copied is no second exercise; without this, the whole class stops."""
+
+    def preprocess_cell(self, cell, resources, cell_index):
+        cell, resources = super().preprocess_cell(cell, resources, cell_index)
+        if cell.metadata.get("nbgrader") == {}:
+            del cell.metadata["nbgrader"]
+        return cell, resources
+
+
+c.Autograde.sanitize_preprocessors = [
+    ForgetCopies if step is DeduplicateIds else step
+    for step in Autograde.sanitize_preprocessors.default()
+]
 
 # A submission is a stranger's program. One that hangs, dies or eats the memory costs its author
 # points, and nobody else's: a cell may run this long, a kernel may take this much.

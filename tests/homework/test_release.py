@@ -113,6 +113,15 @@ HOSTILE = {
 }  # fmt: skip
 
 
+WARNS = """import sys
+import course.homework
+kept = course.homework.check
+def check(*arguments, **options):
+    print("a bar", file=sys.stderr)
+    return kept(*arguments, **options)
+course.homework.check = check"""  # in every test cell, as the exam's own progress bar is
+
+
 @pytest.fixture(scope="module")
 def marks(tmp_path_factory) -> dict[str, float]:
     """Release, hand in, autograde; return {student: points}."""
@@ -147,6 +156,11 @@ def marks(tmp_path_factory) -> dict[str, float]:
     hand_in("zoe", ["softmax", "merge_heads"])
     for name, code in HOSTILE.items():
         hand_in(name, ["softmax"], code)
+    hand_in("twice", everything, WARNS)
+    path = place / "submitted" / "twice" / "attention" / "attention.ipynb"
+    copied = nbformat.read(path, as_version=4)
+    copied.cells.append(graded(copied)["softmax"])  # a cell copied, its id with it
+    nbformat.write(copied, path)
     print(nbgrader("autograde", "attention", "--ExecutePreprocessor.timeout=20"))
     assert sorted(p.name for p in (place / "release" / "attention").iterdir()) == [
         "attention.ipynb"
@@ -155,7 +169,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
     unsolved = solutions["multi_head"].source.splitlines()[5]  # self.w_q, ... = nn.Linear ...
     assert "nn.Linear" in unsolved and unsolved.strip() not in seen and "def split_heads" in seen
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
-        students = {"ann", "zoe", *HOSTILE}
+        students = {"ann", "zoe", "twice", *HOSTILE}
         found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
         return {student: found.get(student) for student in students}
 
@@ -166,6 +180,10 @@ def test_a_hostile_submission_harms_only_its_author(marks):
     assert {name: marks[name] for name in ("loop", "exit", "memory")} == {
         "loop": 2, "exit": 0, "memory": 2
     }  # fmt: skip
+
+
+def test_warnings_progress_bars_and_copied_cells_cost_nothing(marks):
+    assert marks["twice"] == 13
 
 
 def test_there_is_nothing_to_steal(marks):
