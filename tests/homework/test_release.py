@@ -128,7 +128,8 @@ def marks(tmp_path_factory) -> dict[str, float]:
     place = tmp_path_factory.mktemp("class")
     original = authoring.NOTEBOOKS / "homework"
     shutil.copy(original / "nbgrader_config.py", place)
-    shutil.copytree(original / "source" / "attention", place / "source" / "attention")
+    for assignment in ("attention", "exam"):
+        shutil.copytree(original / "source" / assignment, place / "source" / assignment)
 
     def nbgrader(*arguments: str) -> str:
         command = [sys.executable, "-m", "nbgrader", *arguments]
@@ -137,19 +138,25 @@ def marks(tmp_path_factory) -> dict[str, float]:
                               timeout=500)  # fmt: skip
         return done.stdout + done.stderr
 
-    print(nbgrader("generate_assignment", "attention"))
-    solutions = graded(jupytext.read(original / "source" / "attention" / "attention.py"))
+    def solutions_of(assignment: str) -> dict:
+        return graded(jupytext.read(original / "source" / assignment / f"{assignment}.py"))
 
-    def hand_in(student: str, solved: list[str], code: str = "") -> None:
-        copy = nbformat.read(place / "release" / "attention" / "attention.ipynb", as_version=4)
+    def hand_in(
+        student: str, solved: list[str], code: str = "", assignment: str = "attention"
+    ) -> None:
+        name_of_file = f"{assignment}.ipynb"
+        copy = nbformat.read(place / "release" / assignment / name_of_file, as_version=4)
         for name, cell in graded(copy).items():
             if name in solved:
-                cell.source = solutions[name].source
+                cell.source = solutions_of(assignment)[name].source
         if code:
             copy.cells.insert(2, nbformat.v4.new_code_cell(code))
-        folder = place / "submitted" / student / "attention"
+        folder = place / "submitted" / student / assignment
         folder.mkdir(parents=True)
-        nbformat.write(copy, folder / "attention.ipynb")
+        nbformat.write(copy, folder / name_of_file)
+
+    print(nbgrader("generate_assignment", "attention"), nbgrader("generate_assignment", "exam"))
+    solutions = solutions_of("attention")
 
     everything = [n for n, c in solutions.items() if c.metadata.nbgrader.solution]
     hand_in("ann", everything)
@@ -168,10 +175,14 @@ def marks(tmp_path_factory) -> dict[str, float]:
     seen = (place / "autograded" / "peek" / "attention" / "seen.txt").read_text()
     unsolved = solutions["multi_head"].source.splitlines()[5]  # self.w_q, ... = nn.Linear ...
     assert "nn.Linear" in unsolved and unsolved.strip() not in seen and "def split_heads" in seen
+    right = [n for n, c in solutions_of("exam").items() if c.metadata.nbgrader.solution]
+    hand_in("ann", right, assignment="exam")
+    print(nbgrader("autograde", "exam"))
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
         students = {"ann", "zoe", "twice", *HOSTILE}
         found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
-        return {student: found.get(student) for student in students}
+        exam = gradebook.find_submission("exam", "ann").score
+        return {"exam": exam} | {student: found.get(student) for student in students}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="nbgrader runs on Linux and macOS")
@@ -180,6 +191,10 @@ def test_a_hostile_submission_harms_only_its_author(marks):
     assert {name: marks[name] for name in ("loop", "exit", "memory")} == {
         "loop": 2, "exit": 0, "memory": 2
     }  # fmt: skip
+
+
+def test_a_right_exam_gets_its_points(marks):
+    assert marks["exam"] == 5
 
 
 def test_warnings_progress_bars_and_copied_cells_cost_nothing(marks):
