@@ -112,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     tasks.add_parser("list", help="every exercise, and what you have passed")
     check = tasks.add_parser("check", help="check every exercise that a notebook or .py defines")
     check.add_argument("file", type=Path, metavar="FILE")
-    report = tasks.add_parser("report", help="write build/report.html and .png: your own page on all of it")
+    report = tasks.add_parser("report", help="write build/report.html and .png: your own page")
     report.add_argument("--name", default="", help="whose report it is")
     return top
 
