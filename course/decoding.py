@@ -101,13 +101,16 @@ def largest(values: Tensor, k: int, width: int = 64) -> tuple[Tensor, Tensor]:
     Like `torch.topk`, but of equal values the first comes first, on every device. Where a row has
     fewer than k finite values, the rest are -inf, and their places mean nothing.
     """
-    room = -values.size(1) % width
-    blocks = F.pad(values, (0, room), value=-math.inf).unflatten(1, (-1, width))  # (n, m/w, w)
-    best = blocks.amax(2).clamp(min=torch.finfo(values.dtype).min)  # finite: each block once
+    n, m = values.shape
+    full = m // width  # so many blocks, and a rest
+    blocks = values[:, : full * width].reshape(n, full, width).amax(2)
+    rest = F.pad(values[:, full * width :], (0, 1), value=-math.inf).amax(1, keepdim=True)
+    best = torch.cat([blocks, rest], 1).clamp(min=torch.finfo(values.dtype).min)  # finite: once each
     chosen = in_turn(best, k)[1].sort(1).values  # (n, k) blocks, in their order
-    inside = blocks.gather(1, chosen[..., None].expand(-1, -1, width)).flatten(1)  # (n, k * w)
-    found, where = in_turn(inside, min(k, values.size(1)))
-    return found, chosen.gather(1, where // width) * width + where % width
+    places = (chosen[..., None] * width + torch.arange(width, device=values.device)).flatten(1)
+    inside = values.gather(1, places.clamp(max=m - 1)).masked_fill(places >= m, -math.inf)  # (n, k * w)
+    found, where = in_turn(inside, min(k, m))
+    return found, places.gather(1, where)
 
 # %% ../notebooks/08_decoding.py
 def continuations(

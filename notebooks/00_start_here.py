@@ -67,7 +67,7 @@ from course.viz import start_here as draw
 # [the six questions](homework/release/questions/questions.ipynb). In a terminal,
 # `python -m course homework list` shows what you have passed, and `homework report` makes one page of
 # it. (Once in each terminal, first: `source .venv/bin/activate`; on Windows
-# `.venv\Scripts\Activate.ps1`. Then `python` is the course's.) Lesson 10 is in preparation. Section 5 of this page has a plan that puts lessons, walkthrough
+# `.venv\Scripts\Activate.ps1`. Then `python` is the course's.) Section 5 of this page has a plan that puts lessons, walkthrough
 # and paper into an order.
 #
 # **How a page works.** You read these pages in **JupyterLab**: `make lab` in the course's folder
@@ -231,7 +231,7 @@ LESSONS = [  # notebook, title, main names that its module defines, minutes
     ("09_multi30k", "Multi30k", ["score", "evaluate"], 60),
     ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 75),
     ("09c_ablations", "Ablations", ["run_trial", "pooled_spread"], 45),
-    ("10_beyond", "Beyond", [], 90),
+    ("10_beyond", "Beyond", ["LanguageModel", "sample", "linearise"], 90),
 ]
 here = {name: Path(f"{name}.py").exists() for name, *_ in LESSONS}
 number_of = {name: name.split("_")[0] for name, *_ in LESSONS}
@@ -250,8 +250,7 @@ draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules h
 # translations. Lessons 01 and 02 stand before this way: they build what was there before the
 # Transformer, and so show what it was made for.
 #
-# The table is made from the files that lie beside this page, so a lesson that is not written yet
-# has no link.
+# The table is made from the files that lie beside this page.
 
 # %%
 rows = ["| lesson | makes | main names | minutes |", "|---|---|---|---|"]

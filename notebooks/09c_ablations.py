@@ -776,4 +776,4 @@ print(f"BLEU {mine.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} a
 # - Bouthillier et al. 2021, *Accounting for Variance in Machine Learning Benchmarks*, arXiv 2103.03098.
 # - Araabi and Monz 2020, *Optimizing Transformer for Low-Resource Neural Machine Translation*, arXiv 2011.02266.
 #
-# **Back:** [lesson 09](09_multi30k.ipynb), the experiment; [lesson 09b](09b_inside.ipynb), inside.
+# **Next:** [lesson 10](10_beyond.ipynb) leaves translation: the same layers go on, fill in, and parse.

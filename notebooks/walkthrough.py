@@ -1056,7 +1056,7 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # grammatical tree of an English sentence as a string of brackets. With the 40,000 sentences of the
 # Wall Street Journal alone it reaches an F1 of 91.3, with more data 92.7: better than all but the
 # best parsers of the time, with hardly any tuning. It is "parsing as translation", and a hint of
-# what came next.
+# what came next. [Lesson 10](10_beyond.ipynb) does it, on captions.
 #
 # ## 7 · Conclusion, and what came after
 #
@@ -1088,6 +1088,7 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | beam search, the length penalty, BLEU by hand | [08 · Decoding](08_decoding.ipynb) |
 # | the long experiment and its numbers | [09 · Multi30k](09_multi30k.ipynb) |
 # | what each choice is worth: Table 3 in miniature | [09c · Ablations](09c_ablations.ipynb) |
+# | BERT and GPT from the same layers; parsing | [10 · Beyond](10_beyond.ipynb) |
 #
 # > **Try it.**
 # > 1. In the copy task, set `tgt_mask` to the padding mask alone. The training loss gets better.
