@@ -119,6 +119,8 @@ def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
 
     The likeliest word always stays. Holtzman et al. 2019.
     """
+    if top_p >= 1:
+        return log_probs
     ordered, words = log_probs.sort(-1, descending=True)
     likelier = ordered.exp().cumsum(-1) - ordered.exp()  # what stands before each word
     kept = ordered.masked_fill(likelier >= top_p, -torch.inf)
@@ -247,6 +249,8 @@ def may_follow(symbols: Sequence[str], n_words: int, most_opened: int = 4) -> Ca
 
     most_opened: so many brackets may open in a row, else a weak model opens them for ever.
     """
+    if "</s>" in symbols:
+        return lambda symbol: symbol == "</s>"
     opened: list[str] = []
     left, run = n_words, 0
     for symbol in symbols:
@@ -257,18 +261,18 @@ def may_follow(symbols: Sequence[str], n_words: int, most_opened: int = 4) -> Ca
             opened.append(symbol[1:])
         else:
             opened.pop()
-    closable = opened and not run and (len(opened) > 1 or not left)
+    closable = bool(opened) and run == 0 and (len(opened) > 1 or left == 0)
 
-    def test(symbol: str) -> bool:
+    def fits(symbol: str) -> bool:
         if not opened:
             return symbol == "</s>" if symbols else symbol.startswith("(")
         if symbol == "XX":
             return left > 0
         if symbol.startswith("("):
             return left > 0 and run < most_opened
-        return bool(closable) and symbol == ")" + opened[-1]
+        return closable and symbol == ")" + opened[-1]
 
-    return test
+    return fits
 
 
 def only_trees(names: Sequence[str], score: NextLogProbs, n_words: Sequence[int]) -> NextLogProbs:
@@ -281,8 +285,8 @@ def only_trees(names: Sequence[str], score: NextLogProbs, n_words: Sequence[int]
         log_probs = score(prefixes, rows)  # (n, V)
         allowed = []
         for prefix, row in zip(prefixes.tolist(), rows.tolist()):
-            test = may_follow([names[i] for i in prefix[1:]], n_words[row])
-            allowed.append([test(name) for name in names])
+            fits = may_follow([names[i] for i in prefix[1:]], n_words[row])
+            allowed.append([fits(name) for name in names])
         forbidden = ~torch.tensor(allowed, device=log_probs.device)
         return log_probs.masked_fill(forbidden, -torch.inf).log_softmax(-1)
 

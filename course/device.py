@@ -73,7 +73,7 @@ SIZES: dict[str, tuple[float, float, float]] = {
     "beyond_causal_epochs": (4, 2, 4),
     "beyond_masked_epochs": (10, 4, 12),
     "beyond_texts": (40, 100, 200),
-    "beyond_tagging_steps": (25, 40, 60),
+    "beyond_tagging_steps": (60, 40, 60),
     "beyond_tagging_seeds": (1, 3, 5),
     "beyond_trees": (3000, 12000, 12000),
     "beyond_parsing_epochs": (3, 3, 6),
