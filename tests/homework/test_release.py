@@ -49,10 +49,11 @@ def test_the_release_is_current_and_holds_no_solution(source: Path):
 @pytest.mark.parametrize("source", HOMEWORK, ids=lambda source: source.stem)
 def test_points_are_the_difficulty(source: Path):
     for cell in graded(jupytext.read(source)).values():
-        found = re.match(r'assert check\("(\w+)", \w+, strict=True\)', cell.source)
+        found = re.search(r'(?m)^assert check\("(\w+)", \w+, strict=True\)', cell.source)
         if found:
             assert cell.metadata.nbgrader.points == EXERCISES[found[1]].difficulty
             assert cell.metadata.nbgrader.locked and cell.metadata.nbgrader.grade
+            assert cell.source.startswith("from course.homework import check")  # not a learner's
 
 
 def test_an_old_release_is_found_and_the_mend_is_named(monkeypatch, tmp_path):
@@ -121,6 +122,13 @@ def check(*arguments, **options):
     return kept(*arguments, **options)
 course.homework.check = check"""  # in every test cell, as the exam's own progress bar is
 
+PRAISES_ITSELF = """
+
+class check:
+    passed = True
+    def __init__(self, *arguments, **options): ...
+"""
+
 
 @pytest.fixture(scope="module")
 def marks(tmp_path_factory) -> dict[str, float]:
@@ -142,13 +150,14 @@ def marks(tmp_path_factory) -> dict[str, float]:
         return graded(jupytext.read(original / "source" / assignment / f"{assignment}.py"))
 
     def hand_in(
-        student: str, solved: list[str], code: str = "", assignment: str = "attention"
+        student: str, solved: list[str], code: str = "", assignment: str = "attention",
+        below: str = "",
     ) -> None:
         name_of_file = f"{assignment}.ipynb"
         copy = nbformat.read(place / "release" / assignment / name_of_file, as_version=4)
         for name, cell in graded(copy).items():
             if name in solved:
-                cell.source = solutions_of(assignment)[name].source
+                cell.source = solutions_of(assignment)[name].source + below
         if code:
             copy.cells.insert(2, nbformat.v4.new_code_cell(code))
         folder = place / "submitted" / student / assignment
@@ -164,6 +173,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
     for name, code in HOSTILE.items():
         hand_in(name, ["softmax"], code)
     hand_in("twice", everything, WARNS)
+    hand_in("praise", ["softmax"], below=PRAISES_ITSELF)
     path = place / "submitted" / "twice" / "attention" / "attention.ipynb"
     copied = nbformat.read(path, as_version=4)
     copied.cells.append(graded(copied)["softmax"])  # a cell copied, its id with it
@@ -179,7 +189,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
     hand_in("ann", right, assignment="exam")
     print(nbgrader("autograde", "exam"))
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
-        students = {"ann", "zoe", "twice", *HOSTILE}
+        students = {"ann", "zoe", "twice", "praise", *HOSTILE}
         found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
         exam = gradebook.find_submission("exam", "ann").score
         return {"exam": exam} | {student: found.get(student) for student in students}
@@ -199,6 +209,10 @@ def test_a_right_exam_gets_its_points(marks):
 
 def test_warnings_progress_bars_and_copied_cells_cost_nothing(marks):
     assert marks["twice"] == 13
+
+
+def test_a_check_of_ones_own_gives_no_points(marks):
+    assert marks["praise"] == 2
 
 
 def test_there_is_nothing_to_steal(marks):

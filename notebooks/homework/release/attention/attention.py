@@ -71,7 +71,9 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 # %%
 check("softmax", softmax)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "bc7488a916ee8fe733c68c940699d530", "grade": true, "grade_id": "softmax-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "b4018e7c8af64351b30cd1471003eb14", "grade": true, "grade_id": "softmax-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("softmax", softmax, strict=True).passed
 
 # %% [markdown]
@@ -119,7 +121,9 @@ def scaled_dot_product_attention(
 # %%
 check("scaled_dot_product_attention", scaled_dot_product_attention)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "2f67d2df77270ae1734eb5f7c8fc21f6", "grade": true, "grade_id": "sdpa-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "8f06692f9e2bf1b8d2af63e527c45901", "grade": true, "grade_id": "sdpa-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("scaled_dot_product_attention", scaled_dot_product_attention, strict=True).passed
 
 # %% [markdown]
@@ -163,7 +167,9 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
 # %%
 check("split_heads", split_heads)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "6ff0308a1bafac8d9e18a30533a44832", "grade": true, "grade_id": "split_heads-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "ecee3396f5bdab59284d2cc5ade42452", "grade": true, "grade_id": "split_heads-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("split_heads", split_heads, strict=True).passed
 
 # %% [markdown]
@@ -207,7 +213,9 @@ def merge_heads(x: Tensor) -> Tensor:
 # %%
 check("merge_heads", merge_heads)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "d1436b21a5364406051ce1f9468c49b0", "grade": true, "grade_id": "merge_heads-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "9d4741a24480bfdfaba7b3c9b19efa54", "grade": true, "grade_id": "merge_heads-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("merge_heads", merge_heads, strict=True).passed
 
 # %% [markdown]
@@ -260,7 +268,9 @@ class MultiHeadAttention(nn.Module):
 # %%
 check("MultiHeadAttention", MultiHeadAttention)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "7927cd31f5a1d6dfbd24ae92ce088c49", "grade": true, "grade_id": "multi_head-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "f67c8f3025dc68c1888a6bf7593505d6", "grade": true, "grade_id": "multi_head-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 
 # %% [markdown]

@@ -102,7 +102,9 @@ def greedy_decode(
 # %%
 check("greedy_decode", greedy_decode)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0f8ac56e663d60e0758e282e3031066e", "grade": true, "grade_id": "greedy_decode-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0af77ee4bb560f6cd5463b7141738174", "grade": true, "grade_id": "greedy_decode-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("greedy_decode", greedy_decode, strict=True).passed
 
 # %% [markdown]
@@ -158,7 +160,9 @@ def beam_search(
 # %%
 check("beam_search", beam_search)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "e8e213b43abad0ad402fa314c4807b96", "grade": true, "grade_id": "beam_search-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0233f32d4ec74a0b4debc50a5e985fd3", "grade": true, "grade_id": "beam_search-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("beam_search", beam_search, strict=True).passed
 
 # %% [markdown]
@@ -213,7 +217,9 @@ def bleu(hypotheses: list[list[str]], references: list[list[str]]) -> float:
 # %%
 check("bleu", bleu)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "f2970ed1a63a72b5f615150103d83ddd", "grade": true, "grade_id": "bleu-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "ab34b795d89626903ede06f30d0d2845", "grade": true, "grade_id": "bleu-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("bleu", bleu, strict=True).passed
 
 # %% [markdown]

@@ -110,7 +110,9 @@ def build_transformer(
 # %%
 check("build_transformer", build_transformer)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "9dd64f909f4409fc72f65f85c92a9da5", "grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "7b8502f502392cc81b9c18c75e1f790c", "grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("build_transformer", build_transformer, strict=True).passed
 
 # %% [markdown]

@@ -82,7 +82,9 @@ def rnn_backward(
 # %%
 check("rnn_backward", rnn_backward)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "6b33b794e220aafbb512d47000a2bd09", "grade": true, "grade_id": "rnn_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "eed35f4d05e92c27504ea4954d577812", "grade": true, "grade_id": "rnn_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("rnn_backward", rnn_backward, strict=True).passed
 
 # %% [markdown]
@@ -148,7 +150,9 @@ def lstm_cell(
 # %%
 check("lstm_cell", lstm_cell)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "430b850fea3663220bade7b377f7b14d", "grade": true, "grade_id": "lstm_cell-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "e66e67e6342717abab33054d3d4b2925", "grade": true, "grade_id": "lstm_cell-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("lstm_cell", lstm_cell, strict=True).passed
 
 # %% [markdown]
@@ -197,7 +201,9 @@ def gru_cell(
 # %%
 check("gru_cell", gru_cell)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "9041ec34e5aee25a4ba17b60613fddb7", "grade": true, "grade_id": "gru_cell-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "84490c8917e006e1b306f7756720d926", "grade": true, "grade_id": "gru_cell-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("gru_cell", gru_cell, strict=True).passed
 
 # %% [markdown]

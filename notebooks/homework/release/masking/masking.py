@@ -72,7 +72,9 @@ def padding_mask(tokens: Tensor, pad_id: int) -> Tensor:
 # %%
 check("padding_mask", padding_mask)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "408c3bb4b483481664ea0753343fcbbc", "grade": true, "grade_id": "padding_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "2851603ea56f8092a260b359ab4375fb", "grade": true, "grade_id": "padding_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("padding_mask", padding_mask, strict=True).passed
 
 # %% [markdown]
@@ -115,7 +117,9 @@ def causal_mask(size: int) -> Tensor:
 # %%
 check("causal_mask", causal_mask)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "1cbfec1857255f4a4e280457663a18d4", "grade": true, "grade_id": "causal_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "7ace9397953b8b9b690a1239db30068a", "grade": true, "grade_id": "causal_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("causal_mask", causal_mask, strict=True).passed
 
 # %% [markdown]
@@ -170,7 +174,9 @@ def shift_right(tgt: Tensor, bos_id: int) -> Tensor:
 # %%
 check("shift_right", shift_right)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "58106f1f938bc2e6d819d8d7acc961c3", "grade": true, "grade_id": "shift_right-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "c55ef1bcee151943578d91e162f6c99c", "grade": true, "grade_id": "shift_right-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("shift_right", shift_right, strict=True).passed
 
 # %% [markdown]

@@ -80,7 +80,9 @@ def additive_attention(
 # %%
 check("additive_attention", additive_attention)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "b42b8a6929c2aa9df38b0b4d36d4806e", "grade": true, "grade_id": "additive_attention-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "161c00d2f9cbdb255eaebe911a1031b2", "grade": true, "grade_id": "additive_attention-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("additive_attention", additive_attention, strict=True).passed
 
 # %% [markdown]

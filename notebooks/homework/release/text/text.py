@@ -73,7 +73,9 @@ def learn_bpe(word_counts: dict[str, int], n_merges: int) -> list[tuple[str, str
 # %%
 check("learn_bpe", learn_bpe)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "92f0aab90d88d34f69aff66aa61539ba", "grade": true, "grade_id": "learn_bpe-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0cfce7c6eea8975f2c5f9b64788f1663", "grade": true, "grade_id": "learn_bpe-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("learn_bpe", learn_bpe, strict=True).passed
 
 # %% [markdown]
@@ -126,7 +128,9 @@ def apply_bpe(word: str, merges: list[tuple[str, str]]) -> list[str]:
 # %%
 check("apply_bpe", apply_bpe)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "b70e986dbe0aab3b89ff9f3630733fdc", "grade": true, "grade_id": "apply_bpe-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "77dc23ef48d976b3ccac2cdc8e6da358", "grade": true, "grade_id": "apply_bpe-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("apply_bpe", apply_bpe, strict=True).passed
 
 # %% [markdown]
@@ -181,7 +185,9 @@ def token_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
 # %%
 check("token_batches", token_batches)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "82b57da851ae6b5eb1993aacc977cdff", "grade": true, "grade_id": "token_batches-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "257d3cc73b6f87855caa093b5b4c3fd2", "grade": true, "grade_id": "token_batches-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("token_batches", token_batches, strict=True).passed
 
 # %% [markdown]

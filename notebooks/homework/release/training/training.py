@@ -71,7 +71,9 @@ def paper_learning_rate(step: int, d_model: int, warmup: int) -> float:
 # %%
 check("paper_learning_rate", paper_learning_rate)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "a2d008b16fccf1ae298506495f302f4b", "grade": true, "grade_id": "paper_learning_rate-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "49346e9f6c03d591c29a03f7a3ef6200", "grade": true, "grade_id": "paper_learning_rate-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("paper_learning_rate", paper_learning_rate, strict=True).passed
 
 # %% [markdown]
@@ -132,7 +134,9 @@ def label_smoothing_loss(logits: Tensor, target: Tensor, pad_id: int, epsilon: f
 # %%
 check("label_smoothing_loss", label_smoothing_loss)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0e19ccd52796f291c3c2b276ed8389c3", "grade": true, "grade_id": "label_smoothing_loss-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "b6f25e244bcdaae2fba8700a4e780089", "grade": true, "grade_id": "label_smoothing_loss-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("label_smoothing_loss", label_smoothing_loss, strict=True).passed
 
 # %% [markdown]
@@ -203,7 +207,9 @@ def adam_step(
 # %%
 check("adam_step", adam_step)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "e7e7cee0583f1e64d1c514aa11eb8bd4", "grade": true, "grade_id": "adam_step-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "cfa094e65367fa572326f32aa0210406", "grade": true, "grade_id": "adam_step-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("adam_step", adam_step, strict=True).passed
 
 # %% [markdown]
@@ -277,7 +283,9 @@ def average_checkpoints(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 # %%
 check("average_checkpoints", average_checkpoints)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "c92a841ff2f653fe59bdc601c4adb543", "grade": true, "grade_id": "average_checkpoints-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "bd1bf40ad09917af4a0be48cc159c24b", "grade": true, "grade_id": "average_checkpoints-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("average_checkpoints", average_checkpoints, strict=True).passed
 
 # %% [markdown]

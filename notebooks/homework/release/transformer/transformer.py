@@ -73,7 +73,9 @@ def positional_encoding(max_len: int, d_model: int) -> Tensor:
 # %%
 check("positional_encoding", positional_encoding)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "b8b2c11250042f2f611bad16ee6e1192", "grade": true, "grade_id": "positional_encoding-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "1fd3e335f18b1f537ddcab1490c9758b", "grade": true, "grade_id": "positional_encoding-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("positional_encoding", positional_encoding, strict=True).passed
 
 # %% [markdown]
@@ -131,7 +133,9 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
 # %%
 check("layer_norm", layer_norm)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "42aa14eba0370bfb89f67fe0d3b4bb79", "grade": true, "grade_id": "layer_norm-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "c392a29a06659a4ba0572a08f32deed2", "grade": true, "grade_id": "layer_norm-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("layer_norm", layer_norm, strict=True).passed
 
 # %% [markdown]
@@ -177,7 +181,9 @@ def feed_forward(x: Tensor, w_1: Tensor, b_1: Tensor, w_2: Tensor, b_2: Tensor) 
 # %%
 check("feed_forward", feed_forward)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "c1db6fd8a7233cf899fbeb44c1eae37f", "grade": true, "grade_id": "feed_forward-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "591df51660b1d26421aa01e8645d6ee1", "grade": true, "grade_id": "feed_forward-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("feed_forward", feed_forward, strict=True).passed
 
 # %% [markdown]
@@ -250,7 +256,9 @@ class EncoderLayer(nn.Module):
 # %%
 check("EncoderLayer", EncoderLayer)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "5c747bad0ca48cd0d92c8876ec06663c", "grade": true, "grade_id": "EncoderLayer-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "1a408040a200abd4f27f96486ce10065", "grade": true, "grade_id": "EncoderLayer-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("EncoderLayer", EncoderLayer, strict=True).passed
 
 # %% [markdown]
@@ -303,7 +311,9 @@ class DecoderLayer(nn.Module):
 # %%
 check("DecoderLayer", DecoderLayer)
 
-# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "7bfe6252c3c2ffbeda005f2509d98072", "grade": true, "grade_id": "DecoderLayer-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0a436f90345db2e37f4187ad75dba675", "grade": true, "grade_id": "DecoderLayer-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("DecoderLayer", DecoderLayer, strict=True).passed
 
 # %% [markdown]

@@ -77,6 +77,8 @@ def softmax(x: Tensor, dim: int) -> Tensor:
 check("softmax", softmax)
 
 # %% nbgrader={"grade": true, "grade_id": "softmax-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("softmax", softmax, strict=True).passed
 
 # %% [markdown]
@@ -133,6 +135,8 @@ def scaled_dot_product_attention(
 check("scaled_dot_product_attention", scaled_dot_product_attention)
 
 # %% nbgrader={"grade": true, "grade_id": "sdpa-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("scaled_dot_product_attention", scaled_dot_product_attention, strict=True).passed
 
 # %% [markdown]
@@ -179,6 +183,8 @@ def split_heads(x: Tensor, n_heads: int) -> Tensor:
 check("split_heads", split_heads)
 
 # %% nbgrader={"grade": true, "grade_id": "split_heads-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("split_heads", split_heads, strict=True).passed
 
 # %% [markdown]
@@ -225,6 +231,8 @@ def merge_heads(x: Tensor) -> Tensor:
 check("merge_heads", merge_heads)
 
 # %% nbgrader={"grade": true, "grade_id": "merge_heads-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("merge_heads", merge_heads, strict=True).passed
 
 # %% [markdown]
@@ -287,6 +295,8 @@ class MultiHeadAttention(nn.Module):
 check("MultiHeadAttention", MultiHeadAttention)
 
 # %% nbgrader={"grade": true, "grade_id": "multi_head-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 
 # %% [markdown]

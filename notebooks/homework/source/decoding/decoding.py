@@ -113,6 +113,8 @@ def greedy_decode(
 check("greedy_decode", greedy_decode)
 
 # %% nbgrader={"grade": true, "grade_id": "greedy_decode-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("greedy_decode", greedy_decode, strict=True).passed
 
 # %% [markdown]
@@ -188,6 +190,8 @@ def beam_search(
 check("beam_search", beam_search)
 
 # %% nbgrader={"grade": true, "grade_id": "beam_search-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("beam_search", beam_search, strict=True).passed
 
 # %% [markdown]
@@ -259,6 +263,8 @@ def ngrams(tokens: list[str], n: int) -> Counter:
 check("bleu", bleu)
 
 # %% nbgrader={"grade": true, "grade_id": "bleu-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("bleu", bleu, strict=True).passed
 
 # %% [markdown]

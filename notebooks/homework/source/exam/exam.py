@@ -181,6 +181,8 @@ class Transformer(nn.Module):
 check("build_transformer", build_transformer)
 
 # %% nbgrader={"grade": true, "grade_id": "build_transformer-check", "locked": true, "points": 5, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("build_transformer", build_transformer, strict=True).passed
 
 # %% [markdown]

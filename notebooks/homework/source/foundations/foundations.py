@@ -102,6 +102,8 @@ def rnn_backward(
 check("rnn_backward", rnn_backward)
 
 # %% nbgrader={"grade": true, "grade_id": "rnn_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("rnn_backward", rnn_backward, strict=True).passed
 
 # %% [markdown]
@@ -172,6 +174,8 @@ def lstm_cell(
 check("lstm_cell", lstm_cell)
 
 # %% nbgrader={"grade": true, "grade_id": "lstm_cell-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("lstm_cell", lstm_cell, strict=True).passed
 
 # %% [markdown]
@@ -227,6 +231,8 @@ def gru_cell(
 check("gru_cell", gru_cell)
 
 # %% nbgrader={"grade": true, "grade_id": "gru_cell-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("gru_cell", gru_cell, strict=True).passed
 
 # %% [markdown]

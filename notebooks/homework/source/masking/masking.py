@@ -77,6 +77,8 @@ def padding_mask(tokens: Tensor, pad_id: int) -> Tensor:
 check("padding_mask", padding_mask)
 
 # %% nbgrader={"grade": true, "grade_id": "padding_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("padding_mask", padding_mask, strict=True).passed
 
 # %% [markdown]
@@ -122,6 +124,8 @@ def causal_mask(size: int) -> Tensor:
 check("causal_mask", causal_mask)
 
 # %% nbgrader={"grade": true, "grade_id": "causal_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("causal_mask", causal_mask, strict=True).passed
 
 # %% [markdown]
@@ -180,6 +184,8 @@ def shift_right(tgt: Tensor, bos_id: int) -> Tensor:
 check("shift_right", shift_right)
 
 # %% nbgrader={"grade": true, "grade_id": "shift_right-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("shift_right", shift_right, strict=True).passed
 
 # %% [markdown]

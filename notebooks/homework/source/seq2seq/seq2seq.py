@@ -90,6 +90,8 @@ def additive_attention(
 check("additive_attention", additive_attention)
 
 # %% nbgrader={"grade": true, "grade_id": "additive_attention-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("additive_attention", additive_attention, strict=True).passed
 
 # %% [markdown]

@@ -99,6 +99,8 @@ def merge_pair(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ..
 check("learn_bpe", learn_bpe)
 
 # %% nbgrader={"grade": true, "grade_id": "learn_bpe-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("learn_bpe", learn_bpe, strict=True).passed
 
 # %% [markdown]
@@ -157,6 +159,8 @@ def apply_bpe(word: str, merges: list[tuple[str, str]]) -> list[str]:
 check("apply_bpe", apply_bpe)
 
 # %% nbgrader={"grade": true, "grade_id": "apply_bpe-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("apply_bpe", apply_bpe, strict=True).passed
 
 # %% [markdown]
@@ -222,6 +226,8 @@ def token_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
 check("token_batches", token_batches)
 
 # %% nbgrader={"grade": true, "grade_id": "token_batches-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("token_batches", token_batches, strict=True).passed
 
 # %% [markdown]

@@ -76,6 +76,8 @@ def paper_learning_rate(step: int, d_model: int, warmup: int) -> float:
 check("paper_learning_rate", paper_learning_rate)
 
 # %% nbgrader={"grade": true, "grade_id": "paper_learning_rate-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("paper_learning_rate", paper_learning_rate, strict=True).passed
 
 # %% [markdown]
@@ -142,6 +144,8 @@ def label_smoothing_loss(logits: Tensor, target: Tensor, pad_id: int, epsilon: f
 check("label_smoothing_loss", label_smoothing_loss)
 
 # %% nbgrader={"grade": true, "grade_id": "label_smoothing_loss-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("label_smoothing_loss", label_smoothing_loss, strict=True).passed
 
 # %% [markdown]
@@ -220,6 +224,8 @@ def adam_step(
 check("adam_step", adam_step)
 
 # %% nbgrader={"grade": true, "grade_id": "adam_step-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("adam_step", adam_step, strict=True).passed
 
 # %% [markdown]
@@ -296,6 +302,8 @@ def average_checkpoints(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 check("average_checkpoints", average_checkpoints)
 
 # %% nbgrader={"grade": true, "grade_id": "average_checkpoints-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("average_checkpoints", average_checkpoints, strict=True).passed
 
 # %% [markdown]

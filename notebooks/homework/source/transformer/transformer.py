@@ -83,6 +83,8 @@ def positional_encoding(max_len: int, d_model: int) -> Tensor:
 check("positional_encoding", positional_encoding)
 
 # %% nbgrader={"grade": true, "grade_id": "positional_encoding-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("positional_encoding", positional_encoding, strict=True).passed
 
 # %% [markdown]
@@ -145,6 +147,8 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
 check("layer_norm", layer_norm)
 
 # %% nbgrader={"grade": true, "grade_id": "layer_norm-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("layer_norm", layer_norm, strict=True).passed
 
 # %% [markdown]
@@ -194,6 +198,8 @@ def feed_forward(x: Tensor, w_1: Tensor, b_1: Tensor, w_2: Tensor, b_2: Tensor) 
 check("feed_forward", feed_forward)
 
 # %% nbgrader={"grade": true, "grade_id": "feed_forward-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("feed_forward", feed_forward, strict=True).passed
 
 # %% [markdown]
@@ -287,6 +293,8 @@ class EncoderLayer(nn.Module):
 check("EncoderLayer", EncoderLayer)
 
 # %% nbgrader={"grade": true, "grade_id": "EncoderLayer-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("EncoderLayer", EncoderLayer, strict=True).passed
 
 # %% [markdown]
@@ -351,6 +359,8 @@ class DecoderLayer(nn.Module):
 check("DecoderLayer", DecoderLayer)
 
 # %% nbgrader={"grade": true, "grade_id": "DecoderLayer-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
 assert check("DecoderLayer", DecoderLayer, strict=True).passed
 
 # %% [markdown]
