@@ -270,10 +270,10 @@ print(f"{corpus}: {len(train_ids):,} captions to learn from, {n_words:,} tokens 
 # %%
 def show_batch(name: str, batch: LanguageBatch) -> None:
     """Print what is read above what is asked."""
-    names = [*bpe.names[:MASK], "MASK", *bpe.names[MASK + 1 :]]
-    print(f"\n{name:8}", *(f"{names[i]:>8}" for i in batch.tokens[0].tolist()))
+    names = [name.strip("▁") for name in (*bpe.names[:MASK], "MASK", *bpe.names[MASK + 1 :])]
+    print(f"\n{name:7}", *(f"{names[i]:>7}" for i in batch.tokens[0].tolist()))
     answers = batch.answers[0].tolist()
-    print(f"{'answer':8}", *(f"{names[i] if i != PAD else '':>8}" for i in answers))
+    print(f"{'answer':7}", *(f"{names[i] if i != PAD else '':>7}" for i in answers))
 
 
 def treatments(batch: LanguageBatch) -> list[int]:
@@ -282,7 +282,7 @@ def treatments(batch: LanguageBatch) -> list[int]:
     return [int((asked & kind).sum()) for kind in (blank, same, ~blank & ~same)]
 
 
-example = bpe.encode("A brown dog is running in front of a big house.")
+example = bpe.encode("A dog is running in front of a house.")
 going_on = causal_batch([example])
 show_batch("go on", going_on)
 trials = (masked_batch([example], len(bpe), 0.4, torch.Generator().manual_seed(seed))
