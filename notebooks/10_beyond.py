@@ -693,11 +693,12 @@ print(f"both sides: {100 * (both - left):+.1f} points over the GPT, {100 * (both
 #
 # Nobody needs a machine that guesses blanked words. BERT was made for something else. Its blanks are a
 # *pretext*: to fill them a model must come to know grammar and meaning, and it needs no labels for that, only text.
-# This first part is called **pre-training**. After that comes **fine-tuning**: the model is trained a little more, on the real task, for which there are few labels.
+# This first part is called **pre-training**. After that comes **fine-tuning**: the model is trained a little more, on
+# the real task, for which there are few labels.
 #
 # Our real task: the **part of speech** of each word (`NN` noun, `VBG` -ing form, `IN` preposition, ...), the first
-# step of a grammar. The course's own captions come with gold trees (the grammar that wrote them knows their trees), so the right tags
-# are known.
+# step of a grammar. The course's own captions come with gold trees (the grammar that wrote them knows their trees), so the
+# right tags are known.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -725,7 +726,9 @@ print(f"{len(uses)} words, {len(tag_of)} tags; words with two tags:",
 
 # %% [markdown]
 # The head is one linear map on the state of each word's *last* token. Everything is trained, the stack with a
-# small rate, a few dozen steps. (The same recipe for all; from random weights a longer training would do better.) There are three ways to begin: with random weights, with the GPT (which keeps its causal mask), with the BERT.
+# small rate, a few dozen steps. (The same recipe for all; from random weights a longer training would do
+# better.) There are three ways to begin: with random weights, with the GPT (which keeps its causal mask), with the
+# BERT.
 
 # %%
 def tagging_batch(chosen) -> tuple[Tensor, Tensor, Tensor]:
@@ -801,10 +804,9 @@ for name, row in means.items():
     print(f"{name:22}", "  ".join(f"{a:.1%}" for a in row))
 
 # %% [markdown]
-# Both that have read are ahead of random weights, and the GPT is ahead of the dictionary, too, which calls every word without a label `NN`.
-# A likely reason: words that stand in the
-# same places got similar vectors from plain text, so one labelled word teaches its neighbours. That is what the blanks, and the next
-# words, were for.
+# Both that have read are ahead of random weights, and the GPT is ahead of the dictionary, too, which calls every word
+# without a label `NN`. A likely reason: words that stand in the same places got similar vectors from plain text, so one
+# labelled word teaches its neighbours. That is what the blanks, and the next words, were for.
 #
 # Which of the two readers is better here? Look before you believe what you have heard about BERT. Two things may speak for the GPT: most
 # words need no context at all, so the second side is worth little; and it was asked at every word of each pass, the BERT at
@@ -1269,9 +1271,9 @@ print(f"KV cache of a token in 16 bits: {cache[32]} KiB with keys for every head
 # 8,000 tokens these are 4 GB with keys for every head and 1 GB with shared ones, for every reader at the same
 # time.
 #
-# And why did the decoder win? A common answer: not because it sees more, for at the blank the reader of both sides was better. But every text is a lesson for it, at every word, and any task can be *written down* as
-# a text to be continued: a translation, a question, a program. What the paper's authors called a sequence
-# *transduction* model turned out to be enough.
+# And why did the decoder win? A common answer: not because it sees more, for at the blank the reader of both sides was
+# better. But every text is a lesson for it, at every word, and any task can be *written down* as a text to be continued: a
+# translation, a question, a program. Half of what the authors had built for translation turned out to be enough.
 
 # %% [markdown]
 # ## What you built
