@@ -16,6 +16,8 @@ from course.homework import CheckResult, check
 from course.homework.checking import explain_error
 from course.homework.exercises import EXERCISES
 
+TEST_CELL = r"\s*(from course\.homework import check\b.*\s+)?(assert )?(check|answer|model_answer)\("
+
 
 class HomeworkError(ValueError):
     """A file that can't be checked; the message says why and what to do."""
@@ -29,7 +31,7 @@ def check_file(path: Path) -> list[CheckResult]:
     """
     module = types.ModuleType("homework")
     for number, code in enumerate(_cells(path), 1):
-        if re.match(r"\s*(assert )?(check|answer|model_answer)\(", code):
+        if re.match(TEST_CELL, code):
             continue
         name = f"{path.name}, cell {number}"
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)  # inspect reads it
