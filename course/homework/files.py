@@ -16,7 +16,7 @@ from course.homework import CheckResult, check
 from course.homework.checking import explain_error
 from course.homework.exercises import EXERCISES
 
-TEST_CELL = r"\s*(from course\.homework import check\b.*\s+)?(assert )?(check|answer|model_answer)\("
+OWN_CALL = r"\s*(from course\.homework import check\b.*\s+)?(assert )?(check|answer|model_answer)\("
 
 
 class HomeworkError(ValueError):
@@ -31,7 +31,7 @@ def check_file(path: Path) -> list[CheckResult]:
     """
     module = types.ModuleType("homework")
     for number, code in enumerate(_cells(path), 1):
-        if re.match(TEST_CELL, code):
+        if re.match(OWN_CALL, code):
             continue
         name = f"{path.name}, cell {number}"
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)  # inspect reads it
