@@ -1126,7 +1126,8 @@ draw.bracketings(test[pick_one].en_tokens, gold[pick_one], said[pick_one],
                "The shortest caption that it gets wrong" if wrong else "A tree of the parser")
 
 # %% [markdown]
-# Orange is what only one of the two has. A tree with the right labels in the right order and wrong spans is a lost count.
+# Orange is what only one of the two has. A tree with the right labels in the right order and wrong spans has most likely
+# lost count; others misunderstand a phrase.
 #
 # ### Compared with what?
 #
