@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from test_transformer import copy_layer, copy_norm, options
 from torch import nn
 
-from course import beyond
 from course.beyond import (
     MASK,
     BracketScore,
@@ -33,7 +32,7 @@ from course.beyond import (
 from course.corpora import captions
 from course.corpora.captions import constituents
 from course.decoding import beam_search, greedy_search
-from course.masking import causal_mask, padding_mask
+from course.masking import causal_mask
 from course.text import BOS, EOS, PAD, UNK
 from course.transformer import TransformerConfig
 from course.viz import beyond as draw
@@ -381,8 +380,3 @@ def test_only_the_brackets_that_differ_are_marked():
 
 def test_bars_stand_above_what_they_hold():
     assert draw._heights(constituents(TREE)) == [4, 1, 3, 2, 1]
-
-
-def test_the_module_says_what_it_gives():
-    assert {"LanguageModel", "masked_batch", "sample", "linearise"} <= {*beyond.__all__}
-    assert padding_mask(torch.tensor([[PAD]]), PAD).item() is False

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from course.beyond import Bracket
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
 
-Bracket = tuple[str, int, int]  # label, first word, the word after the last
 PALE = "#D6EAF5"
 
 
