@@ -598,7 +598,8 @@ print(f"nats a token: greedy {surprises['greedy']:.2f}, drawn {drawn:.2f}, peopl
 #
 # **Guess first:** BERT's loss is counted at 15 % of the words, GPT's at all of them. Which of the two needs more passes
 # over the text?
-#
+
+# %% [markdown]
 # One would expect BERT: from each pass it gets fewer answers. So we make more passes than for the GPT, and ask for 30 %.
 
 # %%
