@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
                     "--resume goes on.\nA budget in epochs is exact: one seed and one --precision, "
                     "one result, broken off\nor not. A budget in minutes follows the clock, so "
                     "its result varies.\n"
-                    "Several devices (lesson 07b; Linux, macOS, WSL):\n"
+                    "Several devices (lesson 07c; Linux, macOS, WSL):\n"
                     "  torchrun --nproc-per-node 2 -m course train ...")
     train.add_argument("--corpus", choices=CORPORA, required=True)
     train.add_argument("--preset", required=True,
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
                        help="of the products; auto measures which is faster")
     train.add_argument("--compile", action="store_true",
-                       help="let torch.compile fuse the model (GPU, or a C++ compiler; see 07b)")
+                       help="let torch.compile fuse the model (GPU, or a C++ compiler; see 07c)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     train.add_argument("--record", type=Path, metavar="FILE",
                        help="at the end, translate val and add the run to FILE, a JSON line each")
@@ -268,7 +268,7 @@ def shortened(bpe, number: int, line: str) -> str:
 
 def evaluate(options: argparse.Namespace) -> int:
     """Print the scores of a checkpoint, and how it compares with another."""
-    from course import multi30k
+    from course import evaluation
     from course.corpora import pairs
     from course.device import pick
     from course.training import load_checkpoint
@@ -279,7 +279,7 @@ def evaluate(options: argparse.Namespace) -> int:
     scored, seconds = [], []
     for model, bpe in loaded:
         begun = time.monotonic()
-        scored.append(multi30k.evaluate(model.to(pick()), bpe, sentence_pairs, options.beam,
+        scored.append(evaluation.evaluate(model.to(pick()), bpe, sentence_pairs, options.beam,
                                         options.length_penalty, progress=sys.stderr.isatty()))
         seconds.append(round(time.monotonic() - begun, 1))
     scores, said = scored[0]

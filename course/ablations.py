@@ -18,7 +18,7 @@ import torch
 
 from .bench.machine import device_name, versions
 from .device import pick
-from .multi30k import evaluate
+from .evaluation import evaluate
 from .speed import FastTrainer
 from .text import Pair
 from .training import Budget, Trainer, preset_model, read_log, recipe_of
@@ -89,7 +89,7 @@ def measured(
         val_loss=last["val_loss"], val_bleu=round(scores.bleu, 2), val_chrf=round(scores.chrf, 2),
         device=device_name(str(trainer.device)), threads=torch.get_num_threads(),
         versions=versions(), command=command,
-    )  # fmt: skip
+    )
 
 
 def run_trial(
@@ -116,7 +116,7 @@ def run_trial(
 
 # %% ../notebooks/09c_ablations.py
 STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23,
-           12: 2.18, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.00}  # fmt: skip
+           12: 2.18, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.00}
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def sample(
     """
     if not (temperature > 0 and 0 < top_p <= 1):
         raise ValueError(f"temperature={temperature}, top_p={top_p}: give a temperature above 0 "
-                         "and a share above 0, up to 1")  # fmt: skip
+                         "and a share above 0, up to 1")
     prefixes = torch.tensor([[BOS, *prompt]] * n_texts, device=device)  # (n, t)
     rows = torch.arange(n_texts, device=device)
     while prefixes.size(1) <= max_len and not (prefixes == EOS).any(1).all():

@@ -316,7 +316,7 @@ class DecoderCache:
 
     def __repr__(self) -> str:
         lines = [f"layer {i}: own {own}, source {source}"
-                 for i, (own, source) in enumerate(zip(self.own, self.source))]  # fmt: skip
+                 for i, (own, source) in enumerate(zip(self.own, self.source))]
         return "\n".join(lines)
 
 # %% ../notebooks/08_decoding.py

@@ -94,7 +94,7 @@ def set_attention(
     """
     d_k, d_v = (w.out_features // attention.n_heads for w in (attention.w_k, attention.w_v))
     weights = (attention.w_q.weight, attention.w_k.weight, attention.w_v.weight,
-               attention.w_o.weight.T)  # fmt: skip
+               attention.w_o.weight.T)
     query, key, value, output = (widen(w, attention.n_heads, max(d_k, d_v)) for w in weights)
     if len(spec.linear) == 2:  # self-attention
         spec.linear[0].weight = torch.cat([query, key, value])  # (3 * H * width, D)

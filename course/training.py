@@ -111,7 +111,7 @@ class TrainingConfig:
             raise ValueError(f"label_smoothing is in [0, 1), not {self.label_smoothing}")
         if self.average < 0 or self.average_span > 1:
             raise ValueError(f"average={self.average}, average_span={self.average_span}: give a "
-                             "number of snapshots, and a share of the run up to 1")  # fmt: skip
+                             "number of snapshots, and a share of the run up to 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two numbers in [0, 1), not {self.betas}")
 

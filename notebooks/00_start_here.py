@@ -47,7 +47,7 @@ import torch
 from IPython.display import HTML, Markdown
 
 from course.corpora import captions
-from course.device import SCALES, SIZES, pick, scale
+from course.device import SCALES, pick, scale
 from course.doctor import doctor
 from course.viz import show
 from course.viz import start_here as draw
@@ -112,9 +112,6 @@ ready = doctor()
 assert ready, "Not yet: do what the first FAIL above says, restart the kernel, run this page again."
 assert os.environ.get("COURSE_SCALE", "auto") in ("auto", *SCALES)
 print(f"VERDICT: ready. This machine runs the course on {pick().type}, at scale {scale()}.")
-for name, what in (("walkthrough_minutes", "minutes of training in the walkthrough"),
-                   ("walkthrough_test_sentences", "sentences that it then translates")):  # fmt: skip
-    print(f"  {what}: " + ", ".join(f"{n:g} at {s}" for s, n in zip(SCALES, SIZES[name])))
 
 # %% [markdown]
 # Device and scale are chosen by themselves. You change them with **environment variables**, before
@@ -184,7 +181,7 @@ HTML(draw.with_still(figure, "The Transformer, drawn by this course"))
 # | output probabilities: how a sentence is made of them | 6.1 | [08 · Decoding](08_decoding.ipynb) |
 #
 # Two things are not in the figure: how the model **learns** ([07 · Training](07_training.ipynb),
-# section 5 of the paper) and how it is **judged** ([09 · Multi30k](09_multi30k.ipynb), section 6).
+# section 5 of the paper) and how it is **judged** ([09 · Multi30k](09_evaluation.ipynb), section 6).
 #
 # Now count.
 
@@ -192,7 +189,7 @@ HTML(draw.with_still(figure, "The Transformer, drawn by this course"))
 # NBVAL_CHECK_OUTPUT
 def framed(block: draw.Block) -> bool:
     return any(x < block.x and block.x + block.width < x + width and y < block.y < y + height
-               for x, y, width, height in draw.FRAMES)  # fmt: skip
+               for x, y, width, height in draw.FRAMES)
 
 
 inside = Counter(b.name.removeprefix("masked ") for b in draw.BLOCKS if framed(b))
@@ -226,9 +223,9 @@ LESSONS = [  # notebook, title, main names that its module defines, minutes
     ("05_transformer", "Transformer", ["EncoderLayer", "DecoderLayer", "Transformer"], 120),
     ("06_text", "Text", ["BPE", "token_batches", "make_batches"], 90),
     ("07_training", "Training", ["label_smoothed_loss", "paper_learning_rate", "Trainer"], 90),
-    ("07b_speed", "Speed", ["Switches", "FastStep", "FastTrainer"], 75),
+    ("07c_speed", "Speed", ["Switches", "FastStep", "FastTrainer"], 75),
     ("08_decoding", "Decoding", ["greedy_search", "beam_search", "translate", "bleu"], 75),
-    ("09_multi30k", "Multi30k", ["score", "evaluate"], 60),
+    ("09_evaluation", "Multi30k", ["score", "evaluate"], 60),
     ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 75),
     ("09c_ablations", "Ablations", ["run_trial", "pooled_spread"], 45),
     ("10_beyond", "Beyond", ["LanguageModel", "sample", "linearise"], 90),
@@ -337,7 +334,7 @@ PLANS = {
     "you know backpropagation and RNNs": [
         "03_attention", "04_masking", "05_transformer", "06_text", "07_training", "08_decoding",
     ],
-}  # fmt: skip
+}
 rows = []
 for reader, parts in PLANS.items():
     rows += [f"\n**If {reader}**\n", "| stage | what | minutes | hours so far |", "|---|---|---|---|"]
@@ -582,7 +579,7 @@ draw.alignments(drawn, "Some captions keep their order, some move a word, some a
 share = sum(n > 0 for n in counts) / len(counts)
 assert share > 1 / 2
 assert all(0 <= i < len(p.de_tokens) and 0 <= j < len(p.en_tokens)
-           for p in pairs for i, j in p.alignment)  # fmt: skip
+           for p in pairs for i, j in p.alignment)
 print(f"{share:.0%} of {len(pairs)} captions change the order of their words")
 
 # %% [markdown]

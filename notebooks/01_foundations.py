@@ -61,7 +61,7 @@ from collections import Counter, deque
 from functools import partial
 
 from course.corpora import pairs
-from course.device import size
+from course.device import by_scale
 from course.viz import foundations as draw
 
 # %% [markdown]
@@ -1300,7 +1300,7 @@ def learn(
 ) -> tuple[Reader, list[float]]:
     reader = new_reader(pair, weights, len(vocabulary))
     random = torch.Generator().manual_seed(0)
-    steps = int(size("foundations_steps"))
+    steps = by_scale(smoke=120, cpu=250, gpu=300)
     return reader, train(reader, lambda: captions_batch(data, random), steps)
 
 
@@ -1819,12 +1819,12 @@ def remembers(network: Recurrent, weights: Weights, distance: int) -> float:
     """Train on the memory task; return the share of right answers on 500 fresh sentences."""
     reader = new_reader(last_state(network), weights, 8)
     random = torch.Generator().manual_seed(1)
-    train(reader, lambda: noise_batch(distance, random), int(size("foundations_memory_steps")))
+    train(reader, lambda: noise_batch(distance, random), by_scale(smoke=100, cpu=150, gpu=200))
     ids, labels = noise_batch(distance, random, n=500)
     return ((reader.scores(ids)[0] > 0) == labels.bool()).double().mean().item()
 
 
-gaps = [5, 10, 20, 30, 50][:: int(size("foundations_memory_stride"))]  # words of noise
+gaps = [5, 10, 20, 30, 50][:: by_scale(smoke=4, cpu=1, gpu=1)]  # words of noise
 torch.manual_seed(0)
 starts = {"RNN": (RNN, weights_of(nn.RNN(D, H))),
           "LSTM, forget bias 0": (LSTM, opened(nn.LSTM(D, H), 0)),

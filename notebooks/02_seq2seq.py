@@ -57,7 +57,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from course.corpora import captions
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.viz import seq2seq as draw
 
 device = pick()
@@ -90,10 +90,10 @@ torch.backends.cudnn.allow_tf32 = False  # else GRUs on NVIDIA GPUs round their 
 # network has found out by itself.
 
 # %%
-longest = size("seq2seq_words")  # a limit for quick tests; no caption has more than 26
+longest = by_scale(smoke=8, cpu=26, gpu=26)  # a limit for quick tests; no caption has more than 26
 train_pairs = [c for c in captions.load("train") if len(c.de_tokens) <= longest]
-train_pairs = train_pairs[: int(size("seq2seq_pairs"))]
-val_pairs = captions.load("val")[: int(size("seq2seq_val"))]
+train_pairs = train_pairs[: by_scale(smoke=3200, cpu=8000, gpu=12000)]
+val_pairs = captions.load("val")[: by_scale(smoke=240, cpu=300, gpu=500)]
 shown = next(c for c in val_pairs if c.de == "Auf einem Zaun sitzt ein großer Vogel.")
 linked = [(shown.de_tokens[i], shown.en_tokens[j]) for i, j in shown.alignment]
 assert [en for de, en in linked if de == "sitzt"] == ["is", "sitting"]
@@ -551,11 +551,11 @@ def loss_of(model: RNNTranslator, examples: list[Example]) -> Tensor:
 def train(attention: str, seed: int = 0) -> RNNTranslator:
     """Train a new translator on the captions."""
     torch.manual_seed(seed)
-    config = Seq2SeqConfig(len(german), len(english), int(size("seq2seq_width")), attention)
+    config = Seq2SeqConfig(len(german), len(english), by_scale(smoke=96, cpu=96, gpu=128), attention)
     model = RNNTranslator(config).to(device)
-    epochs = [batches_of(train_set, 32, seed + e) for e in range(int(size("seq2seq_epochs")))]
+    epochs = [batches_of(train_set, 32, seed + e) for e in range(by_scale(smoke=3, cpu=2, gpu=4))]
     steps = [batch for epoch in epochs for batch in epoch]
-    adam = torch.optim.Adam(model.parameters(), lr=size("seq2seq_rate"))
+    adam = torch.optim.Adam(model.parameters(), lr=by_scale(smoke=0.02, cpu=0.01, gpu=0.01))
     decay = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: 1 - step / len(steps))
     for batch in steps:
         adam.zero_grad()
@@ -1321,7 +1321,7 @@ def seconds(network, n: int, repeats: int = 5) -> float:
     return min(taken)
 
 
-sentence_lengths = [2**i for i in range(3, int(size("seq2seq_longest_log2")) + 1)]
+sentence_lengths = [2**i for i in range(3, by_scale(smoke=8, cpu=10, gpu=10) + 1)]
 clock = {name: [seconds(network, n) for n in sentence_lengths]
          for name, network in (("in a chain", chained), ("chain cut", cut),
                                ("in a chain, nn.GRU", compiled))}
@@ -1394,7 +1394,7 @@ print(f"{sentence_lengths[-1]} steps: {1000 * slow[-1]:.1f} ms in a chain, nn.GR
 # 1. **By hand (1 of 5, 10 minutes).** Fill the table of `edit_distance` for "a b c" and "b c d" on
 #    paper. Which moves does the cheapest way make?
 # 2. **A wider bottle (2 of 5, 15 minutes).** Give `train` an argument `width` in place of
-#    `int(size("seq2seq_width"))`, and train `"none"` with twice that width. How much of the gain of
+#    `by_scale(smoke=96, cpu=96, gpu=128)`, and train `"none"` with twice that width. How much of the gain of
 #    attention do you get, and for how many parameters?
 # 3. **Read backwards (3 of 5, 20 minutes).** Sutskever et al. turned the source round and gained.
 #    In `fixed_vector`, return zeros for the half that comes from the right; train `"none"` again. Then

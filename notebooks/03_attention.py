@@ -60,7 +60,7 @@ import matplotlib.pyplot as plt
 from torch.utils.flop_counter import FlopCounterMode
 
 from course.corpora import captions
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.viz import BLUE, ORANGE, RED, show
 from course.viz import attention as draw
 
@@ -807,7 +807,7 @@ def learn_two_questions(n_heads: int) -> float:
     random = torch.Generator().manual_seed(0)
     layer = MultiHeadAttention(16, n_heads)
     adam = torch.optim.Adam(layer.parameters(), lr=0.02)
-    for _ in range(size("attention_head_steps")):
+    for _ in range(by_scale(smoke=200, cpu=400, gpu=400)):
         asked, items, wanted = two_questions(128, random)
         loss = (layer(asked, items, items) - wanted).square().mean()
         adam.zero_grad()
@@ -1118,7 +1118,7 @@ device = pick()
 model = FillIn(len(ids)).to(device)
 adam = torch.optim.Adam(model.parameters(), lr=5e-3)
 train_rows, val_rows = encode(train), encode(val)
-for _ in range(size("attention_fill_steps")):
+for _ in range(by_scale(smoke=150, cpu=400, gpu=400)):
     batch = train_rows[torch.randint(len(train_rows), (128,), generator=random)]
     hidden, at, word = (t.to(device) for t in make_blanks(batch, random))
     loss = F.cross_entropy(model(hidden)[torch.arange(len(at), device=device), at], word)
@@ -1441,7 +1441,7 @@ def seconds(layer, n: int, d: int = 64, repeats: int = 5) -> float:
     return min(taken)
 
 
-lengths = [2**i for i in range(4, size("attention_longest_log2") + 1)]
+lengths = [2**i for i in range(4, by_scale(smoke=8, cpu=11, gpu=12) + 1)]
 measured = {name: [seconds(layer, n) for n in lengths] for name, layer in LAYERS.items()}
 draw.wall_time(lengths, measured)
 

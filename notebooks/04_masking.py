@@ -54,7 +54,7 @@ from torch import nn
 from course import viz
 from course.attention import MultiHeadAttention, attention_weights
 from course.corpora import captions
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.viz import masking as draw
 
 # %% [markdown]
@@ -388,7 +388,7 @@ def train_writer(mask_of, shifted=True):
     model = TinyWriter(len(en_words)).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     log = {"steps": [], "train": [], "checked": [], "alone": []}
-    steps = int(size("masking_steps"))
+    steps = by_scale(smoke=100, cpu=300, gpu=300)
     for step in range(steps + 1):
         chosen = torch.randint(len(sentences), (64,)).tolist()
         tgt_out = pad([sentences[i] for i in chosen], PAD).to(device)
@@ -457,7 +457,7 @@ tgt_in = shift_right(tgt_out, BOS)
 reads = read(tgt_in[0].tolist())
 leak = influence(leaky, tgt_in, tgt_out, only_padding(tgt_in))
 draw.influence({"trained without a causal mask": leak}, reads,
-               "The prediction at i comes from the word at i + 1")  # fmt: skip
+               "The prediction at i comes from the word at i + 1")
 
 # %% [markdown]
 # The dark line stands one place to the *right* of the diagonal. In most rows $i$ the strongest influence
@@ -503,7 +503,7 @@ def causal_mask(size: int, device: torch.device | str | None = None) -> Tensor:
 # %%
 targets = read(tgt_out[0].tolist())
 draw.exercises(causal_mask(len(reads))[0, 0], reads, targets,
-               "The causal mask turns one sentence into T exercises")  # fmt: skip
+               "The causal mask turns one sentence into T exercises")
 
 # %% [markdown]
 # Each row is one exercise: the blue squares are what is given, the word on the right is what must
@@ -686,7 +686,7 @@ unshifted, unshifted_log = train_writer(padding_and_causal, shifted=False)
 draw.learning_curves(
     {"causal mask, but the input is not shifted": unshifted_log}, levels,
     "Not shifted: a loss of zero, for nothing",
-)  # fmt: skip
+)
 
 # %%
 end = sum(unshifted_log["train"][-5:]) / 5
@@ -973,7 +973,7 @@ draw.masks(
     {"given ~mask: the past": (converted > 0, words, words),
      "given mask: only the future": (as_it_is > 0, words, words)},
     "The wrong polarity shows each word exactly what it must not see",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # The rule of this course: inside, there is one polarity. **Convert at the border**, with one `~`,
@@ -1017,7 +1017,7 @@ draw.masks(
     {"wanted: causal_mask(6)[:, :, -2:]": (wanted, words[-2:], words),
      "is_causal=True": (given, words[-2:], words)},
     "With fewer queries than keys, is_causal starts at the wrong corner",
-)  # fmt: skip
+)
 
 # %% [markdown]
 # It aligns the triangle at the top left: the two queries are treated as words 1 and 2. For one new
@@ -1168,7 +1168,7 @@ draw.rectangles(
     {f"random order: {shares[0]:.1%} padding": lengths[:64],
      f"sorted by length: {shares[1]:.1%} padding": sorted_lengths[middle : middle + 64]},
     "One batch of each: unsorted, a large part of the work is done on dummies",
-)  # fmt: skip
+)
 
 # %%
 assert shares[0] > 0.25 and shares[1] < 0.02

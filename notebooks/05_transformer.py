@@ -142,7 +142,7 @@ from dataclasses import field
 import matplotlib.pyplot as plt
 
 from course.attention import record_attention
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.masking import Batch, causal_mask, padding_mask
 from course.viz import GREY
 from course.viz import transformer as draw
@@ -1483,9 +1483,9 @@ def write(model: Transformer, src: Tensor, src_mask: Tensor, n_tokens: int) -> T
 
 device = pick()
 torch.manual_seed(0)
-width = int(size("copy_width"))
+width = by_scale(smoke=32, cpu=64, gpu=64)
 copier = Transformer(
-    TransformerConfig(13, 13, width, 4, 2 * width, int(size("copy_layers")), dropout=0.0)
+    TransformerConfig(13, 13, width, 4, 2 * width, by_scale(smoke=1, cpu=2, gpu=2), dropout=0.0)
 ).to(device)
 unseen = unseen.to(device)
 
@@ -1571,7 +1571,7 @@ def learn_to_copy(model: Transformer, n_steps: int, peak: float) -> list[float]:
     return losses
 
 
-losses = learn_to_copy(copier, int(size("copy_steps")), peak=0.128 / width)
+losses = learn_to_copy(copier, by_scale(smoke=500, cpu=600, gpu=800), peak=0.128 / width)
 assert losses[0] > baselines["knows nothing"] and losses[-1] < 0.1
 draw.learning_curve(losses, baselines)
 

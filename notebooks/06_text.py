@@ -815,7 +815,7 @@ nasty = {
     "Chinese": "一个女孩在笑。", "combining marks": "u\u0308 e\u0301 = ü é", "Arabic": "كلب",
     "a name of ours": "<pad></s><unk>", "a byte's name": "<0x41> <0xFF>", "our sign": "▁Ein ▁",
     "replacement": "\ufffd", "zero byte": "a\x00b", "highest": "\U0010ffff",
-}  # fmt: skip
+}
 for label, text in nasty.items():
     ids = bpe.encode(text)
     assert bpe.decode(ids) == text, label

@@ -134,7 +134,7 @@ import tempfile
 import torch.nn.functional as F
 
 from course.corpora import pairs
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.text import BOS, EOS
 from course.viz import training as draw
 
@@ -420,7 +420,7 @@ class TrainingConfig:
             raise ValueError(f"label_smoothing is in [0, 1), not {self.label_smoothing}")
         if self.average < 0 or self.average_span > 1:
             raise ValueError(f"average={self.average}, average_span={self.average_span}: give a "
-                             "number of snapshots, and a share of the run up to 1")  # fmt: skip
+                             "number of snapshots, and a share of the run up to 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two numbers in [0, 1), not {self.betas}")
 
@@ -755,11 +755,11 @@ def train_simply(model: Transformer, examples, config: TrainingConfig, epochs: i
 # trains on and the loss on new ones? What will change with dropout 0.3?
 
 # %%
-few = pairs("captions", "train")[: int(size("dropout_pairs"))]
-new = pairs("captions", "val")[: int(size("dropout_pairs"))]
+few = pairs("captions", "train")[: by_scale(smoke=50, cpu=200, gpu=200)]
+new = pairs("captions", "val")[: by_scale(smoke=50, cpu=200, gpu=200)]
 bpe = BPE.learn([sentence for pair in few for sentence in pair], 500)
 known, unknown = encode_pairs(bpe, few), encode_pairs(bpe, new)
-epochs = int(size("dropout_epochs"))
+epochs = 40
 
 histories = {}
 for dropout in (0.0, 0.3):
@@ -1786,7 +1786,7 @@ class Recorder(Trainer):
         return values
 
 
-some = pairs("captions", "train")[: int(size("resume_pairs"))]
+some = pairs("captions", "train")[: by_scale(smoke=40, cpu=200, gpu=200)]
 recipe = replace(PRESETS["tiny"][1], max_tokens=100, accumulate=2, warmup=10)
 
 
@@ -1861,8 +1861,8 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 #   loss cannot fall below it, the plain validation loss can.
 
 # %%
-corpus = pairs("captions", "train")[: int(size("training_pairs"))]
-val = pairs("captions", "val")[: int(size("training_val"))]
+corpus = pairs("captions", "train")[: by_scale(smoke=300, cpu=6000, gpu=12000)]
+val = pairs("captions", "val")[: by_scale(smoke=50, cpu=300, gpu=500)]
 model, bpe = preset_model("tiny", [sentence for pair in corpus for sentence in pair], seed=0)
 V = len(bpe)
 
@@ -1886,9 +1886,9 @@ print(f"V = {V}; nats per token: ln V = {math.log(V):.2f}, unigram {unigram:.2f}
 
 # %%
 recipe = replace(
-    PRESETS["tiny"][1], max_tokens=int(size("training_tokens")), warmup=int(size("training_warmup"))
+    PRESETS["tiny"][1], max_tokens=by_scale(smoke=250, cpu=1000, gpu=1000), warmup=by_scale(smoke=30, cpu=100, gpu=100)
 )
-budget = Budget(epochs=int(size("training_epochs")))
+budget = Budget(epochs=by_scale(smoke=4, cpu=4, gpu=10))
 trainer = Trainer(model.to(DEVICE), bpe, recipe, budget, WORK / "ours", quiet=True)
 assert trainer.run(corpus, val)  # True: the budget is spent
 
@@ -1898,7 +1898,7 @@ final = log[-1]["val_loss"]
 assert steps[0]["loss"] > unigram > final
 assert min(line["loss"] for line in steps) > floor
 levels = {"uniform, ln V": math.log(V), "unigram, smoothed": smoothed_unigram,
-          "floor of the smoothed loss": floor}  # fmt: skip
+          "floor of the smoothed loss": floor}
 draw.run_curves(log, levels)
 
 # %%
@@ -2008,7 +2008,7 @@ for title, (snapshots, average) in runs.items():
 # %% [markdown]
 # ## What comes next
 #
-# This loop is right; it is not yet fast. [Lesson 07b](07b_speed.ipynb) measures where its time goes and
+# This loop is right; it is not yet fast. [Lesson 07c](07c_speed.ipynb) measures where its time goes and
 # makes the same steps several times as fast: cheaper random numbers, **mixed precision** (products with
 # 16-bit numbers), **compiling** (`torch.compile`), and **several devices** that share each batch. For the
 # last, keep section 5 in mind: each device has another number of real tokens, so the mean of their means
@@ -2086,5 +2086,5 @@ for title, (snapshots, average) in runs.items():
 # **Homework.** [Assignment training](homework/release/training/training.ipynb): write the learning
 # rate, label smoothing, Adam, and averaging yourself; the check names what went wrong.
 #
-# **Next:** [lesson 07b](07b_speed.ipynb) makes it fast; or go on to [lesson 08](08_decoding.ipynb): from the
+# **Next:** [lesson 07c](07c_speed.ipynb) makes it fast; or go on to [lesson 08](08_decoding.ipynb): from the
 # trained model to sentences.

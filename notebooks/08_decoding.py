@@ -862,7 +862,7 @@ class DecoderCache:
 
     def __repr__(self) -> str:
         lines = [f"layer {i}: own {own}, source {source}"
-                 for i, (own, source) in enumerate(zip(self.own, self.source))]  # fmt: skip
+                 for i, (own, source) in enumerate(zip(self.own, self.source))]
         return "\n".join(lines)
 
 
@@ -1002,10 +1002,10 @@ def translate(
 # it is all the same: a small grammar made these captions, and they are much easier than real ones.
 
 # %%
-train_pairs = pairs("captions", "train")[: int(device.size("decoding_pairs"))]
+train_pairs = pairs("captions", "train")[: device.by_scale(smoke=2000, cpu=12000, gpu=12000)]
 model, bpe = preset_model("tiny", [s for pair in train_pairs for s in pair], seed=0)
 model = model.to(device.pick())
-budget = Budget(epochs=int(device.size("decoding_epochs")))
+budget = Budget(epochs=device.by_scale(smoke=4, cpu=2, gpu=2))
 with tempfile.TemporaryDirectory() as directory:
     trainer = Trainer(model, bpe, PRESETS["tiny"][1], budget, Path(directory))
     finished = trainer.run(train_pairs, pairs("captions", "val")[:100])
@@ -1014,7 +1014,7 @@ assert finished
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(bpe):,} tokens")
 
 # %%
-test_pairs = pairs("captions", "val")[: int(device.size("decoding_sentences"))]
+test_pairs = pairs("captions", "val")[: device.by_scale(smoke=24, cpu=200, gpu=500)]
 german, english = [list(side) for side in zip(*test_pairs)]
 by_greedy = translate(model, bpe, german, beam=1)
 by_beam = translate(model, bpe, german, beam=4)
@@ -1130,7 +1130,7 @@ share = 1 - counted["new"] / counted["read"]
 print(f"{counted['read']:,} positions read, {counted['new']:,} of them new: {share:.0%} recomputed")
 
 # %%
-LENGTHS = [2**n for n in range(3, int(device.size("decoding_longest_log2")) + 1)]
+LENGTHS = [2**n for n in range(3, device.by_scale(smoke=8, cpu=8, gpu=9) + 1)]
 few = pad(sources[:8], PAD).to(device.pick())
 
 
@@ -1149,7 +1149,7 @@ def seconds_to_write(way, length: int) -> float:
 ways = {"plain": next_log_probs, "cached": cached_log_probs}
 seconds_to_write(cached_log_probs, 8)  # the first call of anything is slower
 clock = {name: [min(seconds_to_write(way, n) for _ in range(2)) for n in LENGTHS]
-         for name, way in ways.items()}  # fmt: skip
+         for name, way in ways.items()}
 for n, plain, cached in zip(LENGTHS, clock["plain"], clock["cached"]):
     print(f"{n:4} tokens: plain {plain:6.3f} s, cached {cached:6.3f} s, {plain / cached:5.1f} times")
 for name, taken in clock.items():
@@ -1440,7 +1440,7 @@ def position_accuracy(text: str, gold: str) -> float:
 
 
 rated = {name: (bleu([t.split()], [gold.split()]), position_accuracy(t, gold))
-         for name, t in candidates.items()}  # fmt: skip
+         for name, t in candidates.items()}
 for name, (by_bleu, by_position) in rated.items():
     print(f"{name:26} BLEU {by_bleu:5.1f}   same place {by_position:5.1f} %")
 assert rated["same meaning, other words"][0] < 10 < 70 < rated["wrong meaning, same words"][0]
@@ -1591,5 +1591,5 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # **Homework.** [Assignment decoding](homework/release/decoding/decoding.ipynb): write greedy
 # search, beam search, and BLEU yourself; the check names what went wrong.
 #
-# **Next:** [lesson 09](09_multi30k.ipynb) puts everything together: real captions, a real model, and
+# **Next:** [lesson 09](09_evaluation.ipynb) puts everything together: real captions, a real model, and
 # a BLEU with its signature.

@@ -75,8 +75,8 @@ from tqdm import tqdm
 from course import ASSETS
 from course.corpora import captions, choose, pairs
 from course.decoding import translate
-from course.device import pick, size
-from course.multi30k import rank_correlation, score
+from course.device import by_scale, pick
+from course.evaluation import rank_correlation, score
 from course.seq2seq import alignment_error_rate
 from course.text import make_batches
 from course.training import evaluate_loss, load_checkpoint
@@ -98,7 +98,7 @@ model, bpe = load_checkpoint("multi30k-de-en")
 model.to(device)
 corpus = choose()
 val = pairs(corpus, "val")
-aligned = captions.load("val")[: int(size("inside_sentences"))]
+aligned = captions.load("val")[: by_scale(smoke=60, cpu=300, gpu=1000)]
 with (ASSETS / "probe_sentences.tsv").open(encoding="utf-8") as file:
     probes = list(csv.DictReader(file, delimiter="\t"))
 said_of_probes = translate(model, bpe, [row["de"] for row in probes], beam=4)
@@ -387,7 +387,7 @@ def profile(
 
 torch.manual_seed(0)
 untrained = Transformer(sizes).to(device).eval()
-sample = val[: int(size("inside_sentences"))]
+sample = val[: by_scale(smoke=60, cpu=300, gpu=1000)]
 learned, random_start = {}, {}
 for table, network in ((learned, model), (random_start, untrained)):
     looks = look_inside(network, bpe, sample)
@@ -688,7 +688,7 @@ print("outside the block the model is as it was")
 # all heads of one attention sub-layer cost together, compared with the sum of their single costs?
 
 # %%
-n = min(int(size("inside_prune_sentences")), len(val) // 2)  # the rest is for what comes later
+n = min(by_scale(smoke=40, cpu=120, gpu=500), len(val) // 2)  # the rest is for what comes later
 judged = [batch.to(device) for batch in make_batches(encode_pairs(bpe, val[:n]), 2000)]
 untouched = evaluate_loss(model, judged)
 
@@ -815,10 +815,10 @@ print(f"of regularity (section 2) and measured cost: {rank_correlation(regular, 
 # many of the heads can go before BLEU falls by a tenth? And is the costliest-first order worse than a random one?
 
 # %%
-part = val[n : n + int(size("inside_bleu_sentences"))]
+part = val[n : n + by_scale(smoke=20, cpu=80, gpu=500)]
 shares = [0.1, 0.2, 0.3, 0.45, 0.6]
 orders = {"cheapest first": ordered, "costliest first": ordered[::-1]}
-for seed in range(int(size("inside_random_orders"))):
+for seed in range(by_scale(smoke=1, cpu=2, gpu=3)):
     drawn = random.Random(seed).sample(heads, len(heads))
     orders[f"random {seed + 1}"], orders[f"random {seed + 1}, backwards"] = drawn, drawn[::-1]
 
@@ -1082,7 +1082,7 @@ def with_interval(
 
 
 # %%
-tested = val[n : n + int(size("inside_error_sentences"))]  # not those that gave the prices
+tested = val[n : n + by_scale(smoke=100, cpu=500, gpu=1014)]  # not those that gave the prices
 sources, references = (list(side) for side in zip(*tested))
 greedy = translate(model, bpe, sources, max_tokens=4000)
 all_of_it = with_interval(greedy, references)
@@ -1474,7 +1474,7 @@ def paired_bootstrap(
 # differences are real?
 
 # %%
-m = int(size("inside_compare_sentences"))
+m = by_scale(smoke=60, cpu=300, gpu=1014)
 base, asked, wanted = greedy[:m], sources[:m], references[:m]
 costliest = sorted(together, key=together.get)[-2:]
 gone = {"without " + str(ordered[0]): [ordered[0]], "without " + str(ordered[-1]): [ordered[-1]],
@@ -1589,8 +1589,8 @@ def choose_by(hypotheses: Sequence[Hypothesis], alpha: float) -> Hypothesis:
 # **Guess first:** at α = 0, what does a wider beam do to the length?
 
 # %%
-few = val[n : n + int(size("inside_beam_sentences"))]
-BEAMS = [b for b in (1, 2, 3, 4, 5, 6, 8, 10) if b <= size("inside_widest_beam")]
+few = val[n : n + by_scale(smoke=60, cpu=100, gpu=500)]
+BEAMS = [b for b in (1, 2, 3, 4, 5, 6, 8, 10) if b <= by_scale(smoke=4, cpu=10, gpu=10)]
 ALPHAS = (0.0, 0.6, 1.2, 1.8, 2.4)
 kept = {beam: search_once(model, bpe, [g for g, _ in few], beam)
         for beam in tqdm(BEAMS, unit="beam", leave=False)}

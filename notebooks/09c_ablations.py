@@ -49,7 +49,7 @@ import torch
 
 from course.bench.machine import device_name, versions
 from course.device import pick
-from course.multi30k import evaluate
+from course.evaluation import evaluate
 from course.speed import FastTrainer
 from course.text import Pair
 from course.training import Budget, Trainer, preset_model, read_log, recipe_of
@@ -60,7 +60,7 @@ from tqdm import tqdm
 from course import ASSETS
 from course.bench.flops import flops_of
 from course.corpora import captions
-from course.device import size
+from course.device import by_scale
 from course.transformer import TransformerConfig
 from course.viz import ablations as draw
 
@@ -146,7 +146,7 @@ def measured(
         val_loss=last["val_loss"], val_bleu=round(scores.bleu, 2), val_chrf=round(scores.chrf, 2),
         device=device_name(str(trainer.device)), threads=torch.get_num_threads(),
         versions=versions(), command=command,
-    )  # fmt: skip
+    )
 
 
 def run_trial(
@@ -181,10 +181,10 @@ def run_trial(
 # between the best and the worst of these equal systems: 0.1, 1, or more?
 
 # %%
-train_pairs = [(pair.de, pair.en) for pair in captions.load("train")][: int(size("ablation_pairs"))]
+train_pairs = [(pair.de, pair.en) for pair in captions.load("train")][: by_scale(smoke=1000, cpu=2000, gpu=4000)]
 val_pairs = [(pair.de, pair.en) for pair in captions.load("val")][:100]
 budget = Budget(epochs=6)
-seeds = range(int(size("ablation_seeds")))
+seeds = range(by_scale(smoke=2, cpu=3, gpu=5))
 equal = [run_trial("tiny", {}, seed, budget, train_pairs, val_pairs)
          for seed in tqdm(seeds, unit="run", leave=False)]
 for trial in equal:
@@ -230,7 +230,7 @@ print(f"equal recipes, {max(scores) - min(scores):.1f} points of BLEU apart")
 # %%
 #| export
 STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23,
-           12: 2.18, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.00}  # fmt: skip
+           12: 2.18, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.00}
 
 
 @dataclass(frozen=True)
@@ -449,7 +449,7 @@ assert "no dropout" in signs["opposite"] and "width 64" in signs["same"]
 # (C) is the least surprising part: a smaller model is worse, here as there. More is not always better, though:
 # the paper's 8 layers lower its perplexity a little, and have 0.3 BLEU *less* than its 6. And more costs more,
 # which a table of equal *passes* hides. The next cell puts the price beside the gain: the counted FLOPs of a pair
-# of 15 + 15 tokens (lesson 07b), since the minutes of a shared machine scatter, too.
+# of 15 + 15 tokens (lesson 07c), since the minutes of a shared machine scatter, too.
 
 # %%
 def flops_with(change: Mapping[str, object]) -> int:

@@ -26,7 +26,7 @@
 # - turn a tree into a sequence and back, let the *unchanged* translator parse, and score it by bracket F1;
 # - tell which parts of a model of today stand in the paper, and which came later.
 #
-# **You need first:** lessons 04 to 08 (two helpers come from 07b and 09b). **Time:** 90 minutes of reading; five minutes of computing.
+# **You need first:** lessons 04 to 08 (two helpers come from 07c and 09b). **Time:** 90 minutes of reading; five minutes of computing.
 # **In the paper:** sections 6.3 and 7.
 #
 # The paper ends with a promise: the authors "plan to apply" attention to other tasks than translation. In
@@ -66,7 +66,7 @@ from tqdm import tqdm
 from course.attention import record_attention
 from course.corpora import captions, choose, pairs
 from course.decoding import beam_search, cached_log_probs, greedy_search
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.inside import word_index
 from course.speed import keep_freed_memory
 from course.text import BPE, Vocabulary, make_batches, token_batches
@@ -82,7 +82,7 @@ from course.viz import beyond as draw
 from course.viz.masking import influence, masks
 
 device = pick()
-_ = keep_freed_memory()  # lesson 07b: on a CPU, large tensors then cost less
+_ = keep_freed_memory()  # lesson 07c: on a CPU, large tensors then cost less
 
 # %% [markdown]
 # ## 1 · Three families
@@ -246,8 +246,8 @@ def language_loss(model: LanguageModel, batch: LanguageBatch) -> Tensor:
 # %%
 corpus = choose()
 english = [en for _, en in pairs(corpus, "train")]
-bpe = BPE.learn(english, int(size("beyond_vocab")))
-longest = size("beyond_longest")  # for quick tests; on larger scales no caption is left out
+bpe = BPE.learn(english, by_scale(smoke=2000, cpu=5000, gpu=8000))
+longest = by_scale(smoke=12, cpu=500, gpu=500)  # for quick tests; on larger scales no caption is left out
 
 
 def captions_of(split: str, limit: float) -> list[list[int]]:
@@ -256,8 +256,8 @@ def captions_of(split: str, limit: float) -> list[list[int]]:
     return [ids for ids in texts if len(ids) <= longest][: int(limit)]
 
 
-train_ids = captions_of("train", size("beyond_sentences"))
-val_ids = captions_of("val", size("beyond_val"))
+train_ids = captions_of("train", by_scale(smoke=4000, cpu=29000, gpu=29000))
+val_ids = captions_of("val", by_scale(smoke=300, cpu=1014, gpu=1014))
 n_words = sum(len(ids) + 1 for ids in train_ids)  # EOS is a word to be said, too
 assert all(UNK not in bpe.encode(text) for text in (*english[:1000], "Ein Hündchen 🐕", "<unk>"))
 print(f"{corpus}: {len(train_ids):,} captions to learn from, {n_words:,} tokens of {len(bpe):,} kinds; "
@@ -286,7 +286,7 @@ example = bpe.encode("A dog is running in front of a house.")
 going_on = causal_batch([example])
 show_batch("go on", going_on)
 trials = (masked_batch([example], len(bpe), 0.4, torch.Generator().manual_seed(seed))
-          for seed in range(1000))  # fmt: skip
+          for seed in range(1000))
 show_batch("fill in", next(trial for trial in trials if all(treatments(trial))))
 
 # %% [markdown]
@@ -298,9 +298,9 @@ show_batch("fill in", next(trial for trial in trials if all(treatments(trial))))
 
 # %%
 config = TransformerConfig(
-    src_vocab=len(bpe), tgt_vocab=len(bpe), d_model=int(size("beyond_width")), n_heads=4,
-    d_ff=4 * int(size("beyond_width")), n_layers=int(size("beyond_layers")), dropout=0.0, norm="pre",
-)  # fmt: skip
+    src_vocab=len(bpe), tgt_vocab=len(bpe), d_model=by_scale(smoke=64, cpu=128, gpu=256), n_heads=4,
+    d_ff=4 * by_scale(smoke=64, cpu=128, gpu=256), n_layers=by_scale(smoke=2, cpu=3, gpu=4), dropout=0.0, norm="pre",
+)
 
 
 def dependence(model: LanguageModel, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -310,7 +310,7 @@ def dependence(model: LanguageModel, tokens: Tensor, mask: Tensor) -> Tensor:
     states = model.encoder(x, mask)
     probe = torch.randn(states.size(2), generator=torch.Generator().manual_seed(0)).to(states)
     rows = [torch.autograd.grad(states[0, i] @ probe, x, retain_graph=True)[0][0].norm(dim=-1)
-            for i in range(tokens.size(1))]  # fmt: skip
+            for i in range(tokens.size(1))]
     return torch.stack(rows)
 
 
@@ -416,7 +416,7 @@ def learn(ask, epochs: int, seed: int = 0) -> tuple[LanguageModel, list[tuple[fl
     model = LanguageModel(config).to(device)
     optimizer = make_optimizer(model, TrainingConfig())
     lengths = [len(ids) + 2 for ids in train_ids]
-    plan = [b for e in range(epochs) for b in token_batches(lengths, int(size("beyond_tokens")), e)]
+    plan = [b for e in range(epochs) for b in token_batches(lengths, by_scale(smoke=400, cpu=800, gpu=2000), e)]
     every, curve = max(1, len(plan) // 8), []
     for step, chosen in enumerate(tqdm(plan, unit="batch", leave=False), start=1):
         model.train()
@@ -445,7 +445,7 @@ def mean_loss(model: LanguageModel, ask) -> float:
 
 
 begun = time.perf_counter()
-gpt, gpt_curve = learn(causal_batch, int(size("beyond_causal_epochs")))
+gpt, gpt_curve = learn(causal_batch, by_scale(smoke=4, cpu=2, gpu=4))
 n_parameters = sum(p.numel() for p in gpt.parameters())
 print(f"{n_parameters:,} parameters, {time.perf_counter() - begun:.0f} s; "
       f"held out: {gpt_curve[-1][1]:.2f} nats a token")
@@ -531,7 +531,7 @@ def sample(
     """
     if not (temperature > 0 and 0 < top_p <= 1):
         raise ValueError(f"temperature={temperature}, top_p={top_p}: give a temperature above 0 "
-                         "and a share above 0, up to 1")  # fmt: skip
+                         "and a share above 0, up to 1")
     prefixes = torch.tensor([[BOS, *prompt]] * n_texts, device=device)  # (n, t)
     rows = torch.arange(n_texts, device=device)
     while prefixes.size(1) <= max_len and not (prefixes == EOS).any(1).all():
@@ -565,10 +565,10 @@ def surprise(texts: list[list[int]], limit: int | None = None) -> float:
 
 
 settings = {"temperature 0.5": (0.5, 1.0), "top-p 0.9": (1.0, 0.9), "as it is": (1.0, 1.0),
-            "temperature 1.5": (1.5, 1.0)}  # fmt: skip
-n_texts = int(size("beyond_texts"))
+            "temperature 1.5": (1.5, 1.0)}
+n_texts = by_scale(smoke=40, cpu=100, gpu=200)
 texts = {name: sample(score, n_texts, 40, (), *knobs, lots, device)
-         for name, knobs in settings.items()}  # fmt: skip
+         for name, knobs in settings.items()}
 surprises = {"beam 8": surprise([list(widest.ids)]), "greedy": surprise([greedy])}
 surprises |= {name: surprise(written, limit=40) for name, written in texts.items()}
 draw.surprises(surprises, surprise(val_ids), "The likeliest text is not a typical one")
@@ -607,7 +607,7 @@ lots = torch.Generator().manual_seed(0)
 begun = time.perf_counter()
 bert_model, bert_curve = learn(
     lambda sentences: masked_batch(sentences, len(bpe), share=0.3, generator=lots),
-    int(size("beyond_masked_epochs")),
+    by_scale(smoke=10, cpu=4, gpu=12),
 )
 print(f"{time.perf_counter() - begun:.0f} s; held out: {bert_curve[-1][1]:.2f} nats a question")
 
@@ -759,7 +759,7 @@ def dictionary_accuracy(labelled, judged) -> float:
         for word, tag in zip(caption.en_tokens, tags):
             seen.setdefault(word.lower(), Counter())[tag] += 1
     said = [(seen[w.lower()].most_common(1)[0][0] if w.lower() in seen else "NN", tag)
-            for caption, tags in judged for w, tag in zip(caption.en_tokens, tags)]  # fmt: skip
+            for caption, tags in judged for w, tag in zip(caption.en_tokens, tags)]
     return sum(ours == tag for ours, tag in said) / len(said)
 
 
@@ -768,9 +768,9 @@ def tag_accuracy(start: LanguageModel, causal: bool, labelled, judged, seed: int
     torch.manual_seed(seed)
     model, head = copy.deepcopy(start).train(), nn.Linear(config.d_model, len(tag_of)).to(device)
     optimizer = torch.optim.Adam([{"params": model.parameters(), "lr": 5e-4},
-                                  {"params": head.parameters(), "lr": 5e-3}])  # fmt: skip
+                                  {"params": head.parameters(), "lr": 5e-3}])
     tokens, ends, answers = tagging_batch(labelled)
-    for _ in range(int(size("beyond_tagging_steps"))):
+    for _ in range(by_scale(smoke=60, cpu=40, gpu=60)):
         loss = F.cross_entropy(head(states_at_ends(model, tokens, ends, causal)), answers)
         optimizer.zero_grad()
         loss.backward()
@@ -785,15 +785,15 @@ def tag_accuracy(start: LanguageModel, causal: bool, labelled, judged, seed: int
 pool = random.Random(0).sample(tagged, 700)
 others = with_tags("val")[:300]
 judged = tagging_batch(others)
-amounts, seeds = (4, 16, 64), range(int(size("beyond_tagging_seeds")))
+amounts, seeds = (4, 16, 64), range(by_scale(smoke=1, cpu=3, gpu=5))
 portions = [[pool[100 * seed : 100 * seed + n] for seed in seeds] for n in amounts]
 torch.manual_seed(1)
 starts = {"random weights": (LanguageModel(config).to(device), False),
-          "GPT, sees the left": (gpt, True), "BERT, sees both sides": (bert_model, False)}  # fmt: skip
+          "GPT, sees the left": (gpt, True), "BERT, sees both sides": (bert_model, False)}
 accuracy = {"a dictionary": [[dictionary_accuracy(p, others) for p in row] for row in portions]}
 for name, (start, causal) in starts.items():
     accuracy[name] = [[tag_accuracy(start, causal, p, judged, seed) for seed, p in enumerate(row)]
-                      for row in portions]  # fmt: skip
+                      for row in portions]
 draw.few_labels(amounts, accuracy, "Who has read before needs fewer labels")
 
 # %%
@@ -966,17 +966,17 @@ print(judged_by_hand, f"F1 {judged_by_hand.f1:.3f}")
 def parsing_examples(split: str, limit: int) -> list[tuple[list[int], list[int]]]:
     """Return the captions of a split as (word ids, symbol ids), both ending in EOS."""
     return [([*vocabulary.encode(c.en_tokens), EOS], [*symbol_vocabulary.encode(linearise(c.tree)), EOS])
-            for c in captions.load(split)[:limit]]  # fmt: skip
+            for c in captions.load(split)[:limit]]
 
 
-n_trees = int(size("beyond_trees"))
+n_trees = by_scale(smoke=3000, cpu=12000, gpu=12000)
 trees = captions.load("train")[:n_trees]
 vocabulary = Vocabulary.from_sentences([c.en_tokens for c in trees])
 symbol_vocabulary = Vocabulary.from_sentences([linearise(c.tree) for c in trees])
 parser_config = TransformerConfig(
     src_vocab=len(vocabulary), tgt_vocab=len(symbol_vocabulary), d_model=128, n_heads=4, d_ff=256, n_layers=2,
     dropout=0.0, norm="pre", tie_embeddings=False,
-)  # fmt: skip
+)
 examples = parsing_examples("train", n_trees)
 longer = sum(len(tgt) > len(src) for src, tgt in examples) / len(examples)
 print(f"{len(examples):,} trees, {len(vocabulary):,} words, {len(symbol_vocabulary)} symbols: "
@@ -990,7 +990,7 @@ def train_parser(epochs: int, seed: int = 0) -> tuple[Transformer, list[float]]:
     model = Transformer(parser_config).to(device)
     recipe = TrainingConfig(label_smoothing=0.0)
     optimizer = make_optimizer(model, recipe)
-    plan = [b for e in range(epochs) for b in make_batches(examples, int(size("beyond_tokens")), e)]
+    plan = [b for e in range(epochs) for b in make_batches(examples, by_scale(smoke=400, cpu=800, gpu=2000), e)]
     losses = []
     for step, batch in enumerate(tqdm(plan, unit="batch", leave=False), start=1):
         rate = linear_learning_rate(step, (step - 1) / len(plan), peak=2e-3, warmup=len(plan) // 20 + 1)
@@ -999,7 +999,7 @@ def train_parser(epochs: int, seed: int = 0) -> tuple[Transformer, list[float]]:
 
 
 begun = time.perf_counter()
-parser, losses = train_parser(int(size("beyond_parsing_epochs")))
+parser, losses = train_parser(by_scale(smoke=3, cpu=3, gpu=6))
 print(f"{time.perf_counter() - begun:.0f} s, {len(losses)} steps, last loss {losses[-1]:.3f} nats a symbol")
 
 # %% [markdown]
@@ -1009,7 +1009,7 @@ print(f"{time.perf_counter() - begun:.0f} s, {len(losses)} steps, last loss {los
 # `as_tree` refuses such answers. How often does that happen?
 
 # %%
-test = captions.load("test")[: int(size("beyond_test_trees"))]
+test = captions.load("test")[: by_scale(smoke=100, cpu=500, gpu=500)]
 
 
 def parse(sentences, beam: int = 1, alpha: float = 0.3, wrap=None) -> tuple[list[str | None], Counter]:
@@ -1160,7 +1160,7 @@ systems = {
     "Transformer, only trees": said,
 }
 table = {name: [bracket_score(answers, gold, labelled).f1 for labelled in (True, False)]
-         for name, answers in systems.items()}  # fmt: skip
+         for name, answers in systems.items()}
 draw.parsing_bars(table, "The translator has learned to parse")
 
 # %%

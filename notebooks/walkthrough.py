@@ -54,10 +54,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course import ASSETS
-from course.device import pick, scale, size
+from course.device import by_scale, pick, scale
 from course.viz import attention as draw_attention
 from course.viz import masking as draw_masking
-from course.viz import multi30k as draw_experiment
+from course.viz import evaluation as draw_experiment
 from course.viz import training as draw_training
 from course.viz import transformer as draw_transformer
 from course.viz import walkthrough as draw
@@ -815,7 +815,7 @@ vocab = FIRST + N_SYMBOLS
 copier = Transformer(TransformerConfig(vocab, vocab, 32, 4, 64, n_layers=1, dropout=0.0)).to(device)
 
 # %%
-n_steps = int(size("walkthrough_copy_steps"))
+n_steps = by_scale(smoke=400, cpu=600, gpu=600)
 optimizer = torch.optim.Adam(copier.parameters(), betas=(0.9, 0.98), eps=1e-9)
 copy_losses = []
 for step in range(1, n_steps + 1):
@@ -920,7 +920,7 @@ print(f"{n_parameters:,} parameters")
 print(f"ln V {math.log(len(bpe)):.2f}, frequencies {unigram:.2f}, untrained model {untrained:.2f}")
 
 # %% [markdown]
-# Then the training: `size("walkthrough_minutes")` minutes of it. Go for a coffee, or read section
+# Then the training: `by_scale(smoke=0.3, cpu=6.0, gpu=3.0)` minutes of it. Go for a coffee, or read section
 # 6.2 in the meantime. The lines that appear show the loss on the val sentences after each pass over
 # the corpus. The training loss stands higher than it: it is measured with dropout, and against smoothed
 # targets.
@@ -928,7 +928,7 @@ print(f"ln V {math.log(len(bpe)):.2f}, frequencies {unigram:.2f}, untrained mode
 # %%
 from course.training import PRESETS, Budget, Trainer
 
-minutes = size("walkthrough_minutes")
+minutes = by_scale(smoke=0.3, cpu=6.0, gpu=3.0)
 run = Path(tempfile.mkdtemp()) / "run"
 trainer = Trainer(translator, bpe, PRESETS[preset][1], Budget(minutes=minutes), run)
 trainer.run(train_pairs, val_pairs)
@@ -961,7 +961,7 @@ print(f"val loss {trained:.2f} nats a token: perplexity {math.exp(trained):.1f} 
 # %%
 from course.decoding import translate
 
-beam = int(size("walkthrough_beam"))
+beam = by_scale(smoke=1, cpu=4, gpu=4)
 chosen = [probes[name] for name in ("p34", "p19", "p18", "p01", "p21", "p11", "p13", "p09")]
 said = translate(translator, bpe, [row["de"] for row in chosen], beam)
 lines = ["| German | reference | our model |", "|---|---|---|"]
@@ -976,9 +976,9 @@ display(Markdown("\n".join(lines)))
 # the signature two BLEU scores cannot be compared.
 
 # %%
-from course.multi30k import evaluate
+from course.evaluation import evaluate
 
-part = test_pairs[: int(size("walkthrough_test_sentences"))]
+part = test_pairs[: by_scale(smoke=40, cpu=1000, gpu=1000)]
 result, translations = evaluate(translator, bpe, part, beam, 0.6)
 assert len(translations) == len(part) == result.sentences
 assert 0 <= result.bleu < 100
@@ -1024,7 +1024,7 @@ table_three = [  # group, change, BLEU
     ("D", "no dropout", 24.6), ("D", "dropout 0.2", 25.5),
     ("D", "no label smoothing", 25.3), ("D", "label smoothing 0.2", 25.7),
     ("E", "learned positions", 25.7), ("big", "6 layers, 1024, 4096", 26.4),
-]  # fmt: skip
+]
 title = "Too little depth, width, dropout or heads costs most; learned positions cost 0.1"
 draw.table_three(table_three, 25.8, title)
 
@@ -1086,7 +1086,7 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | BPE step by step, batches | [06 · Text](06_text.ipynb) |
 # | the training loop, resuming a killed run | [07 · Training](07_training.ipynb) |
 # | beam search, the length penalty, BLEU by hand | [08 · Decoding](08_decoding.ipynb) |
-# | the long experiment and its numbers | [09 · Multi30k](09_multi30k.ipynb) |
+# | the long experiment and its numbers | [09 · Multi30k](09_evaluation.ipynb) |
 # | what each choice is worth: Table 3 in miniature | [09c · Ablations](09c_ablations.ipynb) |
 # | BERT and GPT from the same layers; parsing | [10 · Beyond](10_beyond.ipynb) |
 #
@@ -1144,7 +1144,7 @@ print("worst: two layers; best: big; learned positions: -0.1")
 note = {
     "corpus": corpus, "split": test_split, "sentences": result.sentences, "bleu": result.bleu,
     "signature": result.signatures["bleu"], "german": german, "english": english,
-}  # fmt: skip
+}
 build = ASSETS.parent / "build"
 build.mkdir(exist_ok=True)
 (build / "walkthrough.json").write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")

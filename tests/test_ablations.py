@@ -25,7 +25,7 @@ RESULTS = ASSETS / "results"
 WORDS = {"Hund": "dog", "Mann": "man", "Ball": "ball", "Baum": "tree", "Hut": "hat"}
 PAIRS = [(f"Ein {a} und ein {b}.", f"A {WORDS[a]} and a {WORDS[b]}.") for a in WORDS for b in WORDS]
 TRIAL = Trial("tiny", {"dropout": 0.3}, 1, 4.0, 100, 2000, 1.5, 10_000, [3.0, 2.1], 2.0, 30.0, 50.0,
-              "chip", 2, {"torch": "2.13.0"}, "python -m course train")  # fmt: skip
+              "chip", 2, {"torch": "2.13.0"}, "python -m course train")
 
 
 # ---------------------------------------------------------------- lines
@@ -131,7 +131,7 @@ def test_the_factors_are_students(freedom):
     density = torch.distributions.StudentT(freedom)
     places = torch.linspace(-STUDENT[freedom], STUDENT[freedom], 20_001, dtype=torch.float64)
     assert torch.trapezoid(density.log_prob(places).exp(), places).item() == pytest.approx(
-        0.95, abs=0.0015)  # fmt: skip
+        0.95, abs=0.0015)
 
 
 def test_few_runs_pay_for_knowing_little():

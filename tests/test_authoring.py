@@ -29,6 +29,8 @@ SOURCE = """# ---
 #
 # > A toy.
 #
+# **Time:** 0 minutes.
+#
 # Inline $x^2$ and
 #
 # $$\\frac{1}{2}$$
@@ -177,4 +179,4 @@ def test_a_page_needs_no_network(house, tmp_path):
 
 
 def test_every_notebook_of_the_course_is_known():
-    assert {"03_attention", "09_multi30k", "walkthrough"} <= {path.stem for path in sources()}
+    assert {"03_attention", "09_evaluation", "walkthrough"} <= {path.stem for path in sources()}

@@ -132,7 +132,7 @@ def test_the_loss_is_torchs_over_the_places_that_ask(model, ask):
     batch = ask(SENTENCES).to("cpu")
     logits = model(batch.tokens, batch.mask)
     expected = F.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), ignore_index=PAD,
-                               reduction="sum")  # fmt: skip
+                               reduction="sum")
     torch.testing.assert_close(language_loss(model, batch), expected)
 
 
@@ -212,7 +212,7 @@ def test_a_text_keeps_its_prompt_and_its_limit():
 
 
 @pytest.mark.parametrize("knobs", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_p": 0.0},
-                                   {"top_p": 1.1}, {"temperature": math.nan}])  # fmt: skip
+                                   {"top_p": 1.1}, {"temperature": math.nan}])
 def test_impossible_knobs_are_refused(knobs):
     with pytest.raises(ValueError, match="give a temperature above 0"):
         sample(coin, 1, 3, **knobs)
@@ -251,7 +251,7 @@ def test_brackets_that_do_not_balance_are_named(tree):
     ("XX XX", "begins"),
     (")S XX XX", "begins"),
     ("", "left over: 0 open brackets and 2 words"),
-])  # fmt: skip
+])
 def test_what_is_no_tree_is_named(symbols, message):
     with pytest.raises(ValueError, match=message):
         as_tree(symbols.split(), ["a", "b"])
@@ -317,7 +317,7 @@ def test_every_gold_tree_obeys():
 def test_a_tree_is_what_may_be_written(symbols):
     n_words = symbols.count("XX")
     obeys = all(may_follow(symbols[:i], n_words, 9)(s) for i, s in enumerate(symbols) if (
-        all(may_follow(symbols[:j], n_words, 9)(symbols[j]) for j in range(i))))  # fmt: skip
+        all(may_follow(symbols[:j], n_words, 9)(symbols[j]) for j in range(i))))
     obeys = obeys and may_follow(symbols, n_words, 9)("</s>") if obeys else False
     try:
         as_tree(symbols, ["word"] * n_words)

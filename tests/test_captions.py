@@ -115,7 +115,7 @@ BARE = {  # no determiner
     ("m", "N"): "er", ("m", "A"): "en", ("m", "D"): "em", ("f", "N"): "e", ("f", "A"): "e",
     ("f", "D"): "er", ("n", "N"): "es", ("n", "A"): "es", ("n", "D"): "em", ("p", "N"): "e",
     ("p", "A"): "e", ("p", "D"): "en",
-}  # fmt: skip
+}
 ARTICLELESS = listed(
     """Brot Eis Fußball Geige Gemüse Gitarre Gras Kaffee Musik Obst Suppe Tee Wasser"""
 )
@@ -128,9 +128,9 @@ ADJECTIVE = re.compile(f"({'|'.join(STEMS)})(e|er|es|en|em)")
 PREPOSITIONS = {
     "mit": "D", "von": "D", "zu": "D", "aus": "D", "durch": "A", "um": "A",
     **dict.fromkeys(listed("in an auf über unter vor hinter neben zwischen"), "AD"),
-}  # fmt: skip
+}
 CONTRACTED = {"im": ("in", "dem"), "am": ("an", "dem"), "ins": ("in", "das"), "zum": ("zu", "dem"),
-              "zur": ("zu", "der")}  # fmt: skip
+              "zur": ("zu", "der")}
 
 # Singular, plural, prefix or "-"; the cases of the objects, in order; then what a two-way
 # preposition governs: d place, a direction, g a governed accusative (warten auf), b steigen in.
@@ -157,7 +157,7 @@ fängt fangen - A : d|wirft werfen - A : a|umarmt umarmen - A : d|legt legen - A
 legt legen sich : a|setzt setzen sich : a|stellt stellen - A : a|springt springen - : a
 klettert klettern - : a|fliegt fliegen - : a|fährt fahren - : a|reitet reiten - : a
 steigt steigen - : b|versucht versuchen - : d
-""".replace("\n", "|").strip("|").split("|")  # fmt: skip
+""".replace("\n", "|").strip("|").split("|")
 FRAMES: dict[tuple[str, str], list[tuple[str, str]]] = {}  # (plural verb, prefix): frames
 NUMBER: dict[str, set[str]] = {}  # finite form: "s", "p"
 INFINITIVE: dict[str, str] = {}

@@ -427,7 +427,7 @@ def test_length_penalty_is_equation_14():
 # --- with a Transformer --------------------------------------------------------------------------
 
 GERMAN = ["Ein Hund schläft.", "", "Zwei Kinder spielen mit einem roten Ball im Park.", "Ja", "  ",
-          "Eine alte Frau liest am Morgen in der Küche ein Buch.", "Ein Hund rennt."]  # fmt: skip
+          "Eine alte Frau liest am Morgen in der Küche ein Buch.", "Ein Hund rennt."]
 
 
 @pytest.fixture(scope="module")
@@ -698,9 +698,9 @@ def test_smoothing_matters_only_where_a_precision_is_0():
 
 def test_corpus_bleu_is_not_the_mean_of_sentences():
     hyps = [str.split("a small dog sleeping on the the sofa ."),
-            str.split("two children are playing with a ball in a park .")]  # fmt: skip
+            str.split("two children are playing with a ball in a park .")]
     refs = [str.split("a small dog is sleeping on the red sofa ."),
-            str.split("two children are playing with a ball in the park .")]  # fmt: skip
+            str.split("two children are playing with a ball in the park .")]
     assert bleu(hyps, refs) == pytest.approx(55.52, abs=0.01)
     assert sum(bleu([h], [r]) for h, r in zip(hyps, refs)) / 2 == pytest.approx(37.1, abs=0.1)
 

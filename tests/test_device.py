@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from course import device
-from course.device import SCALES, SIZES, pick, scale, size
+from course.device import SCALES, by_scale, pick, scale
 from course.viz import show
 
 
@@ -24,7 +24,7 @@ def test_the_fastest_device_is_picked(cuda, mps, kind, monkeypatch):
     "name, kind, answer",
     [("smoke", "cuda", "smoke"), ("gpu", "cpu", "gpu"), ("auto", "cpu", "cpu"),
      ("auto", "mps", "gpu"), (None, "cuda", "gpu"), (None, "cpu", "cpu")],
-)  # fmt: skip
+)
 def test_the_scale_is_named_or_follows_the_device(name, kind, answer, monkeypatch):
     monkeypatch.setattr(device, "pick", lambda: torch.device(kind))
     monkeypatch.delenv("COURSE_SCALE", raising=False)
@@ -42,9 +42,7 @@ def test_an_unknown_scale_lists_the_known_ones(monkeypatch):
 def test_a_size_follows_the_scale(monkeypatch):
     for column, name in enumerate(SCALES):
         monkeypatch.setenv("COURSE_SCALE", name)
-        assert all(size(key) == row[column] for key, row in SIZES.items())
-    with pytest.raises(KeyError):
-        size("colour of the paper")
+        assert by_scale(smoke=0, cpu=1, gpu=2) == column
 
 
 def test_a_chart_is_shown_live_and_as_a_picture(monkeypatch):

@@ -64,7 +64,7 @@ def test_a_missing_package_fails(sound_machine: Path, capsys: pytest.CaptureFixt
 
 def test_without_any_package_it_still_says_what_to_do():
     done = subprocess.run([sys.executable, "-S", "-m", "course", "doctor"], cwd=ROOT,
-                          capture_output=True, encoding="utf-8")  # fmt: skip
+                          capture_output=True, encoding="utf-8")
     assert done.returncode == 1 and not done.stderr
     for subject in ("torch", "device", "spaCy", "multi30k"):
         assert re.search(rf"^FAIL  {subject}.*pip install -r requirements.txt", done.stdout, re.M)

@@ -193,7 +193,7 @@ def test_the_comparison_catches_wrong_weights_positions_and_scales(tmp_path, mon
         return positional_encoding(length + 1, d_model)[1:]
 
     for name, wrong in (("set_norm", norm_without_bias), ("set_attention", scale_of_d_model),
-                        ("positional_encoding", one_late)):  # fmt: skip
+                        ("positional_encoding", one_late)):
         assert sabotaged(name, wrong) > 10 * CLOSE, name
 
 

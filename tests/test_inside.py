@@ -161,7 +161,7 @@ def test_word_index_puts_captions_together_again(bpe):
             ids, index = bpe.encode(text), word_index(bpe, text)
             assert len(ids) == len(index)
             words = [bpe.decode(i for i, w in zip(ids, index) if w == word)
-                     for word in range(len(tokens))]  # fmt: skip
+                     for word in range(len(tokens))]
             assert words == list(tokens)
     assert word_index(bpe, "Ω!") == [0, 0, 0, 1]  # a space and two bytes, then the mark
 
@@ -321,7 +321,7 @@ def test_states_are_what_the_layers_give(bpe, norm):
     model, batch = fresh(bpe, norm=norm), batch_of(bpe)
     seen: dict[str, list] = {"encoder": [], "decoder": []}
     handles = [layer.register_forward_hook(lambda m, a, out, stack=stack: seen[stack].append(out))
-               for stack in seen for layer in getattr(model, stack).layers]  # fmt: skip
+               for stack in seen for layer in getattr(model, stack).layers]
     logits = run(model, batch)
     for handle in handles:
         handle.remove()
@@ -365,7 +365,7 @@ def test_the_paired_bootstrap_is_the_loop():
     for chosen in np.random.default_rng(12345).choice(n, size=(60, n), replace=True):
         reference = [[MEANT[i] for i in chosen]]
         a, b = (BLEU().corpus_score([side[i] for i in chosen], reference).score
-                for side in (SAID, WORSE))  # fmt: skip
+                for side in (SAID, WORSE))
         differences.append(abs(b - a))
     mean = sum(differences) / len(differences)
     beyond = sum(d - mean > abs(found.difference) for d in differences)
@@ -492,7 +492,7 @@ def test_the_chosen_text_never_becomes_shorter_with_alpha():
     lots = random.Random(0)
     for _ in range(200):
         hypotheses = [Hypothesis((9,) * lots.randint(0, 20), -10 * lots.random() - 0.01)
-                      for _ in range(6)]  # fmt: skip
+                      for _ in range(6)]
         lengths = [len(choose_by(hypotheses, a / 5).ids) for a in range(8)]
         assert lengths == sorted(lengths)
 
@@ -536,7 +536,7 @@ def test_the_menus_change_the_picture():
         spec = draw.explorer(records, sharp, start, "title").to_dict()
         svg = vl_convert.vegalite_to_svg(spec, vl_version="5.20")
         cells = re.findall(r'aria-label="key: who answers: (\d \w); query: who asks: (\d \w); '
-                           r'weight \[%\]: (\d+);', svg)  # fmt: skip
+                           r'weight \[%\]: (\d+);', svg)
         assert len(cells) == 4
         for key, query, weight in cells:
             expected = weights[0, start[2], int(query[0]) - 1, int(key[0]) - 1]
@@ -547,7 +547,7 @@ def test_the_menus_change_the_picture():
 
 def test_profiles_print_the_ratios():
     table = {"encoder": {"-1": (torch.tensor([[0.3, 0.1]]), 0.1)},
-             "cross": {"end": (torch.tensor([[0.2, 0.5]]), 0.1)}}  # fmt: skip
+             "cross": {"end": (torch.tensor([[0.2, 0.5]]), 0.1)}}
     axes = draw.profiles(table, "title").axes
     assert [numbers_of(axis) for axis in axes] == [["3.0", "1.0"], ["2.0", "5.0"]]
     axes = draw.profiles(table, "title", {"encoder": "here", "cross": "there"}).axes
@@ -590,7 +590,7 @@ def test_the_histogram_colours_the_tail():
     tail = [bar for bar in right.patches if bar.get_x() >= 1.0]
     assert sum(bar.get_height() for bar in tail) == 1
     assert {bar.get_facecolor() for bar in tail}.isdisjoint(
-        bar.get_facecolor() for bar in right.patches if bar.get_x() < 1.0)  # fmt: skip
+        bar.get_facecolor() for bar in right.patches if bar.get_x() < 1.0)
 
 
 def test_the_lens_grid_shows_the_words():

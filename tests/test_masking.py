@@ -455,7 +455,7 @@ def test_masks_converted_at_the_border_give_the_same_answer(layer, need_weights)
     theirs, _ = foreign(layer)(
         x, x, x, attn_mask=~causal_mask(4)[0, 0], need_weights=need_weights,
         key_padding_mask=~padding_mask(tokens, PAD)[:, 0, 0],
-    )  # fmt: skip
+    )
     torch.testing.assert_close(theirs, expected)
 
 

@@ -10,14 +10,14 @@ from safetensors.torch import load_file
 from course.ablations import Trial, append_trial
 from course.authoring import ship
 from course.corpora import CorpusError
-from course.multi30k import evaluate
+from course.evaluation import evaluate
 from course.text import BPE
 from course.training import SHIPPED, load_checkpoint, save_checkpoint, weights_of, write_tensors
 from course.transformer import Transformer, TransformerConfig
 
 TRIAL = Trial("tiny", {"dropout": 0.3}, 1, 4.0, 100, 2000, 1.5, 10_000, [3.0, 2.1], 2.0, 30.0, 50.0,
               "chip", 2, {"python": "3.11", "torch": "2.13.0"},
-              "python -m course train")  # fmt: skip
+              "python -m course train")
 PAIRS = [("Ein Hund rennt.", "A dog runs."), ("Zwei Katzen.", "Two cats."), ("Ball.", "A ball.")]
 
 

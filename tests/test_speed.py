@@ -1,4 +1,4 @@
-"""Lesson 07b: every switch leaves the training what it was, and many ranks make one step."""
+"""Lesson 07c: every switch leaves the training what it was, and many ranks make one step."""
 
 import json
 import math
@@ -308,7 +308,7 @@ def test_only_the_launch_that_began_a_run_goes_on_by_itself(tmp_path, monkeypatc
 def test_torchruns_variables_make_a_group(monkeypatch):
     values = {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "1",
               "MASTER_ADDR": "localhost", "MASTER_PORT": "0", "GROUP_WORLD_SIZE": "1",
-              "TORCHELASTIC_RESTART_COUNT": "0"}  # fmt: skip
+              "TORCHELASTIC_RESTART_COUNT": "0"}
     for name, value in values.items():
         monkeypatch.setenv(name, value)
     with joined(torch.device("cpu")) as ranks:

@@ -42,7 +42,7 @@ from course.viz.start_here import (
 SVG, XHTML = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xhtml}"
 PAGES = {"white": "#FFFFFF", "JupyterLab dark": "#111111", "GitHub dark": "#0D1117"}
 CODE = [c.source for c in jupytext.read(NOTEBOOKS / "00_start_here.py").cells
-        if c.cell_type == "code"]  # fmt: skip
+        if c.cell_type == "code"]
 
 
 def assigned(name: str):
@@ -93,7 +93,7 @@ def faults(term: Term) -> list[str]:
         or not term.meaning_zh.endswith("。"),
         "meaning too long": len(term.meaning_en) > 100 or len(term.meaning_zh) > 55,
         "not taught": not is_taught(term),
-    }.items() if wrong]  # fmt: skip
+    }.items() if wrong]
 
 
 GOOD = Term("mask", "掩码", "die Maske", "Hides.", "遮住。", "04_masking")
@@ -155,7 +155,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str):
     ("残差", "residual connection"), ("Residualverbindung", "residual connection"),
     ("Skalarprodukt", "dot product"), ("das skalarprodukt", "dot product"),
     ("困惑度", "perplexity"), ("Maske", "mask"), ("GRU", "gated recurrent unit"),
-])  # fmt: skip
+])
 def test_the_search_finds_three_languages(word: str, best: str):
     assert find_terms(GLOSSARY, word)[0].term_en == best
 
@@ -225,7 +225,7 @@ def contrast(first: str, second: str) -> float:
     lights = []
     for colour in (first, second):
         r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-                   for c in to_rgb(colour))  # fmt: skip
+                   for c in to_rgb(colour))
         lights.append(0.2126 * r + 0.7152 * g + 0.0722 * b)
     return (max(lights) + 0.05) / (min(lights) + 0.05)
 
@@ -298,7 +298,7 @@ def test_arrows_end_at_boxes(figure: ET.Element):
     for way in lines(figure):
         x, y = way[-1]
         assert any(x in (b.x, b.x + b.width) and b.y < y < b.y + HIGH
-                   or y == b.y + HIGH and b.x < x < b.x + b.width for b in BLOCKS)  # fmt: skip
+                   or y == b.y + HIGH and b.x < x < b.x + b.width for b in BLOCKS)
 
 
 def test_each_sub_layer_has_a_line_around_it(figure: ET.Element):

@@ -58,7 +58,7 @@ NASTY = [
     "\u3000", "🐕‍🦺 und 👩🏽‍🚀", "女孩在笑。", "u\u0308 ü é e\u0301", "\u0308", "كلب",
     "<pad>", "</s><s>", "<unk>", "<0x41>", "<0xFF> <0x00", "▁", "▁Ein ▁Hund", "\ufffd", "\x00",
     "\U0010ffff", "A" * 300, "ＦＵＬＬ ﬁ Ⅳ ½", "İI ıi ß ẞ", "\ufeffa", "a_b-c's", "Ein Hund läuft.",
-]  # fmt: skip
+]
 
 # characters that could be taken for something else are drawn more often than chance would
 awkward = st.text(

@@ -617,7 +617,7 @@ def test_the_model_is_drawn_with_its_shapes(norm):
     for expected in (
         "the title", "2 × EncoderLayer", "2 × DecoderLayer", "src  2×7", "memory  2×7×16",
         "2×5×16, 2×7×16 → 2×5×16", "2×7×16 → 2×7×24 → 2×7×16", "logits  2×5×30",
-    ):  # fmt: skip
+    ):
         assert expected in words
     lines = words.split("\n")
     assert lines.count("norm") == 5 + 2 * (norm == "pre")

@@ -6,7 +6,7 @@ import time
 
 import nbformat
 
-from course.authoring import ROOT, AuthoringError, is_homework, sources
+from course.authoring import ROOT, AuthoringError, is_homework, minutes, sources
 from course.authoring.book import to_html
 from course.authoring.pair import execute, problems, synchronise
 from course.authoring.release import refresh_cards, release, release_problems
@@ -18,6 +18,7 @@ COMMANDS = {
     "pair": "carry the newer half of each pair (.py, .ipynb) over to the older one",
     "release": "homework: refresh the cards, and write the learners' copies by nbgrader",
     "check": "fail if a module, a pair or a stored output is not up to date",
+    "minutes": "print how long each page takes to read: its core, and the whole of it",
     "book": "write every stored lesson as a page into build/book",
 }
 
@@ -59,7 +60,10 @@ def run(command: str, names: list[str]) -> int:
             print(f"released homework/{source.stem}")
         elif command == "check":
             found += problems(source)
+            found += [] if is_homework(source) else minutes.problems(source)
             found += release_problems(source) if is_homework(source) else []
+        elif command == "minutes" and not is_homework(source):
+            print("{:16} core {:3}, all {:3}".format(source.stem, *minutes.measure(source)))
         elif command == "book" and not is_homework(source):
             notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
             target = ROOT / "build" / "book" / f"{source.stem}.html"

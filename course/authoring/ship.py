@@ -14,8 +14,8 @@ from course.ablations import Trial, read_trials
 from course.corpora import CorpusError, pairs
 from course.decoding import bleu
 from course.device import pick
+from course.evaluation import evaluate, score
 from course.inside import choose_by, search_once, with_interval
-from course.multi30k import evaluate, score
 from course.text import BPE, Pair, encode_pairs, make_batches, tokenize
 from course.training import (
     SHIPPED,
@@ -63,7 +63,7 @@ def compare_averages(run: Path) -> list[dict[str, float]]:
         load_weights(model, average_checkpoints(load_file(path) for path in paths[-n:]))
         val_bleu = evaluate(model.to(pick()), bpe, val_pairs, beam=1)[0].bleu
         found.append({"snapshots": n, "val_loss": round(evaluate_loss(model, batches), 5),
-                      "val_bleu": round(val_bleu, 2)})  # fmt: skip
+                      "val_bleu": round(val_bleu, 2)})
     return found
 
 
@@ -117,7 +117,7 @@ def card(name: str, results: dict) -> str:
                 for test in TESTS for ending in ("", *(f"_{name}" for name in FIXED))]
     for split, found in (pair for pair in measured if pair[1]):
         decoding = "greedy" if found["beam"] == 1 else (
-            f"beam {found['beam']}, α {found['length_penalty']:g}")  # fmt: skip
+            f"beam {found['beam']}, α {found['length_penalty']:g}")
         cells = (split, decoding,
                  f"{found['bleu']:.2f} ± {found['margin']:.1f}",
                  f"{found['bleu_lowercased']:.2f}", f"{found['chrf']:.2f}")

@@ -1,4 +1,4 @@
-"""The course's own training loops as contestants: lesson 07b's, lesson 07's, and the naive one."""
+"""The course's own training loops as contestants: lesson 07c's, lesson 07's, and the naive one."""
 
 from collections.abc import Callable
 
@@ -50,7 +50,7 @@ def steps(job: TrainJob, update: Callable[[Batch], float]) -> Callable[[], Work]
 
 
 def ours(job: TrainJob, bfloat16: bool = False) -> Callable[[], Work]:
-    """Return lesson 07b's steps, with what pays on the device; bfloat16 as asked for."""
+    """Return lesson 07c's steps, with what pays on the device; bfloat16 as asked for."""
     model, config = model_of(job), config_of(job)
     on_cpu = job.device == "cpu"
     switches = Switches(cheap_dropout=on_cpu, keep_memory=on_cpu, bfloat16=bfloat16)

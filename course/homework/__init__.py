@@ -95,7 +95,7 @@ def check(name: str, candidate: object, strict: bool = False) -> CheckResult:
     result = CheckResult(
         name, False, wrong.message, exercise.hints[:failures], wrong.expected, wrong.actual,
         wrong.given,
-    )  # fmt: skip
+    )
     if strict:
         raise CheckFailed(str(result))
     return result

@@ -107,7 +107,7 @@ class Candidate:
                     f"You change argument {position + 1} in place: whoever called you still needs "
                     f"it. {how if isinstance(old, Tensor) else 'Change a copy of it'}",
                     show(old), show(new), self.given,
-                )  # fmt: skip
+                )
         return result
 
     def build(self, *args) -> nn.Module:
@@ -265,7 +265,7 @@ def _unearned(call: Callable, candidate: Candidate, case: Case, actual) -> str |
         if isinstance(argument, Tensor) and mismatch(actual, argument) is None:
             return f"You return argument {position} as it came"
     changed = tuple(a.flip(0) * 2 if isinstance(a, Tensor) and a.is_floating_point() else a
-                    for a in case.args)  # fmt: skip
+                    for a in case.args)
     if any(a is not b for a, b in zip(changed, case.args)):
         try:
             again = call(candidate, changed)
@@ -284,10 +284,10 @@ def examine(exercise: Exercise, thing: object, seed: int) -> Wrong | None:
         )
     if (getattr(thing, "__module__", None) or "").partition(".")[0] in READY_MADE:
         return Wrong(f"{thing.__module__} holds that ready-made. Write your own: then "
-                     "you will own it.")  # fmt: skip
+                     "you will own it.")
     if name := looks_inside(thing):
         return Wrong(f"Your code uses {name}, to look into the check or round it. It holds no "
-                     "answers; the paper does.")  # fmt: skip
+                     "answers; the paper does.")
     candidate = Candidate(thing, exercise)
     generator = torch.Generator().manual_seed(seed)
 

@@ -14,13 +14,13 @@ from torch.overrides import TorchFunctionMode
 READY_MADE = (
     "course", "sacrebleu", "nltk", "tokenizers", "sentencepiece", "transformers", "torchtext",
     "torchmetrics", "evaluate", "xformers", "x_transformers",
-)  # fmt: skip
+)
 # ways round this watch: compiled code, a thread or a process that nobody watches
 DETOURS = ("torch.jit.", "threading.Thread.start.", "multiprocessing.", "subprocess.")
 # what only somebody writes who wants to see, to switch off or to get round the check
 INSIDE = {"_getframe", "currentframe", "setprofile", "settrace", "DisableTorchFunction",
           "DisableTorchFunctionSubclass", "__torch_function__", "_refs", "_decomp",
-          "_prims"}  # fmt: skip
+          "_prims"}
 
 
 class ForbiddenCall(BaseException):

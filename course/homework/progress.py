@@ -37,7 +37,7 @@ def load() -> dict:
         aside = path.with_suffix(f".unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.json")
         os.replace(path, aside)
         warnings.warn(f"{path} can't be read: it is now {aside.name}, and a new one begins",
-                      stacklevel=2)  # fmt: skip
+                      stacklevel=2)
     except OSError as error:
         warnings.warn(f"{path} can't be read ({error}): progress is not shown", stacklevel=2)
     return json.loads(json.dumps(EMPTY))

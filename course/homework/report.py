@@ -18,7 +18,7 @@ from course.homework.questions import QUESTIONS
 
 # the first draws Latin letters, the others names and words in Chinese, where one is installed
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei",
-         "PingFang SC", "Arial Unicode MS")  # fmt: skip
+         "PingFang SC", "Arial Unicode MS")
 GREEN, GREY = "#009E73", "#BBBBBB"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56em; margin: 2em auto; padding: 0 1em }
@@ -84,15 +84,15 @@ def as_html(name: str) -> str:
         for title, passed, n, points, of in rows
     )
     exercises = "".join(_exercise_row(e, kept["exercises"].get(e.name, {}))
-                        for e in EXERCISES.values())  # fmt: skip
+                        for e in EXERCISES.values())
     answers = "".join(
         f"<h3>{number}. {html.escape(question)}</h3>"
         + (f"<blockquote>{html.escape(kept['answers'][str(number)]['text'].strip())}</blockquote>"
            if str(number) in kept["answers"] else '<p class="no">not answered yet</p>')
         for number, question in QUESTIONS.items()
-    )  # fmt: skip
+    )
     figures = "".join(f"<tr><td>{html.escape(title)}</td><td>{html.escape(line)}</td></tr>"
-                      for title, line in run_lines())  # fmt: skip
+                      for title, line in run_lines())
     who = f", by {html.escape(name)}" if name else ""
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Report{who}</title><style>{STYLE}</style></head>

@@ -51,7 +51,7 @@ def blanks(answers: Mapping[str, Sequence[tuple[str, float]]], title: str) -> Fi
     """Draw the likeliest words for the blank of each text: text -> (word, probability), ..."""
     rows = -(-len(answers) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(9.5, 1.75 * rows), sharex=True,
-                                squeeze=False, layout="constrained")  # fmt: skip
+                                squeeze=False, layout="constrained")
     for axis, (text, found) in zip(axes.flat, answers.items()):
         names = [word.strip("▁") for word, _ in found]
         bars = axis.barh(range(len(found)), [p for _, p in found], color=BLUE)
@@ -92,7 +92,7 @@ def _heights(brackets: Sequence[Bracket]) -> list[int]:
     for i in reversed(range(len(brackets))):  # a bracket comes before those inside it
         _, start, end = brackets[i]
         inside = [heights[j] for j in range(i + 1, len(brackets))
-                  if start <= brackets[j][1] and brackets[j][2] <= end]  # fmt: skip
+                  if start <= brackets[j][1] and brackets[j][2] <= end]
         heights[i] = 1 + max(inside, default=0)
     return heights
 
@@ -109,7 +109,7 @@ def _spans(
         if wrong:
             left.remove(bracket)
         axis.barh(height, end - start - 0.16, 0.8, start - 0.42, ls="--" if wrong else "-",
-                  color=ORANGE if wrong else PALE, ec="black" if wrong else BLUE)  # fmt: skip
+                  color=ORANGE if wrong else PALE, ec="black" if wrong else BLUE)
         axis.text((start + end - 1) / 2, height, label, ha="center", va="center", fontsize=9)
     for k, word in enumerate(words):
         axis.text(k, 0.3, word, ha="center", va="top", fontsize=9)
@@ -125,7 +125,7 @@ def bracketings(
     missed, added = ((Counter(a) - Counter(b)).elements() for a, b in ((gold, said), (said, gold)))
     tallest = max(max(_heights(gold)), max(_heights(said), default=1))
     figure, axes = plt.subplots(2, 1, figsize=(max(6, 0.85 * len(words)), 1.2 + 0.8 * tallest),
-                                layout="constrained")  # fmt: skip
+                                layout="constrained")
     rows = (("gold", gold, list(missed)), ("predicted", said, list(added)))
     for axis, (name, brackets, marked) in zip(axes, rows):
         _spans(axis, words, brackets, marked)

@@ -68,14 +68,14 @@ def beam_tree(nodes: Mapping[Prefix, tuple[float, str]], title: str) -> Figure:
         axis.text(
             x0 + 0.56 * (x1 - x0), y0 + 0.56 * (y1 - y0), f"{probability / before:.2f}",
             color=color, bbox=dict(fc="white", ec="none", pad=0.8), zorder=2, **label,
-        )  # fmt: skip
+        )
         axis.text(
             x1, y1, f"{prefix[-1]}\n{probability:.3f}", weight="bold" if fate == "winner" else None,
             color="black" if fate != "pruned" else GREY, zorder=3,
             bbox=dict(boxstyle="round", fc="white", ec=color, ls=style, lw=width), **label,
-        )  # fmt: skip
+        )
     axis.text(0, places[()][1], "<s>", ha="center", va="center", fontsize=9, zorder=3,
-              bbox=dict(boxstyle="round", fc="white", ec="black"))  # fmt: skip
+              bbox=dict(boxstyle="round", fc="white", ec="black"))
     axis.set(xlim=(-0.2, depth + 0.3), ylim=(n_leaves - 0.4, -0.6))
     axis.set_axis_off()
     lines = [Line2D([], [], color=c, ls=s, lw=w) for c, s, w in FATES.values()]
@@ -116,7 +116,7 @@ def length_penalties(
     right.axvline(crossing, color=GREY, lw=0.9, ls=":")
     right.annotate(f"equal at α = {crossing:.2f}", (crossing, 0.95), color=GREY, fontsize=9,
                    xycoords=("data", "axes fraction"), xytext=(4, 0),
-                   textcoords="offset points")  # fmt: skip
+                   textcoords="offset points")
     right.set(xlabel="α", ylabel="score (log-probability in nats / lp)")
     right.set_title(f"From α = {crossing:.2f} on, the whole sentence wins")
     right.legend(fontsize=9, loc="lower right")
@@ -139,7 +139,7 @@ def ngram_row(axis: Axes, hypothesis: Sequence[str], reference: Sequence[str], n
         axis.add_patch(Rectangle(
             (i + 0.06, y), n - 0.12, height * 0.82, fc=BLUE if counts else "white",
             ec=BLUE if counts else GREY, hatch=None if counts else "////", lw=0.8,
-        ))  # fmt: skip
+        ))
     return counted
 
 
@@ -161,7 +161,7 @@ def ngram_boxes(hypothesis: Sequence[str], reference: Sequence[str]) -> Figure:
     axis.set_axis_off()
     keys = [Patch(fc=BLUE, ec=BLUE), Patch(fc="white", ec=GREY, hatch="////")]
     axis.legend(keys, ["counts", "does not count"], loc="upper center", ncols=2,
-                bbox_to_anchor=(0.5, 0.04), fontsize=9)  # fmt: skip
+                bbox_to_anchor=(0.5, 0.04), fontsize=9)
     axis.set_title("The longer the run, the fewer are confirmed: " + ", ".join(shares))
     plt.close(figure)
     return figure
@@ -207,7 +207,7 @@ def over_beam(
     axes[1].legend(fontsize=9)
     axes[2].axhline(1, color=GREY, lw=0.9)
     axes[2].annotate("as many as in the references", (beams[-1], 1), (0, 3), color=GREY, fontsize=9,
-                     textcoords="offset points", ha="right")  # fmt: skip
+                     textcoords="offset points", ha="right")
     axes[2].set(ylabel="words written / words in the references")
     axes[2].set_title("The larger α, the longer the text")
     for axis in axes:
@@ -240,7 +240,7 @@ def layer_with_cache(written: int, source: int) -> Figure:
     axis.set_title(f"Place {written}: only what is new is computed, the rest is kept")
     keys = [Patch(fc=BLUE, ec=BLUE), Patch(fc="white", ec=GREY, hatch="////")]
     figure.legend(keys, ["computed at this step", "kept in the cache"], loc="outside lower right",
-                  ncols=2, fontsize=9)  # fmt: skip
+                  ncols=2, fontsize=9)
     plt.close(figure)
     return figure
 
@@ -251,7 +251,7 @@ def cache_time(lengths: Sequence[int], clock: Mapping[str, Sequence[float]]) -> 
     for (name, seconds), (color, marker, style) in zip(clock.items(), STYLES[1::-1]):
         axis.plot(lengths, seconds, style, color=color, marker=marker)
         axis.annotate(name, (lengths[-1], seconds[-1]), (6, 0), textcoords="offset points",
-                      color=color, va="center")  # fmt: skip
+                      color=color, va="center")
     plain, cached = (clock[name][-1] for name in ("plain", "cached"))
     axis.set_title(f"{lengths[-1]} tokens: with a cache {plain / cached:.0f} times faster")
     axis.set(xlabel="tokens written, each sentence [log scale]", ylabel="seconds [log scale]")

@@ -16,7 +16,7 @@ KIND_NAMES = {
     "cross": "cross-attention",
 }
 STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (RED, ":", "D"),
-          (GREY, (0, (3, 1, 1, 1)), "v"))  # fmt: skip
+          (GREY, (0, (3, 1, 1, 1)), "v"))
 
 
 def _finish(figure: Figure) -> Figure:
@@ -35,7 +35,7 @@ def _heat(
         for j, value in enumerate(row):
             dark = value > 0.75 * top
             axis.text(j, i, number.format(value), ha="center", va="center", fontsize=7.5,
-                      color="white" if dark else "black")  # fmt: skip
+                      color="white" if dark else "black")
     axis.set_xticks(range(len(columns)), columns, fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     axis.tick_params(length=0)
@@ -59,7 +59,7 @@ def explorer(
         place = f"{KIND_NAMES[kind]}|{sentence}"
         named = {"queries": queries, "keys": keys}
         numbered = {side: "|".join(f"{i} {word}" for i, word in enumerate(words, 1))
-                    for side, words in named.items()}  # fmt: skip
+                    for side, words in named.items()}
         places.append({"place": place, **numbered})
         for layer, of_heads in enumerate(weights):
             heads = {**{str(h): w for h, w in enumerate(of_heads, 1)}, "mean": of_heads.mean(0)}
@@ -71,10 +71,10 @@ def explorer(
                     note = f"largest weight of a row, mean over the sentences: {sharp:.0%}"
                 maps.append({"kind": KIND_NAMES[kind], "layer": str(layer + 1), "head": head,
                              "sentence": sentence, "place": place, "note": note,
-                             "w": " ".join(map(str, values))})  # fmt: skip
+                             "w": " ".join(map(str, values))})
     kind, layer, head = start
     opening = {"kind": KIND_NAMES[kind], "layer": str(layer + 1), "head": str(head + 1),
-               "sentence": maps[0]["sentence"]}  # fmt: skip
+               "sentence": maps[0]["sentence"]}
     menus = []
     for name, value in opening.items():
         bind = alt.binding_select(
@@ -134,14 +134,14 @@ def profiles(
     figure, axes = plt.subplots(
         1, len(table), figsize=(0.52 * sum(widths) + 1, 0.27 * layers * heads + 1.9), sharey=True,
         width_ratios=widths, layout="constrained",
-    )  # fmt: skip
+    )
     rows = [f"{n + 1}.{h + 1}" for n in range(layers) for h in range(heads)]
     for axis, (kind, by_name) in zip(axes, table.items()):
         ratios = [(shares / uniform).flatten() for shares, uniform in by_name.values()]
         values = [[column[i].item() for column in ratios] for i in range(len(rows))]
         _heat(axis, Tensor(values), rows, list(by_name), top)
         axis.set_xticks(range(len(by_name)), by_name, rotation=60, ha="right",
-                        rotation_mode="anchor", fontsize=8)  # fmt: skip
+                        rotation_mode="anchor", fontsize=8)
         for line in range(heads, len(rows), heads):
             axis.axhline(line - 0.5, color="white", lw=3)
         where = f" ({corpora[kind]})" if corpora else ""
@@ -161,21 +161,21 @@ def alignment_errors(rates: Mapping[str, Tensor], diagonal: float, title: str) -
     figure, axes = plt.subplots(
         1, len(rates), figsize=(0.75 * columns * len(rates) + 1.5, 0.4 * layers + 1.7),
         sharey=True, squeeze=False, layout="constrained",
-    )  # fmt: skip
+    )
     for axis, (name, values) in zip(axes[0], rates.items()):
         axis.imshow((diagonal - values).clamp(min=0), cmap="Blues", vmin=0, vmax=1.2 * diagonal,
-                    aspect="auto")  # fmt: skip
+                    aspect="auto")
         for i, row in enumerate(values.tolist()):
             for j, value in enumerate(row):
                 axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9)
         axis.set_xticks(range(columns), [*(f"head {h}" for h in range(1, columns)), "mean"],
-                        fontsize=8)  # fmt: skip
+                        fontsize=8)
         axis.set_yticks(range(layers), [f"layer {n}" for n in range(1, layers + 1)], fontsize=8)
         axis.tick_params(length=0)
         axis.axvline(columns - 1.5, color="white", lw=4)
         axis.set_title(f"a step belongs to {name}", fontsize=10)
     figure.supxlabel("alignment error rate: 0 is perfect; white: no better than straight ahead, "
-                     f"{diagonal:.2f}", fontsize=9)  # fmt: skip
+                     f"{diagonal:.2f}", fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return _finish(figure)
 
@@ -194,18 +194,18 @@ def removal_costs(
     figure, axes = plt.subplots(
         1, len(kinds), figsize=(max(3, 0.62 * (heads + 1)) * len(kinds) + 1, 0.4 * layers + 1.7),
         sharey=True, squeeze=False, layout="constrained",
-    )  # fmt: skip
+    )
     top = max(alone.values())
     columns = [*(f"head {h + 1}" for h in range(heads)), "all"]
     for axis, kind in zip(axes[0], kinds):
         values = [[*(alone[kind, n, h] for h in range(heads)), together[kind, n]]
-                  for n in range(layers)]  # fmt: skip
+                  for n in range(layers)]
         _heat(axis, Tensor(values), [f"layer {n + 1}" for n in range(layers)], columns, top,
-              "{:.3f}")  # fmt: skip
+              "{:.3f}")
         axis.axvline(heads - 0.5, color="white", lw=4)
         axis.set_title(KIND_NAMES[kind], fontsize=10)
     figure.supxlabel("rise of the loss without the head, or without the whole layer [nats a token]",
-                     fontsize=9)  # fmt: skip
+                     fontsize=9)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return _finish(figure)
 
@@ -236,11 +236,11 @@ def removal_curves(
         axis.plot(shares, curves[name], linestyle=line, marker=marker, color=colour, label=name)
     for number, name in enumerate(name for name in curves if name.startswith("random")):
         axis.plot(shares, curves[name], "-", lw=0.8, color=GREY,
-                  label="random orders" if number == 0 else None)  # fmt: skip
+                  label="random orders" if number == 0 else None)
     if margin:
         start = next(iter(curves.values()))[0]
         axis.errorbar(shares[0] - 0.015, start, margin, color="black", capsize=3, lw=1,
-                      label="95 % interval of one score")  # fmt: skip
+                      label="95 % interval of one score")
     axis.set(xlabel="share of heads removed", ylabel="BLEU, greedy", ylim=(0, None))
     axis.xaxis.set_major_formatter("{x:.0%}")
     axis.set_title(title)
@@ -256,7 +256,7 @@ def lens_by_layer(lens: Mapping[str, Tensor], title: str) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     layers = range(len(lens["final"]))
     names = {"final": "the final choice", "right": "the reference's word",
-             "read": "the word just read"}  # fmt: skip
+             "read": "the word just read"}
     for (name, label), (colour, line, marker) in zip(names.items(), STYLES):
         left.plot(layers, lens[name], linestyle=line, marker=marker, color=colour, label=label)
     left.set(xlabel="after layer", ylabel="share of steps", ylim=(-0.03, 1.03))
@@ -294,7 +294,7 @@ def lens_grid(
     for i, row in enumerate(words):
         for j, word in enumerate(row):
             axis.text(j, i, word, ha="center", va="center", fontsize=8,
-                      color="white" if probability[i, j] > 0.75 else "black")  # fmt: skip
+                      color="white" if probability[i, j] > 0.75 else "black")
     names = ["before any", *(f"after layer {i}" for i in range(1, layers))]
     axis.set_yticks(range(layers), names, fontsize=8)
     axis.set_xticks(range(steps), read, fontsize=8)
@@ -303,7 +303,7 @@ def lens_grid(
     axis.spines[:].set_visible(False)
     axis.set_title(title)
     figure.colorbar(image, ax=axis, label="probability of\nthe final choice", fraction=0.03,
-                    boundaries=[i / 50 for i in range(51)], ticks=[0, 0.5, 1])  # fmt: skip
+                    boundaries=[i / 50 for i in range(51)], ticks=[0, 0.5, 1])
     return _finish(figure)
 
 
@@ -312,10 +312,10 @@ def word_left(left: Mapping[str, Tensor], title: str) -> Figure:
     figure, axis = plt.subplots(figsize=(6, 3.3), layout="constrained")
     names = {"nearest": "its own embedding is the nearest of all (share)",
              "own": "cosine with its own embedding",
-             "others": "cosine with those of the other tokens"}  # fmt: skip
+             "others": "cosine with those of the other tokens"}
     for (name, label), (colour, line, marker) in zip(names.items(), STYLES):
         axis.plot(range(len(left[name])), left[name], linestyle=line, marker=marker, color=colour,
-                  label=label)  # fmt: skip
+                  label=label)
     axis.set(xlabel="after layer of the encoder", ylabel="cosine, or share of tokens")
     axis.set_ylim(min(0, float(left["others"].min()) - 0.05), 1.05)
     axis.set_xticks(range(len(left["own"])))
@@ -333,7 +333,7 @@ def error_bars(bars: Mapping[str, Mapping[str, Mapping]], title: str) -> Figure:
     figure, axes = plt.subplots(
         1, len(bars), figsize=(0.62 * sum(widths) + 1, 3.8), sharey=True, squeeze=False,
         width_ratios=widths, layout="constrained",
-    )  # fmt: skip
+    )
     for axis, (question, by_metric) in zip(axes[0], bars.items()):
         for shift, (metric, label), colour, hatch in zip(
             (-0.2, 0.2), (("bleu", "BLEU"), ("chrf", "chrF")), (BLUE, ORANGE), ("", "//")
@@ -342,7 +342,7 @@ def error_bars(bars: Mapping[str, Mapping[str, Mapping]], title: str) -> Figure:
             places = [i + shift for i in range(len(groups))]
             heights, margins = zip(*((g.score, g.margin) for g in groups.values()))
             axis.bar(places, heights, 0.38, color=colour, hatch=hatch, edgecolor="white",
-                     label=label, yerr=margins, capsize=3, ecolor="black")  # fmt: skip
+                     label=label, yerr=margins, capsize=3, ecolor="black")
         names = [f"{name}\n({g.sentences})" for name, g in by_metric["bleu"].items()]
         axis.set_xticks(range(len(names)), names, fontsize=8)
         axis.set_title(question + " ...", fontsize=10)
@@ -367,14 +367,14 @@ def beam_curves(
     for axis, series in zip(axes, (bleus, ratios)):
         for (alpha, values), (colour, line, marker) in zip(series.items(), STYLES):
             axis.plot(beams, values, linestyle=line, marker=marker, ms=5, color=colour,
-                      label=f"α = {alpha:g}")  # fmt: skip
+                      label=f"α = {alpha:g}")
         axis.set_xticks(beams)
         axis.set_xlabel("beam (1: greedy)")
     axes[0].margins(y=0.12)
     height = abs(axes[0].get_ylim()[1] - axes[0].get_ylim()[0])
     axes[0].text(0.98, 0.02, f"95 % interval of one score: ± {interval.margin:.1f}; this panel is "
                  f"{height:.1f} high", transform=axes[0].transAxes, fontsize=8, color=GREY,
-                 ha="right", va="bottom")  # fmt: skip
+                 ha="right", va="bottom")
     axes[0].set_ylabel("BLEU")
     axes[1].axhline(1, color=GREY, lw=0.8)
     axes[1].set_ylabel("length over the reference's")

@@ -46,7 +46,7 @@ def masks(
         rows, columns,
         figsize=(columns * (0.3 * widest + 1.6), rows * (0.3 * tallest + 1.6) + 0.8),
         squeeze=False, layout="constrained",
-    )  # fmt: skip
+    )
     figure.get_layout_engine().set(hspace=0.08)
     for axis, (name, (mask, queries, keys)) in zip(axes.flat, panels.items()):
         grid(axis, mask.cpu().numpy(), queries, keys)
@@ -101,7 +101,7 @@ def broadcast(padding: Tensor, causal: Tensor, keys: Sequence[Sequence[str]]) ->
     figure.suptitle(
         "A dimension of size 1 is repeated: only the framed cells are stored",
         x=0.01, ha="left", fontsize=12,
-    )  # fmt: skip
+    )
     plt.close(figure)
     return figure
 
@@ -119,15 +119,15 @@ def learning_curves(
     figure, axes = plt.subplots(
         1, len(runs), figsize=(4.4 * len(runs), 3.7), sharey=True, squeeze=False,
         layout="constrained",
-    )  # fmt: skip
+    )
     for axis, (name, run) in zip(axes.flat, runs.items()):
         axis.plot(run["steps"], run["train"], "-", color=BLUE, lw=1.2, label="loss in training")
         axis.plot(run["checked"], run["alone"], "s--", color=RED, ms=4, lw=1.4,
-                  label="loss when it writes word by word")  # fmt: skip
+                  label="loss when it writes word by word")
         for level, value in levels.items():
             axis.axhline(value, color=GREY, lw=0.8, ls=":")
             axis.text(run["steps"][-1], value, level, fontsize=8, color=GREY, ha="right",
-                      va="bottom")  # fmt: skip
+                      va="bottom")
         axis.set(xlabel="training step")
         axis.set_ylim(bottom=0)
         axis.set_title(name, fontsize=10)
@@ -154,7 +154,7 @@ def influence(maps: Mapping[str, Tensor], words: Sequence[str], title: str) -> F
         image = axis.pcolormesh(
             np.ma.masked_equal(table, 0), cmap="viridis_r", norm=norm,
             edgecolors="white", linewidth=1,
-        )  # fmt: skip
+        )
         rows, columns = np.nonzero(table == 0)
         axis.plot(columns + 0.5, rows + 0.5, ".", color=GREY, ms=3)
         axis.invert_yaxis()
@@ -178,18 +178,18 @@ def ways(
     figure, axes = plt.subplots(
         1, len(columns), figsize=(4.3 * len(columns) + 2, 0.55 * len(rows) + 1.6), sharey=True,
         squeeze=False, layout="constrained",
-    )  # fmt: skip
+    )
     for axis, column, tables in zip(axes.flat, columns, zip(*rows.values())):
         table = np.stack([t.float().cpu().numpy() for t in tables])
         axis.pcolormesh(
             np.ma.masked_invalid(table), cmap="Blues", vmin=0, vmax=1.3, edgecolors="white",
             linewidth=2,
-        )  # fmt: skip
+        )
         for (i, j), value in np.ndenumerate(table):
             text = "NaN" if np.isnan(value) else f"{value:.2f}"
             axis.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=10,
                       weight="bold" if np.isnan(value) else "normal",
-                      color=RED if np.isnan(value) else "black")  # fmt: skip
+                      color=RED if np.isnan(value) else "black")
         axis.set_title(column, fontsize=10)
         axis.set_xticks(np.arange(len(keys)) + 0.5, keys)
         axis.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
@@ -207,13 +207,13 @@ def rectangles(batches: Mapping[str, Sequence[int]], title: str) -> Figure:
     figure, axes = plt.subplots(
         1, len(batches), figsize=(4.6 * len(batches), 3.6), sharey=True, squeeze=False,
         layout="constrained",
-    )  # fmt: skip
+    )
     for axis, (name, lengths) in zip(axes.flat, batches.items()):
         place = np.arange(len(lengths))
         axis.barh(place, lengths, height=1, color=BLUE, label="words")
         rest = [max(lengths) - n for n in lengths]
         axis.barh(place, rest, left=lengths, height=1, color=PALE, hatch="////",
-                  edgecolor="#B0B0B0", lw=0, label="padding")  # fmt: skip
+                  edgecolor="#B0B0B0", lw=0, label="padding")
         axis.set(xlabel="position in the sentence", xlim=(0, longest), ylim=(-0.5, place[-1] + 0.5))
         axis.set_title(name, fontsize=10)
     axes[0, 0].set_ylabel("sentence of the batch")

@@ -34,7 +34,7 @@ def links(source: Sequence[str], target: Sequence[str], pairs: Links, title: str
     for i, j in pairs:
         crossed = any((i - k) * (j - m) < 0 for k, m in pairs)
         axis.plot([i, j], [0.97, 0.03], color=ORANGE if crossed else BLUE, lw=1.5,
-                  ls="-" if crossed else "--")  # fmt: skip
+                  ls="-" if crossed else "--")
     axis.set(xlim=(-0.6, width - 0.4), ylim=(-0.3, 1.3))
     axis.axis("off")
     axis.set_title(title)
@@ -82,7 +82,7 @@ def machine(source: Sequence[str], target: Sequence[str], attention: bool) -> Fi
             axis.text(x - 0.5, 1.42, f"$c_{t + 1}$", ha="center", color=GREEN, fontsize=10)
             for j in range(n):
                 axis.plot([j, x - 0.5], [0.22, 1.3], color=GREEN, lw=1.6 if t == 1 else 0.7,
-                          alpha=1.0 if t == 1 else 0.5, ls="-" if t == 1 else ":")  # fmt: skip
+                          alpha=1.0 if t == 1 else 0.5, ls="-" if t == 1 else ":")
             _arrow(axis, (x - 0.8, 0.22), (x - 0.55, 1.25), ORANGE, ls="--")  # the state asks
             _arrow(axis, (x - 0.45, 1.25), (x - 0.2, 0.22), GREEN)
         else:  # the same c at every step
@@ -101,7 +101,7 @@ def machine(source: Sequence[str], target: Sequence[str], attention: bool) -> Fi
         title = "Encoder and decoder: all that the decoder knows of the source is one vector c"
     axis.text((n - 1) / 2, -1.3, "encoder: reads", ha="center", color=BLUE, fontsize=10)
     axis.text((at[0] + at[-1]) / 2, -1.3, "decoder: reads its last word, writes the next",
-              ha="center", color="#8a5f00", fontsize=10)  # fmt: skip
+              ha="center", color="#8a5f00", fontsize=10)
     axis.set(xlim=(-0.7, at[-1] + 0.7), ylim=(-1.5, 2.6 if attention else 1.3))
     axis.axis("off")
     axis.set_title(title)
@@ -132,7 +132,7 @@ def quality_over_length(
     figure, axis = plt.subplots(figsize=(6.2, 3.5), layout="constrained")
     _lines(axis, lengths, series)
     axis.set(xlabel="length of the source [words], mean of each quarter", ylabel="word accuracy",
-             ylim=(0, 1.03))  # fmt: skip
+             ylim=(0, 1.03))
     axis.set_title(title)
     axis.legend(title="attention", alignment="left")
     return _finish(figure)
@@ -148,7 +148,7 @@ def alignment_maps(
     figure, axes = plt.subplots(
         1, len(panels), figsize=(1.2 + 4.1 * len(panels), 1.7 + 0.24 * len(target)),
         squeeze=False, layout="constrained", sharey=True,
-    )  # fmt: skip
+    )
     for axis, (name, weights) in zip(axes[0], panels.items()):
         image = axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axis.set_xticks(range(len(source)), source, rotation=90, fontsize=9)
@@ -162,7 +162,7 @@ def alignment_maps(
     figure.supxlabel("source word that it looks at", fontsize=10)
     figure.colorbar(image, ax=axes[0], label="weight", fraction=0.05, pad=0.01)
     figure.suptitle("Where each English word looked; in orange frames, where it should", x=0.01,
-                    ha="left", fontsize=11)  # fmt: skip
+                    ha="left", fontsize=11)
     return _finish(figure)
 
 

@@ -1,4 +1,4 @@
-"""Drawings of lesson 07b: where time goes, the ladder, equal curves, the network."""
+"""Drawings of lesson 07c: where time goes, the ladder, equal curves, the network."""
 
 from collections.abc import Mapping, Sequence
 

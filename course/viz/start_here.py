@@ -71,13 +71,13 @@ FIGURE_SIZE = (760, 822)
 PLACES = {
     "corpora": (0, 1), "text": (1, 1), "masking": (2, 1), "transformer": (3, 1),
     "training": (4, 1), "decoding": (4, 0), "multi30k": (3, 0), "attention": (3, 2),
-}  # fmt: skip
+}
 WAYS = [
     ("corpora", "text", "sentences"), ("text", "masking", "token ids"),
     ("masking", "transformer", "batches"), ("transformer", "training", "logits"),
     ("training", "decoding", "checkpoint"), ("decoding", "multi30k", "translations"),
     ("attention", "transformer", "is a part of"),
-]  # fmt: skip
+]
 
 
 def _path(*points: tuple[int, int], head: bool = True) -> str:
@@ -123,7 +123,7 @@ def figure_one() -> str:
     ]
     for x, y, across, high in FRAMES:
         parts.append(f'<rect x="{x}" y="{y}" width="{across}" height="{high}" rx="14" fill="none" '
-                     f'stroke="{LINE}" stroke-width="1.5" stroke-dasharray="6 4"/>')  # fmt: skip
+                     f'stroke="{LINE}" stroke-width="1.5" stroke-dasharray="6 4"/>')
     parts += _ways()
     for block in BLOCKS:
         fill, edge = TINTS[block.lesson]
@@ -179,7 +179,7 @@ def read_glossary(path: Path = GLOSSARY) -> list[Term]:
     for number, row in enumerate(rows, 1):
         if len(row) != len(Term._fields) or not all(cell.strip() for cell in row):
             raise ValueError(f"{path.name}, line {number}: six cells with text, between tabs, "
-                             f"are needed; found {row}")  # fmt: skip
+                             f"are needed; found {row}")
     return [Term(*row) for row in rows[1:]]
 
 
@@ -218,7 +218,7 @@ def glossary_table(terms: Sequence[Term], linked: Collection[str]) -> str:
         widths = (0, 6, 0, 0, 9, 0)
         lines.append("".join(
             f'<td style="{style.format(width)}">{cell}</td>' for cell, width in zip(cells, widths)
-        ))  # fmt: skip
+        ))
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table>\n{body}\n</table>"
 
@@ -233,7 +233,7 @@ def glossary_search(terms: Sequence[Term], first: str, most: int = 6) -> alt.Lay
         {**term._asdict(), "everything": "\n".join(term).lower(), "names": _names(term),
          "place": re.sub(r"^(\d+)_.*", r"lesson \1", term.lesson)}
         for term in terms
-    ]  # fmt: skip
+    ]
     box = alt.binding(input="search", name="Search in three languages: ", debounce=150)
     typed = alt.param(name="typed", value=first, bind=box)
     # names holds a line break before and after each name: so "begins" and "is" can be seen
@@ -288,7 +288,7 @@ def _box(
         (x - width / 2, y - 0.3), width, 0.6, boxstyle="round,pad=0,rounding_size=.06",
         facecolor=(colour, 0.2) if here else "white", edgecolor=colour if here else GREY,
         linestyle="-" if here else "--", lw=1.3,
-    )  # fmt: skip
+    )
     axis.add_patch(frame)
     ink = "black" if here else GREY
     kwargs = {"ha": "center", "va": "center", "color": ink}
@@ -315,7 +315,7 @@ def course_map(
             axis.annotate("", (x - 0.68, y), (x - 0.825, y), arrowprops=style)
     axis.text(-0.45, 6.15, "The lessons, in order", fontsize=10, weight="bold")
     axis.text(-0.45, 3.95, "The way of the data through the modules that they make", fontsize=10,
-              weight="bold")  # fmt: skip
+              weight="bold")
     at = {name: (0.6 + 2.45 * x, 1.0 + 1.15 * y) for name, (x, y) in PLACES.items()}
     for name, (x, y) in at.items():
         label = f"lesson {numbers[name]}" if name in numbers else "no lesson: the data"
@@ -350,7 +350,7 @@ def alignments(
     figure, axes = plt.subplots(
         len(pairs), 1, figsize=(0.95 * longest + 0.6, 1.55 * len(pairs) + 0.3),
         squeeze=False, layout="constrained",
-    )  # fmt: skip
+    )
     for axis, (german, english, links) in zip(axes[:, 0], pairs):
         for words, y, va in ((german, 1, "bottom"), (english, 0, "top")):
             for x, word in enumerate(words):
@@ -358,7 +358,7 @@ def alignments(
         for i, j in links:
             crossed = any((i - k) * (j - m) < 0 for k, m in links)
             axis.plot([i, j], [0.97, 0.03], color=ORANGE if crossed else BLUE, lw=1.4,
-                      ls="-" if crossed else "--")  # fmt: skip
+                      ls="-" if crossed else "--")
         axis.set(xlim=(-0.6, longest - 0.4), ylim=(-0.35, 1.35))
         axis.axis("off")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

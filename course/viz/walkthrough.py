@@ -53,7 +53,7 @@ def _column(
         frame = FancyBboxPatch(
             (x - WIDTH / 2, y), WIDTH, HEIGHT, boxstyle="round,pad=0,rounding_size=.08",
             facecolor=(colour, 0.22), edgecolor=colour, lw=1.2,
-        )  # fmt: skip
+        )
         axis.add_patch(frame)
         kwargs = {"ha": "center", "va": "center"}
         axis.text(x, y + 0.41, name, fontsize=9.5, weight="bold", **kwargs)
@@ -73,11 +73,11 @@ def _layer(axis: Axes, x: float, y: float, boxes: Sequence[Box], side: int, labe
     frame = FancyBboxPatch(
         (x - WIDTH / 2 - 0.4, bottom), WIDTH + 0.8, height, facecolor=(0, 0, 0, 0.04),
         boxstyle="round,pad=0,rounding_size=.12", edgecolor="grey", lw=1, zorder=0,
-    )  # fmt: skip
+    )
     axis.add_patch(frame)
     place = x + side * (WIDTH / 2 + 0.55)
     axis.text(place, bottom + height / 2, label, fontsize=11, va="center",
-              ha="left" if side > 0 else "right")  # fmt: skip
+              ha="left" if side > 0 else "right")
     return top + 0.15
 
 
@@ -95,7 +95,7 @@ def architecture(title: str) -> Figure:
     memory = left_top - STEP + HEIGHT - 0.15
     cross = 0.8 + 2 * STEP + 0.15 + 2 * STEP + HEIGHT / 2
     _arrow(axis, (0, memory), (0, memory + 0.45), (right / 2, memory + 0.45), (right / 2, cross),
-           (right - WIDTH / 2, cross))  # fmt: skip
+           (right - WIDTH / 2, cross))
     axis.text(0.12, memory + 0.52, "memory", fontsize=10)
     axis.set(xlim=(-2.9, right + 2.9), ylim=(0, end + 0.3), aspect="equal")
     axis.axis("off")
@@ -128,9 +128,9 @@ def table_three(rows: Sequence[tuple[str, str, float]], base: float, title: str)
     for y, (group, _change, value) in enumerate(rows):
         worse = value < base
         axis.barh(y, value - base, color=colours[group], hatch="" if worse else "////",
-                  edgecolor="white", lw=0)  # fmt: skip
+                  edgecolor="white", lw=0)
         axis.text(value - base + (-0.04 if worse else 0.04), y, f"{value - base:+.1f}",
-                  va="center", ha="right" if worse else "left", fontsize=8.5)  # fmt: skip
+                  va="center", ha="right" if worse else "left", fontsize=8.5)
     axis.axvline(0, color="black", lw=0.8)
     names = [f"{group}  {change}" for group, change, _ in rows]
     axis.set_yticks(range(len(rows)), names, fontsize=9)

@@ -51,7 +51,7 @@ class Attention(nn.Module):
             return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 
         q, k, v = (split(w(x)) for w, x in (
-            (self.w_q, query), (self.w_k, memory), (self.w_v, memory)))  # fmt: skip
+            (self.w_q, query), (self.w_k, memory), (self.w_v, memory)))
         scores = q @ k.mT / math.sqrt(q.size(-1) if self.mode == "one head" else d_k)
         if self.mode == "shared pattern":
             scores = scores.mean(1, keepdim=True)
@@ -96,11 +96,11 @@ class Layer(nn.Module):
         side = "decoder" if decoder else "encoder"
         self.order, self.decoder = order, decoder
         self.broken = {b.removeprefix(f"{side}: ") for b in broken if not b.startswith(
-            "encoder: " if decoder else "decoder: ")}  # fmt: skip
+            "encoder: " if decoder else "decoder: ")}
         modes = ("one head", "one head, wrong scale", "mean", "added", "over queries",
                  "shared pattern", "no softmax", "no w_o", "no w_v", "eight heads", "big",
                  "inverted, big", "split by view", "merged by view",
-                 "mask after softmax")  # fmt: skip
+                 "mask after softmax")
         mode = next((m for m in modes if m in self.broken), "")
         own = next((m for m in modes if f"self: {m}" in self.broken), mode)
 
@@ -117,7 +117,7 @@ class Layer(nn.Module):
         kind = next((b[6:] for b in self.broken if b.startswith("norm: ")), norm)
         make = nn.Identity if "norm" in self.broken or "inner norms" in self.broken else Norm
         self.norms = nn.ModuleList(make() if make is nn.Identity else make(d_model, kind)
-                                   for _ in range(3))  # fmt: skip
+                                   for _ in range(3))
         for number in range(3):
             if f"norm {number}" in self.broken:
                 self.norms[number] = nn.Identity()
@@ -159,7 +159,7 @@ class Toy(nn.Module):
 
     def __init__(self, src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers,
                  order="post", norm="layer", bias=True, broken=(), positions="sinusoids",
-                 max_len=512):  # fmt: skip
+                 max_len=512):
         super().__init__()
         broken = self.broken = set(broken)
         self.src_embedding = nn.Embedding(src_vocab, d_model)
@@ -320,7 +320,7 @@ class PackedBlock(nn.Module):
         self.cross = Packed(d_model, n_heads) if cross else None
         self.up, self.down = (
             nn.Linear(d_model, d_ff, bias=False), nn.Linear(d_ff, d_model, bias=False)
-        )  # fmt: skip
+        )
         self.ln1, self.ln2, self.ln3 = (nn.LayerNorm(d_model) for _ in range(3))
         if not cross:
             del self.ln3
@@ -471,7 +471,7 @@ class RotaryTransformer(nn.Module):
                         nn.Linear(d_model, d_ff), nn.Tanh(), nn.Dropout(0.1),
                         nn.Linear(d_ff, d_model),
                     ) if kind == "f" else Rotary(d_model, n_heads, True)
-                )  # fmt: skip
+                )
                 inner.kind, inner.norm = kind, nn.RMSNorm(d_model)
                 self.stacks[-1].append(inner)
         self.head = nn.Sequential(nn.RMSNorm(d_model), nn.Linear(d_model, tgt_vocab, bias=False))

@@ -48,7 +48,7 @@ SOFTMAX_WRONG = {
     "by the logarithm": (lambda x, dim: x.log_softmax(dim).exp(), "ready-made"),
     "its input": (lambda x, dim: x, "as it came"),
     "a constant": (lambda x, dim: torch.full_like(x, 1 / x.size(dim)), "does not depend"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", SOFTMAX_RIGHT)
@@ -145,7 +145,7 @@ SDPA_WRONG = {
     "torch's": (
         lambda q, k, v, mask=None: (nn.functional.scaled_dot_product_attention(q, k, v), 0),
         "ready-made"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [sdpa, sdpa_einsum, sdpa_added])
@@ -163,7 +163,7 @@ SPLIT_RIGHT = {
     "view": lambda x, n: x.contiguous().view(*x.shape[:2], n, x.size(2) // n).permute(0, 2, 1, 3),
     "slices": lambda x, n: torch.stack(
         [x[..., i * (d := x.size(-1) // n) : (i + 1) * d] for i in range(n)], 1),
-}  # fmt: skip
+}
 SPLIT_WRONG = {
     "reshape": (lambda x, n: x.reshape(x.size(0), n, x.size(1), -1), "keep their order in memory"),
     "always two heads": (lambda x, n: SPLIT_RIGHT["unflatten"](x, 2), "do not use n_heads"),
@@ -173,7 +173,7 @@ SPLIT_WRONG = {
     "batch of one": (
         lambda x, n: x[0].unflatten(-1, (n, -1)).transpose(0, 1)[None], "batch"),
     "squeezed": (lambda x, n: SPLIT_RIGHT["unflatten"](x, n).squeeze(1), "squeeze"),
-}  # fmt: skip
+}
 MERGE_RIGHT = {
     "flatten": lambda x: x.transpose(1, 2).flatten(-2),
     "reshape": lambda x: x.permute(0, 2, 1, 3).reshape(x.size(0), x.size(2), -1),
@@ -252,7 +252,7 @@ class Matrices(nn.Module):
     def forward(self, query, key, value, mask=None):
         cut = SPLIT_RIGHT["slices"]
         q, k, v = (cut(x, self.n_heads) for x in
-                   (query @ self.w_q, key @ self.w_k, value @ self.w_v))  # fmt: skip
+                   (query @ self.w_q, key @ self.w_k, value @ self.w_v))
         return MERGE_RIGHT["cat"](sdpa_einsum(q, k, v, mask)[0]) @ self.w_o
 
 
@@ -345,7 +345,7 @@ MULTI_WRONG = {
     "packed": (Nameless, "no w_q"),
     "torch's": (Ready, "ready-made"),
     "not a module": (lambda d_model, n_heads: 3, "nn.Module"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [MultiHead, WithoutBias, Matrices])

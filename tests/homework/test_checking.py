@@ -34,7 +34,7 @@ TIMES = Exercise(
         mistakes=[("You add: multiply", lambda x, factor: x + factor)], returns="the product",
     ),
     forbidden=("mul", "torch.nn.init."), seconds=1.0,
-)  # fmt: skip
+)
 
 
 def good(x, factor):
@@ -117,7 +117,7 @@ def test_a_right_candidate_passes():
         (3, "check got an int: hand over the function"),
         (torch.ones(2), "check got a tensor"),
     ],
-)  # fmt: skip
+)
 def test_every_kind_of_failure_has_a_message_of_its_own(candidate, says: str):
     assert re.search(says, message(candidate)), message(candidate)
 
@@ -284,7 +284,7 @@ def test_code_hash_forgets_comments_and_layout():
         def one(x):
             # a remark
             return (x +
-                    1)  # fmt: skip
+                    1)
 
         return one
 

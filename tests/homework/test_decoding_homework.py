@@ -39,7 +39,7 @@ def greedy_then_cut(next_log_probs, bos_id, eos_id, max_len):
 
 def greedy(steps=lambda n: n, start=lambda bos, eos: bos, pick=lambda row: row.argmax().item(),
            shown=lambda ids: torch.tensor([ids]), ends=lambda token, eos: token == eos,
-           tidy=lambda ids, bos, eos, n: ids):  # fmt: skip
+           tidy=lambda ids, bos, eos, n: ids):
     """A greedy_decode with one step replaced."""
 
     def greedy_decode(next_log_probs, bos_id, eos_id, max_len):
@@ -87,7 +87,7 @@ GREEDY_WRONG = {
     "a batch": (greedy(tidy=lambda ids, b, e, n: [ids]), "flat list"),
     "a constant": (lambda f, b, e, n: [b, e], "most probable id is"),
     "a text": (greedy(tidy=lambda ids, b, e, n: str(ids)), "list of numbers"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [greedy_plain, greedy_tensor, greedy_then_cut])
@@ -178,7 +178,7 @@ def beam(score=lambda total, n, alpha: total / lp(n, alpha), start=lambda bos, k
          choose=lambda grown, k: sorted(sum(grown, []), key=lambda c: -c[1])[:k],
          keep=lambda ended: ended, stop=None,
          grow=lambda ids, total, i, log: ([*ids, i], total + log),
-         steps=lambda n: n, freeze=True, tidy=lambda found, bos, eos: found):  # fmt: skip
+         steps=lambda n: n, freeze=True, tidy=lambda found, bos, eos: found):
     """A beam_search with one step replaced."""
 
     def beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty):
@@ -195,7 +195,7 @@ def beam(score=lambda total, n, alpha: total / lp(n, alpha), start=lambda bos, k
             if not live or len(finished) >= (stop or beam):
                 break
         found = [(ids, score(total, len(ids) - 1, length_penalty))
-                 for ids, total in (finished or live)]  # fmt: skip
+                 for ids, total in (finished or live)]
         return tidy(sorted(found, key=lambda h: -h[1])[:beam], bos_id, eos_id)
 
     return beam_search
@@ -252,7 +252,7 @@ def mask_multiplied(next_log_probs, bos_id, eos_id, max_len, beam, length_penalt
         size = log_probs.size(-1)
         prefixes = torch.cat([prefixes[place // size], place[:, None] % size], 1)
     return [(ids[: (ids + [eos_id]).index(eos_id, 1) + 1], t / lp(len(ids) - 1, length_penalty))
-            for ids, t in zip(prefixes.tolist(), totals.tolist())]  # fmt: skip
+            for ids, t in zip(prefixes.tolist(), totals.tolist())]
 
 
 def greedy_pair(f, bos, eos, n, k, alpha):
@@ -353,7 +353,7 @@ BEAM_WRONG = {
         lambda f, b, e, n, k, a: beam()(lambda p: f(p[0])[None], b, e, n, k, a), "shape .n, t."),
     "a constant": (lambda f, b, e, n, k, a: [([b, e], -1.0)], "does not belong"),
     "nothing": (lambda f, b, e, n, k, a: [], "no hypothesis"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ BEAM_WRONG = {
         beam(choose=lambda grown, k: sorted(sum(grown, []), key=lambda c: -c[1])[: k + 1]),
         beam(tidy=lambda found, bos, eos: found[:1]),
     ],
-)  # fmt: skip
+)
 def test_beam_accepts(style):
     accepted("beam_search", style, seconds=1)
 
@@ -423,7 +423,7 @@ def bleu_zip(hypotheses, references):
     precisions = []
     for n in range(1, 5):
         pairs = [[Counter(zip(*(s[i:] for i in range(n)))) for s in pair]
-                 for pair in zip(hypotheses, references)]  # fmt: skip
+                 for pair in zip(hypotheses, references)]
         good = sum(min(k, r[g]) for h, r in pairs for g, k in h.items())
         precisions.append(good / max(1, sum(sum(h.values()) for h, _ in pairs)))
     if min(precisions) == 0:
@@ -434,7 +434,7 @@ def bleu_zip(hypotheses, references):
 
 def bleu(matches=lambda h, r: (h & r).total(), totals=lambda h, r: h.total(), longest=4,
          brevity=lambda c, r: min(1.0, math.exp(1 - r / c)), scale=100, plus=0,
-         mean=lambda p: math.prod(p) ** (1 / len(p)), safe=True):  # fmt: skip
+         mean=lambda p: math.prod(p) ** (1 / len(p)), safe=True):
     """A BLEU with one step replaced."""
 
     def bleu(hypotheses, references):
@@ -518,7 +518,7 @@ def words_for_all(hypotheses, references):
     words = sum(map(len, hypotheses))
     return bleu(mean=lambda p: (math.prod(p) * math.prod(
         sum(max(0, len(h) - n) for h in hypotheses) / words for n in range(4))) ** 0.25,
-    )(hypotheses, references)  # fmt: skip
+    )(hypotheses, references)
 
 
 BLEU_WRONG = {
@@ -559,7 +559,7 @@ BLEU_WRONG = {
     "emptied": (lambda h, r: [bleu_plain(h, r), h.clear()][0], "in place"),
     "mean and from 0 to 1": (
         lambda h, r: by_sentence(h, r) / 100, "0 to 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [bleu_plain, bleu_loops, bleu_zip])
@@ -576,7 +576,7 @@ def test_bleu_rejects(mistake: str):
     "name, style",
     [("greedy_decode", greedy_plain), ("greedy_decode", greedy_tensor), ("beam_search", beam_lists),
      ("beam_search", beam_in_place), ("beam_search", beam_copies), ("bleu", bleu_loops)],
-)  # fmt: skip
+)
 def test_accepts_where_float64_is_the_default(name: str, style):
     torch.set_default_dtype(torch.float64)
     try:

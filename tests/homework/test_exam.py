@@ -287,7 +287,7 @@ OTHERS = {
     "a model, not its maker": (
         lambda src_vocab, tgt_vocab: Toy(src_vocab, tgt_vocab, 8, 2, 8, 1), "signature"),
     "one mask for all": (OneMask, "can't be called"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("candidate", OTHERS)

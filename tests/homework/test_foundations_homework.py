@@ -63,7 +63,7 @@ def by_sentence(x, h0, w_x, w_h, b, grad_h):
         return (
             w_h @ da, [w_x @ da, *xs], g_x + torch.outer(words[0], da), g_h + torch.outer(h, da),
             g_b + da,
-        )  # fmt: skip
+        )
 
     parts = [walk(*sentence) for sentence in zip(x, h0, grad_h)]
     return dict(
@@ -118,7 +118,7 @@ def by_torch_forward(x, h0, w_x, w_h, b, grad_h):
         later = da[-1] @ w_h.T
     da = torch.stack(da[::-1], 1)
     return {"x": da @ w_x.T, "h0": later, "w_x": (x.mT @ da).sum(0), "w_h": (before.mT @ da).sum(0),
-            "b": da.sum((0, 1))}  # fmt: skip
+            "b": da.sum((0, 1))}
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ RNN_WRONG = {
     "sigmoid forward": rnn_with("sigmoid on the way forward", act="torch.sigmoid(pre[t])"),
     "sigmoid network": rnn_with("network of sigmoids", act="torch.sigmoid(pre[t])",
                                 slope="states[t + 1] * (1 - states[t + 1])"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", RNN_WRONG)
@@ -443,7 +443,7 @@ def the_engine_itself(*args):
     leaves, states = tracked(*args)
     engine = torch.autograd.Variable._execution_engine
     return named(engine.run_backward((states,), (args[5],), False, False, tuple(leaves),
-                                     allow_unreachable=True, accumulate_grad=False))  # fmt: skip
+                                     allow_unreachable=True, accumulate_grad=False))
 
 
 def the_nodes_themselves(*args):
@@ -482,7 +482,7 @@ def a_module(x, h0, w_x, w_h, b, grad_h):
     x, h0 = x.clone().requires_grad_(), h0.clone().requires_grad_()
     net(x, h0[None])[0].backward(grad_h)
     return named([x.grad, h0.grad, net.weight_ih_l0.grad.T, net.weight_hh_l0.grad.T,
-                  net.bias_ih_l0.grad])  # fmt: skip
+                  net.bias_ih_l0.grad])
 
 
 AUTOGRAD = {
@@ -654,7 +654,7 @@ LSTM_WRONG = {
                           result="(torch.zeros_like(h), torch.zeros_like(c))"),
     "nn.LSTMCell": (torch_cell, "ready-made"),
     "torch.lstm": (torch_layer, "ready-made"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", LSTM_WRONG)
@@ -790,7 +790,7 @@ GRU_WRONG = {
     "in place": (gru_in_place, "in place"),
     "nn.GRUCell": (torch_gru, "ready-made"),
     "torch.gru": (torch_gru_layer, "ready-made"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", GRU_WRONG)

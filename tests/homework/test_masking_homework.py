@@ -56,7 +56,7 @@ PADDING_WRONG = {
         "come first"),
     "its input": (lambda t, p: t, "as they came"),
     "a list": (lambda t, p: padded(t, p).tolist(), "a list of 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", PADDING_RIGHT)
@@ -87,7 +87,7 @@ CAUSAL_RIGHT = {
         1, 1, size, size),
     "loop": causal_loop,
     "list": lambda size: torch.tensor([[[[j <= i for j in range(size)] for i in range(size)]]]),
-}  # fmt: skip
+}
 CAUSAL_WRONG = {
     "inverted": (lambda n: ~triangle(n)[None, None], "^Your mask is inverted"),
     "triu": (lambda n: triangle(n).T[None, None], "Rows and columns"),
@@ -113,7 +113,7 @@ CAUSAL_WRONG = {
     "torch's bias": (
         lambda n: torch.nn.attention.bias.causal_lower_right(n, n)._materialize()[None, None],
         "ready-made"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", CAUSAL_RIGHT)

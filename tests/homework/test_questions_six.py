@@ -95,7 +95,7 @@ def shaw_by_hand(layer: p.Attention, x: Tensor) -> Tensor:
             for i in range(length):
                 clipped = [max(-k, min(k, j - i)) + k for j in range(i + 1)]
                 e = [query[i] @ (key[j] + table.keys[r]) / math.sqrt(d_k)
-                     for j, r in enumerate(clipped)]  # fmt: skip
+                     for j, r in enumerate(clipped)]
                 weights = torch.stack(e).softmax(0)
                 for j, r in enumerate(clipped):
                     out[b, i, part] += weights[j] * (value[j] + table.values[r])
@@ -198,7 +198,7 @@ def test_what_each_one_adds_to_the_parameters():
     assert extra == {
         "none": 0, "sinusoidal": 0, "learned": 24 * 16, "relative": 2 * (2 * 3 + 1) * 8,
         "rotary": 0, "alibi": 0,
-    }  # fmt: skip
+    }
 
 
 def test_an_unknown_kind_is_named():

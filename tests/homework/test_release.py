@@ -111,7 +111,7 @@ HOSTILE = {
     "peek": "from pathlib import Path\n"
             "files = [p for p in Path('.').rglob('*') if p.is_file()]\n"
             "Path('seen.txt').write_text('\\n'.join(p.read_text() for p in files))",
-}  # fmt: skip
+}
 
 
 WARNS = """import sys
@@ -143,7 +143,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
         command = [sys.executable, "-m", "nbgrader", *arguments]
         environment = {**os.environ, "COURSE_KERNEL_GB": "2"}
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True,
-                              timeout=500)  # fmt: skip
+                              timeout=500)
         return done.stdout + done.stderr
 
     def solutions_of(assignment: str) -> dict:
@@ -200,7 +200,7 @@ def test_a_hostile_submission_harms_only_its_author(marks):
     assert marks["ann"] == 13 and marks["zoe"] == 4
     assert {name: marks[name] for name in ("loop", "exit", "memory")} == {
         "loop": 2, "exit": 0, "memory": 2
-    }  # fmt: skip
+    }
 
 
 def test_a_right_exam_gets_its_points(marks):

@@ -35,7 +35,7 @@ def test_check_runs_a_file_and_its_status_says_whether_all_passed(tmp_path, caps
     assert main(["homework", "check", str(file)]) == 0
     assert "PASSED  merge_heads" in capsys.readouterr().out
     file.write_text(RIGHT + "\n# %%\n1 / 0\n\n# %%\n%matplotlib inline\ndef softmax(x, dim):\n"
-                    "    return x\n\n# %%\ncheck('softmax', softmax, strict=True)\n")  # fmt: skip
+                    "    return x\n\n# %%\ncheck('softmax', softmax, strict=True)\n")
     assert main(["homework", "check", str(file)]) == 1
     printed = capsys.readouterr()
     assert "NOT YET  softmax" in printed.out and "1 of 2 passed" in printed.out

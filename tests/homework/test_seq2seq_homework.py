@@ -181,7 +181,7 @@ WRONG = {
         lambda query, keys, *others: AdditiveAttention(query.size(-1))(
             query[:, None], keys, torch.ones(len(keys), 1, 1, keys.size(1)).bool()),
         "ready-made"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", WRONG)

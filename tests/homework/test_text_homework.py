@@ -93,7 +93,7 @@ def learn_with_heap(word_counts, n_merges):
 
 
 def learner(cut=cut, count=count, merge=merge, recount=True, stop=True, more=0,
-            best=lambda counts: min(counts, key=lambda p: (-counts[p], p))):  # fmt: skip
+            best=lambda counts: min(counts, key=lambda p: (-counts[p], p))):
     """A learn_bpe with one step replaced."""
 
     def learn_bpe(word_counts, n_merges):
@@ -199,7 +199,7 @@ LEARN_WRONG = {
         learner(cut=list, best=lambda c: max(c, key=c.get)), "end of the word is not marked"),
     "an empty list": (lambda w, n: [], "one merge too few|stop after 0"),
     "nothing": (lambda w, n: None, "you return None"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [learn_plain, learn_with_regex, learn_with_heap])
@@ -317,7 +317,7 @@ APPLY_WRONG = {
     "characters": (lambda w, m: cut(w), "merge nothing"),
     "its input": (lambda w, m: w, "one text"),
     "popped": (lambda w, m: [apply_plain(w, m), m.clear()][0], "in place"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [apply_plain, apply_by_rank, apply_in_place])
@@ -368,7 +368,7 @@ def batches_by_length(lengths, max_tokens):
 
 def batcher(order=lambda lengths: sorted(range(len(lengths)), key=lengths.__getitem__),
             cost=lambda chosen: len(chosen) * max(chosen), last=True, over=lambda a, b: a > b,
-            keep=True):  # fmt: skip
+            keep=True):
     """A token_batches with one step replaced."""
 
     def token_batches(lengths, max_tokens):
@@ -477,7 +477,7 @@ BATCHES_WRONG = {
     "long ones left out": (forgets_the_long, "longer than max_tokens, and you drop"),
     "a constant": (lambda n, m: [[0, 1], [2]], "in no batch"),
     "an empty batch": (lambda n, m: [[], *batches_plain(n, m)], "empty batch"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", [batches_plain, batches_longest_first, batches_by_length])

@@ -23,7 +23,7 @@ RATE_RIGHT = {
     "numpy": lambda t, d, w: np.minimum(np.float64(t) ** -0.5, t * w**-1.5) / np.sqrt(d),
     "a tensor": lambda t, d, w: torch.minimum(
         torch.tensor(t) ** -0.5, torch.tensor(t * w**-1.5)) * d**-0.5,
-}  # fmt: skip
+}
 RATE_WRONG = {
     "max": (lambda t, d, w: d**-0.5 * max(t**-0.5, t * w**-1.5), "larger of the two"),
     "warmup ** 1.5": (lambda t, d, w: d**-0.5 * min(t**-0.5, t * w**1.5), "it is -1.5"),
@@ -60,7 +60,7 @@ RATE_WRONG = {
     "its input": (lambda t, d, w: t, "return the step"),
     "printed": (lambda t, d, w: print(end=""), "None, it should be a number"),
     "a list": (lambda t, d, w: [RATE_RIGHT["min"](t, d, w)], "a list of 1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", RATE_RIGHT)
@@ -125,7 +125,7 @@ def loss_with(change, **replaced):
             "result": "(loss * real).sum() / real.sum()",
         } | replaced
         names = dict(logits=logits, target=target, pad_id=pad_id, epsilon=epsilon, torch=torch,
-                     V=logits.size(-1), F=F, q_with=q_with)  # fmt: skip
+                     V=logits.size(-1), F=F, q_with=q_with)
         for name, line in lines.items():
             names[name] = eval(line, names)
         return names["result"]
@@ -242,7 +242,7 @@ LOSS_WRONG = {
     "not flattened": (lambda z, y, p, e: F.cross_entropy(z, y, ignore_index=p), "raises"),
     "a constant": (lambda z, y, p, e: torch.tensor(1.0), "does not depend"),
     "its input": (lambda z, y, p, e: z, "as it came|shape"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -373,7 +373,7 @@ def fused(param, grad, state, lr, betas, eps):
     torch._fused_adam_(
         [param], [grad], [state["m"]], [state["v"]], [], [state["t"]], lr=lr, beta1=betas[0],
         beta2=betas[1], eps=eps, weight_decay=0, amsgrad=False, maximize=False,
-    )  # fmt: skip
+    )
 
 
 def forgotten_return(param, grad, state, lr, betas, eps):
@@ -480,7 +480,7 @@ ADAM_WRONG = {
     "torch's": (through_optimizer(torch.optim.Adam), "ready-made"),
     "torch's AdamW": (through_optimizer(torch.optim.AdamW), "ready-made"),
     "torch's fused": (fused, "ready-made"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
@@ -489,7 +489,7 @@ ADAM_WRONG = {
         adam_new, adam_in_place, adam_functional, adam_unguarded, adam_counting_tensor,
         adam_only_key_error, adam_in_place_state,
     ],
-)  # fmt: skip
+)
 def test_adam_accepts(style):
     accepted("adam_step", style)
 
@@ -547,7 +547,7 @@ AVERAGE_RIGHT = {
     "loop": average_by_loop,
     "copy": average_by_copy,
     "running": average_running,
-}  # fmt: skip
+}
 
 
 def accumulate_into_the_first(states):
@@ -633,7 +633,7 @@ AVERAGE_WRONG = {
             len(states) if states[1] else 1) for k in states[0]}, "IndexError.*more than one"),
     "a constant": (lambda states: {"w": torch.zeros(3)}, "wrong values"),
     "its input": (lambda states: states, "should be a dict"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", AVERAGE_RIGHT)
@@ -655,7 +655,7 @@ def test_average_rejects(mistake: str):
      *(("adam_step", style) for style in (
          adam_new, adam_in_place, adam_functional, adam_unguarded, adam_counting_tensor)),
      *(("average_checkpoints", style) for style in AVERAGE_RIGHT.values())],
-)  # fmt: skip
+)
 def test_accepts_where_float64_is_the_default(name: str, style):
     torch.set_default_dtype(torch.float64)
     try:

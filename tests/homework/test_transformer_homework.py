@@ -105,7 +105,7 @@ POSITIONS_WRONG = {
     "d_model - 2": (lambda n, d: filled(table(n, d, power=2 * d / (d - 2))), "the last index"),
     "fixed length": (lambda n, d: filled(table(n, d))[:100], "cut off"),
     "its input": (lambda n, d: (n, d), "a tuple of 2"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", POSITIONS_RIGHT)
@@ -220,7 +220,7 @@ NORM_WRONG = {
         "ready-made"),
     "its input": (lambda x, g, b, e: x, "as it came"),
     "a constant": (lambda x, g, b, e: torch.zeros_like(x), "does not depend"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", NORM_RIGHT)
@@ -244,7 +244,7 @@ FEED_RIGHT = {
         "...f,fd->...d", (torch.einsum("...d,df->...f", x, u) + a).clamp(min=0), w) + b,
     "linear": lambda x, u, a, w, b: F.linear(F.relu(F.linear(x, u.T, a), inplace=True), w.T, b),
     "sums": feed_loop,
-}  # fmt: skip
+}
 FEED_WRONG = {
     "no relu": (lambda x, u, a, w, b: (x @ u + a) @ w + b, "^The ReLU is missing"),
     "gelu": (lambda x, u, a, w, b: F.gelu(x @ u + a) @ w + b, "^You take GELU"),
@@ -273,7 +273,7 @@ FEED_WRONG = {
             *(t.float() for t in (x, u, a, w, b))).to(x.dtype), "float32"),
     "its input": (lambda x, u, a, w, b: x, "as it came"),
     "a constant": (lambda x, u, a, w, b: torch.ones_like(x), "does not depend"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", FEED_RIGHT)
@@ -414,7 +414,7 @@ class PackedEncoder(nn.Module):
         self.ln1, self.ln2 = (nn.LayerNorm(d_model, elementwise_affine=False) for _ in range(2))
         self.mlp = nn.Sequential(
             nn.Linear(d_model, d_ff, bias=False), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(d_ff, d_model, bias=False))  # fmt: skip
+            nn.Linear(d_ff, d_model, bias=False))
         self.drop = nn.Dropout(dropout)
 
     def self_attention(self, x, mask):
@@ -873,7 +873,7 @@ ENCODER_WRONG = {
     "its input": (ReturnsX, "No gradient|No word sees|takes no part|same for every mask"),
     "no weights": (NoWeights, "has no weights"),
     "not a module": (lambda d_model, n_heads, d_ff: 3, r"nn\.Module"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", ENCODER_RIGHT)
@@ -1147,7 +1147,7 @@ DECODER_WRONG = {
     "torch's layer": (ReadyDecoder, "ready-made"),
     "torch's layer as a base": (ReadySubclass, "ready-made"),
     "an encoder": (Encoder, "one attention only|can't be called"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("style", DECODER_RIGHT)
@@ -1166,7 +1166,7 @@ def test_decoder_rejects(mistake: str):
     *(("feed_forward", f) for f in FEED_RIGHT.values()),
     *(("EncoderLayer", f) for f in ENCODER_RIGHT.values()),
     *(("DecoderLayer", f) for f in DECODER_RIGHT.values()),
-])  # fmt: skip
+])
 def test_accepts_in_a_notebook_that_works_in_float64(name: str, candidate: object):
     torch.set_default_dtype(torch.float64)
     try:

@@ -15,7 +15,7 @@ from course.homework.exercises import (
 
 ASSIGNMENTS = (
     foundations, seq2seq, attention, masking, transformer, text, training, decoding, exam
-)  # fmt: skip
+)
 EXERCISES: dict[str, Exercise] = {
     exercise.name: exercise for module in ASSIGNMENTS for exercise in module.EXERCISES
 }

@@ -21,7 +21,7 @@ def softmax_cases(generator: Generator) -> Iterator[Case]:
     yield Case("one vector", (normal(generator, 5), 0), "you count on a second dimension")
     yield Case("columns, dim=0", (normal(generator, 3, 4), 0), "you ignore dim")
     yield Case("the middle of three dimensions", (normal(generator, 2, 3, 4), 1),
-               "you sum without keepdim=True: the sums meet another dimension")  # fmt: skip
+               "you sum without keepdim=True: the sums meet another dimension")
     yield Case("numbers around 10,000", (normal(generator, 2, 3) * 1e4, -1))
     rows = normal(generator, 2, 3) + torch.tensor([[0.0], [-500.0]])
     yield Case("one row 500 below the other", (rows, -1))
@@ -29,7 +29,7 @@ def softmax_cases(generator: Generator) -> Iterator[Case]:
     masked[:, 1:3] = -math.inf
     yield Case("some scores of minus infinity", (masked, -1), "-inf does not give exactly 0")
     yield Case("float64", (normal(generator, 2, 3, dtype=torch.float64), -1),
-               "somewhere you go through float32")  # fmt: skip
+               "somewhere you go through float32")
 
 
 def quotient(numerator: Tensor, dim: int) -> Tensor:
@@ -89,7 +89,7 @@ SOFTMAX = Exercise(
         ],
         returns="the weights",
     ),
-)  # fmt: skip
+)
 
 
 OVER_QUERIES = "Your weights sum to one over the queries: softmax runs over the keys, dim=-1"
@@ -102,28 +102,28 @@ def sdpa_cases(generator: Generator) -> Iterator[Case]:
 
     yield Case("one sentence, Q = K", (draw(1, 3, 4), draw(1, 3, 4), draw(1, 3, 4)))
     yield Case("two sentences", (draw(2, 3, 4), draw(2, 3, 4), draw(2, 3, 4)),
-               "you use the first sentence for all")  # fmt: skip
+               "you use the first sentence for all")
     yield Case("two queries, five keys", (draw(2, 2, 4), draw(2, 5, 4), draw(2, 5, 4)),
-               "you take for granted that Q = K")  # fmt: skip
+               "you take for granted that Q = K")
     yield Case("values wider than keys", (draw(1, 3, 4), draw(1, 3, 4), draw(1, 3, 6)),
-               "you take for granted that d_v = d_k")  # fmt: skip
+               "you take for granted that d_v = d_k")
     yield Case("three heads", (draw(2, 3, 2, 4), draw(2, 3, 5, 4), draw(2, 3, 5, 4)),
                "you count dimensions from the front: transpose(-2, -1) counts from the end, and "
-               "works with heads, too")  # fmt: skip
+               "works with heads, too")
     causal = torch.ones(3, 3, dtype=torch.bool).tril()
     yield Case("a causal mask", (draw(2, 3, 4), draw(2, 3, 4), draw(2, 3, 4), causal))
     padding = torch.tensor([[[True, True, True, False]], [[True, False, False, False]]])
     yield Case("a padding mask (B, 1, K)", (draw(2, 3, 4), draw(2, 4, 4), draw(2, 4, 4), padding),
-               "you do not let the mask broadcast over the queries")  # fmt: skip
+               "you do not let the mask broadcast over the queries")
     large = draw(1, 2, 16) * 40
     yield Case("large scores", (large, large.flip(-1), draw(1, 2, 4)),
-               "exp overflows: use a stable softmax")  # fmt: skip
+               "exp overflows: use a stable softmax")
     nothing = torch.tensor([[True, True], [False, False]])
     yield Case("a query that may attend to nothing", (draw(1, 2, 4), draw(1, 2, 4), draw(1, 2, 4),
-               nothing), "such a row should be zeros: fill it after the softmax")  # fmt: skip
+               nothing), "such a row should be zeros: fill it after the softmax")
     wide = torch.float64
     yield Case("float64", tuple(draw(1, 3, 4, dtype=wide) for _ in range(3)),
-               "somewhere you go through float32")  # fmt: skip
+               "somewhere you go through float32")
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> tuple:
@@ -251,7 +251,7 @@ SDPA = Exercise(
         returns="(output, weights)",
         explain=explain_sdpa,
     ),
-)  # fmt: skip
+)
 
 
 def split_cases(generator: Generator) -> Iterator[Case]:
@@ -261,7 +261,7 @@ def split_cases(generator: Generator) -> Iterator[Case]:
     yield Case("as many words as heads", (normal(generator, 2, 4, 8), 4))
     yield Case("one head", (normal(generator, 2, 3, 4), 1), "you squeeze the dimension of heads")
     yield Case("float64", (normal(generator, 1, 2, 4, dtype=torch.float64), 2),
-               "somewhere you go through float32")  # fmt: skip
+               "somewhere you go through float32")
 
 
 SPLIT = Exercise(
@@ -295,7 +295,7 @@ SPLIT = Exercise(
         ],
         returns="the heads",
     ),
-)  # fmt: skip
+)
 
 
 def merge_cases(generator: Generator) -> Iterator[Case]:
@@ -305,7 +305,7 @@ def merge_cases(generator: Generator) -> Iterator[Case]:
     yield Case("one head", (normal(generator, 2, 1, 3, 4),), "you squeeze a dimension of size 1")
     yield Case("one word", (normal(generator, 2, 3, 1, 4),), "you squeeze a dimension of size 1")
     yield Case("float64", (normal(generator, 1, 2, 3, 2, dtype=torch.float64),),
-               "somewhere you go through float32")  # fmt: skip
+               "somewhere you go through float32")
 
 
 MERGE = Exercise(
@@ -339,7 +339,7 @@ MERGE = Exercise(
         ],
         returns="the merged heads",
     ),
-)  # fmt: skip
+)
 
 NAMES = ("w_q", "w_k", "w_v", "w_o")
 
@@ -361,23 +361,23 @@ def multi_head_cases(generator: Generator) -> Iterator[Case]:
     yield case("one head", "you do not use n_heads", 1, 4, 1, 3, 3, same=True)
     yield case("keys and values from elsewhere", "you project the query three times, or take the "
                "values from the keys: queries, keys and values may be three tensors",
-               2, 4, 1, 3, 3)  # fmt: skip
+               2, 4, 1, 3, 3)
     yield case("a batch of three", "you lose the batch dimension", 2, 4, 3, 3, 3)
     yield case("two queries, five keys", "you reshape the keys with the length of the queries",
-               2, 6, 2, 2, 5)  # fmt: skip
+               2, 6, 2, 2, 5)
     causal = torch.ones(3, 3, dtype=torch.bool).tril()[None, None]
     yield case("a causal mask (1, 1, Q, K)", "the mask does not reach every head and sentence",
-               3, 6, 2, 3, 3, causal, same=True)  # fmt: skip
+               3, 6, 2, 3, 3, causal, same=True)
     padding = torch.tensor([[True, True, True, False], [True, True, False, False]])[:, None, None]
     yield case("a padding mask (B, 1, 1, K)", "the mask does not broadcast over heads and queries: "
                "it comes as (B, 1, 1, K) already, do not add dimensions to it",
-               2, 4, 2, 3, 4, padding)  # fmt: skip
+               2, 4, 2, 3, 4, padding)
     yield case("float64", "somewhere you go through float32", 2, 4, 1, 3, 3, dtype=torch.float64)
 
 
 def multi_head(query_by="w_q", key_by="w_k", value_by="w_v", out_by="w_o", scale=None, cut=None,
                join=None, fill=None, values_from=None, dim=-1, tidy=lambda weights: weights,
-               end=lambda output, query, weights: output):  # fmt: skip
+               end=lambda output, query, weights: output):
     """Return a multi-head attention over given weights, with one step replaced."""
     cut = cut or split_reference
     join = join or (lambda x: x.transpose(1, 2).flatten(-2))
@@ -498,7 +498,7 @@ compare_multi_head = function_exam(
     ],
     returns="the output",
     call=attend_with_learners,
-)  # fmt: skip
+)
 
 
 def examine_multi_head(candidate: Candidate, generator: Generator) -> None:

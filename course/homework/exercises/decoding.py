@@ -21,7 +21,7 @@ LONGEST = 100  # a prefix; every max_len is far smaller
 
 
 def toy(table: Table, size: int, bos_id: int, eos_id: int, rng: random.Random,
-        impossible: Sequence[int] = ()) -> Callable[[Tensor], Tensor]:  # fmt: skip
+        impossible: Sequence[int] = ()) -> Callable[[Tensor], Tensor]:
     """Return a model: prefixes (n, t) -> log-probabilities (n, V), from a table of probabilities.
 
     table: what was written, without bos -> some next ids and their probabilities; the other ids
@@ -37,7 +37,7 @@ def toy(table: Table, size: int, bos_id: int, eos_id: int, rng: random.Random,
         rest = 1 - math.fsum(row.values())
         share = rest / sum(w for i, w in enumerate(weights) if i not in row)
         return [math.log(p) if (p := row.get(i, w * share)) > 0 else -math.inf
-                for i, w in enumerate(weights)]  # fmt: skip
+                for i, w in enumerate(weights)]
 
     filled = {ids: whole(row) for ids, row in table.items()}
     other = whole({})
@@ -80,7 +80,7 @@ def toy(table: Table, size: int, bos_id: int, eos_id: int, rng: random.Random,
     next_log_probs.__doc__ = "\n".join(
         [f"next_log_probs: ids 0 to {size - 1}, bos {bos_id}, eos {eos_id}; probabilities", *lines,
          "(other ids share the rest)"]
-    )  # fmt: skip
+    )
     next_log_probs.rows = lambda ids: filled.get(tuple(ids), other)
     next_log_probs.calls = calls
     return next_log_probs
@@ -107,7 +107,7 @@ def some_ids(rng: random.Random, n_words: int) -> tuple[int, int, int, list[int]
 
 
 def chain(rng: random.Random, size: int, bos_id: int, eos_id: int, path: Sequence[int],
-          words: Sequence[int]) -> Callable:  # fmt: skip
+          words: Sequence[int]) -> Callable:
     """Return a model whose likeliest ids are those of a path; after eos it would go on."""
     table: Table = {}
     steps = [*path, *rng.choices(words, k=12)]
@@ -122,7 +122,7 @@ def chain(rng: random.Random, size: int, bos_id: int, eos_id: int, path: Sequenc
 
 
 def greedy(pick: Callable = max, stop: bool = True, more: int = 0, frozen: bool = False,
-           tidy: Callable = lambda ids, bos, eos, n: ids) -> Callable:  # fmt: skip
+           tidy: Callable = lambda ids, bos, eos, n: ids) -> Callable:
     """Return a greedy search, right with the defaults."""
 
     def decode(model: Callable, bos_id: int, eos_id: int, max_len: int) -> list[int]:
@@ -163,7 +163,7 @@ GREEDY_MISTAKES: list[Mistake] = [
      greedy(frozen=True)),
     *((f"You stop at {number}, whatever eos_id is: take the argument eos_id", own_eos(number))
       for number in range(4)),
-]  # fmt: skip
+]
 
 
 def greedy_cases(generator: Generator) -> Iterator[Case]:
@@ -202,7 +202,7 @@ def call_greedy(candidate: Candidate, args: tuple) -> list[int]:
             "The same model, and your answer changes from call to call: greedy search does not "
             "sample, it takes the most probable id (argmax)",
             actual="\n".join(map(show, answers)), given=candidate.given,
-        )  # fmt: skip
+        )
     return answers[0]
 
 
@@ -271,7 +271,7 @@ def logs_of(model: Callable, ids: Sequence[int]) -> list[float]:
 
 def beam_search(pool: bool = False, wide: int = 1, stop: str = "full", by_score: bool = False,
                 length: str = "with eos", mixed: bool = False, mistake: str = "",
-                ) -> Callable:  # fmt: skip
+                ) -> Callable:
     """Return a beam search that gives the ids of the best hypothesis, right with the defaults.
 
     pool: finished hypotheses leave the beam for a pool (else they keep their place). wide: how many
@@ -326,7 +326,7 @@ BEAM_READINGS = [
         {}, {"mixed": True}, {"by_score": True}, {"pool": True}, {"pool": True, "wide": 2},
         {"pool": True, "wide": 2, "stop": "never"}, {"pool": True, "by_score": True},
     )
-]  # fmt: skip
+]
 BEAM_MISTAKES: dict[str, Mistake] = {
     "greedy": ("That is greedy search: keep `beam` prefixes alive, not one",
                lambda model, bos, eos, n, beam, alpha: greedy()(model, bos, eos, n)),
@@ -340,7 +340,7 @@ BEAM_MISTAKES: dict[str, Mistake] = {
                 beam_search(mistake="dropped", stop="never")),
     "first": ("You stop as soon as one hypothesis has ended: a longer one can still win, so go on "
               "until `beam` have ended or max_len is reached", beam_search(stop="first")),
-}  # fmt: skip
+}
 
 
 def draw_fork(rng: random.Random, shape: str, beam: int, max_len: int, alpha: float) -> tuple:
@@ -354,14 +354,14 @@ def draw_fork(rng: random.Random, shape: str, beam: int, max_len: int, alpha: fl
     end = {eos_id: percent(90, 98)}
     if shape == "greedy loses":
         table = {(): {a: p["late"], b: p["other"]}, (a,): {c: percent(34, 42), d: percent(26, 32)},
-                 (b,): {c: percent(85, 95)}, (a, c): end, (a, d): end, (b, c): end}  # fmt: skip
+                 (b,): {c: percent(85, 95)}, (a, c): end, (a, d): end, (b, c): end}
     elif shape == "siblings":
         table = {(): {a: percent(60, 66), b: percent(22, 28)},
                  (a,): {c: percent(38, 41), d: percent(34, 37)},
                  (b,): {c: percent(46, 50), d: percent(42, 45)},
                  (a, c): {eos_id: percent(30, 40), e: percent(20, 29)}, (a, d): end,
                  (b, c): {eos_id: percent(42, 50), e: percent(20, 30)}, (b, d): end,
-                 (a, c, e): end, (b, c, e): end}  # fmt: skip
+                 (a, c, e): end, (b, c, e): end}
     elif shape == "early end":
         table = {
             (): {a: p["late"], b: p["other"]},
@@ -373,10 +373,10 @@ def draw_fork(rng: random.Random, shape: str, beam: int, max_len: int, alpha: fl
     elif shape == "long wins":
         table = {(): {a: percent(88, 96)}, (a,): {eos_id: percent(42, 46), b: percent(52, 54)},
                  (a, b): {c: percent(88, 95)}, (a, b, c): {d: percent(88, 95)},
-                 (a, b, c, d): end}  # fmt: skip
+                 (a, b, c, d): end}
     else:
         table = {(): {a: p["late"], b: p["other"]}, (a,): {c: percent(90, 96)},
-                 (b,): {d: percent(90, 96)}, (a, c): end, (b, d): end}  # fmt: skip
+                 (b,): {d: percent(90, 96)}, (a, c): end, (b, d): end}
     impossible = {"impossible": (bos_id,)}.get(shape, ())
     return toy(table, size, bos_id, eos_id, rng, impossible), bos_id, eos_id, max_len, beam, alpha
 
@@ -426,16 +426,16 @@ def beam_cases(generator: Generator) -> Iterator[Case]:
     alpha = rng.choice((0.6, 0.7, 0.8))
     yield case("a beam of 1, which is greedy search", single)
     yield case("a beam of 2 that finds what greedy search misses",
-               lambda: draw_fork(rng, "greedy loses", 2, 6, 0.0), "greedy")  # fmt: skip
+               lambda: draw_fork(rng, "greedy loses", 2, 6, 0.0), "greedy")
     yield case("two children of one prefix", lambda: draw_fork(rng, "siblings", 2, 6, 0.0),
-               "last, chains")  # fmt: skip
+               "last, chains")
     yield case("a hypothesis that ends early", lambda: draw_fork(rng, "early end", 2, 6, 0.0),
-               "dropped")  # fmt: skip
+               "dropped")
     yield case(f"a length penalty of {alpha}", long_wins, "first")
     yield case("max_len before eos", cut_off, "", "you count bos, or you need an eos")
     yield case("an id of probability 0", lambda: draw_fork(rng, "impossible", 2, 6, 0.6))
     yield case("sentences that end soon, and a large max_len",
-               lambda: draw_fork(rng, "soon", 2, 30, 0.6))  # fmt: skip
+               lambda: draw_fork(rng, "soon", 2, 30, 0.6))
     yield case("a beam of 4, as good as looking at every sentence", best_of_all)
 
 
@@ -472,7 +472,7 @@ def look_at_hypotheses(candidate: Candidate, args: tuple, readings: set[str]) ->
             raise wrong(problem)
         if math.isnan(score):
             raise wrong("A score is NaN: 0 x -inf, or -inf - -inf. Do not multiply "
-                        "log-probabilities by a mask: put -inf or 0 in their place")  # fmt: skip
+                        "log-probabilities by a mask: put -inf or 0 in their place")
         if not set(ids) <= set(range(len(model.rows([])))):
             raise wrong(f"{ids} holds an id that the model does not have")
         if (total := math.fsum(logs_of(model, ids[1:]))) == -math.inf:
@@ -487,7 +487,7 @@ def look_at_hypotheses(candidate: Candidate, args: tuple, readings: set[str]) ->
             "bos, or give the copies -inf" if copies else
             "Two children got the same parent (in a flat list of n x V candidates the parent is "
             "place // V, the new id place % V), or you put what has ended into your list again")
-        )  # fmt: skip
+        )
     for ids, score in found:
         still = {
             name for name in readings if close(score, score_of(model, ids, alpha, name, eos_id))
@@ -502,10 +502,10 @@ def look_at_hypotheses(candidate: Candidate, args: tuple, readings: set[str]) ->
         sums = [math.fsum(logs_of(model, ids[1:])) for ids, _ in found]
         if alpha and falls(sums):
             raise wrong("The hypotheses are sorted by their sums: the length penalty changes the "
-                        "order, so divide first, then sort by the scores")  # fmt: skip
+                        "order, so divide first, then sort by the scores")
         upside_down = falls(scores[::-1])
         raise wrong("The worst hypothesis comes first: sort with reverse=True" if upside_down else
-                    "The hypotheses are not sorted: the best score comes first")  # fmt: skip
+                    "The hypotheses are not sorted: the best score comes first")
     if any(all(eos_id in prefix for prefix in call) for call in model.calls):
         raise wrong("You ask the model again after every hypothesis has ended: stop then")
     return found[0][0]
@@ -592,14 +592,14 @@ def blame_score(
             ("You subtract the length penalty: divide by it", total - penalty(k, alpha)),
             ("You add the length penalty: divide by it", total + penalty(k, alpha)),
         )
-    ]  # fmt: skip
+    ]
     named = [
         ("The length penalty is missing: divide the sum of the log-probabilities by "
          "((5 + length) / 6) ** length_penalty", total),
         *by_length,
         ("You divide the running sum in every step: keep the plain sum, and divide once, for the "
          "score", running),
-    ]  # fmt: skip
+    ]
     right = total / penalty(n, alpha)
     sums = " + ".join(f"log {math.exp(log):.3g}" for log in logs)
     expected = f"{ids}\n{sums} = {total:.4f}\nover ((5 + {n}) / 6) ** {alpha}: {right:.4f}"
@@ -630,7 +630,7 @@ def examine_beam(candidate: Candidate, generator: Generator) -> None:
     function_exam(
         beam_search(), beam_cases, list(BEAM_MISTAKES.values()), "the best hypothesis' ids",
         explain_beam, lambda candidate, args: look_at_hypotheses(candidate, args, readings),
-    )(candidate, generator)  # fmt: skip
+    )(candidate, generator)
 
 
 BEAM = Exercise(
@@ -681,7 +681,7 @@ def ngrams(tokens: Sequence[str], n: int, key: Callable = tuple) -> Counter:
 def bleu(longest: int = 4, shortest: int = 1, clip: bool = True, per: str = "hypothesis",
          brevity: str = "corpus", mean: str = "geometric", pool: str = "counts", plus: int = 0,
          negative: bool = False, scale: float = 100.0, key: Callable = tuple,
-         ) -> Callable:  # fmt: skip
+         ) -> Callable:
     """Return a BLEU, right with the defaults. key: what stands for an n-gram."""
 
     def count(hypothesis: list[str], reference: list[str], n: int) -> tuple[int, int]:
@@ -698,7 +698,7 @@ def bleu(longest: int = 4, shortest: int = 1, clip: bool = True, per: str = "hyp
             "none": lambda: 1.0, "inverted": lambda: min(1.0, math.exp(1 - c / r)),
             "ratio": lambda: min(1.0, c / r), "no min": lambda: math.exp(1 - r / c),
             "no one": lambda: math.exp(-r / c),
-        }  # fmt: skip
+        }
         return ways.get(brevity, lambda: min(1.0, math.exp(1 - r / c)))()
 
     def score(hypotheses: Corpus, references: Corpus) -> float:
@@ -768,7 +768,7 @@ BLEU_MISTAKES: dict[str, Mistake] = {
                        "reference only", bleu(pool="all references")),
     "negative": ("A sentence shorter than n has no n-grams: your count, length - n + 1, goes below "
                  "0 there; max(0, ...)", bleu(negative=True)),
-}  # fmt: skip
+}
 BLEU_MISTAKES |= {
     "no one": ("Your brevity penalty is exp(-r / c): it is exp(1 - r / c), 1 for equal lengths",
                bleu(brevity="no one")),
@@ -781,7 +781,7 @@ BLEU_MISTAKES |= {
               "take the tuple of words", bleu(key="".join)),
     "lower case": ("You take 'The' and 'the' for the same word: compare the tokens as they come",
                    bleu(key=lambda words: tuple(map(str.lower, words)))),
-}  # fmt: skip
+}
 ZERO = "a precision is 0: return 0 before you take its logarithm"
 
 
@@ -793,7 +793,7 @@ def bleu_cases(generator: Generator) -> Iterator[Case]:
     )
 
     def case(label: str, make: Callable[[], list[tuple[list[str], list[str]]]], shows: str,
-             blame: str = "") -> Case:  # fmt: skip
+             blame: str = "") -> Case:
         names = list(filter(None, shows.split(", ")))
         hidden = [m for name, m in BLEU_MISTAKES.items() if name not in (*seen, *names)]
         seen.extend(names)
@@ -844,31 +844,31 @@ def bleu_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("a perfect translation", same, "scale, no one, all words")
     yield case("one wrong word", one_wrong, "arithmetic, product, bigrams, words, trigrams, five, "
-               "only four, from two, plus one")  # fmt: skip
+               "only four, from two, plus one")
     yield case("words that come twice", repeated, "no clip, sets", BLEU_MISTAKES["no clip"][0])
     yield case("a hypothesis that is too long", longer, "inverted, no min, recall, exchanged",
-               "short hypotheses pay, long ones neither pay nor gain")  # fmt: skip
+               "short hypotheses pay, long ones neither pay nor gain")
     yield case("a hypothesis that is too short", shorter, "no penalty, ratio",
-               "the brevity penalty is wrong")  # fmt: skip
+               "the brevity penalty is wrong")
     yield case("words that only look alike", alike, "glued, lower case",
-               "'The' is not 'the', 'a nice' is not 'an ice'")  # fmt: skip
+               "'The' is not 'the', 'a nice' is not 'an ice'")
     yield case("three sentences", several, "sentences, precisions, penalties, all references",
-               "you do not add the counts of all sentences before you divide")  # fmt: skip
+               "you do not add the counts of all sentences before you divide")
     tokens = rng.sample(words, 8)
     pairs = [(tokens[:2], tokens[:3]), (changed(tokens), tokens), (["one"], ["two"])]
     pairs = [([w for w in h], r) for h, r in pairs]
     yield Case("sentences of fewer than four words", tuple(map(list, zip(*pairs))),
-               "you divide by 0 or count below 0, where a sentence is shorter than n")  # fmt: skip
+               "you divide by 0 or count below 0, where a sentence is shorter than n")
     pairs = [
         (rng.sample(words, 7), ["on", "a", "sofa"]),
         (tokens, list(tokens)),
         ([], ["a", "dog"]),
     ]
     yield Case("an empty hypothesis", tuple(map(list, zip(*pairs))),
-               "you divide by the length of a sentence")  # fmt: skip
+               "you divide by the length of a sentence")
     a, b, c, d = rng.sample(words, 4)
     yield Case("no run of four words in common",
-               ([[a, b, c, d, a, b, c]], [[a, b, c, a, d, b, c]]), ZERO)  # fmt: skip
+               ([[a, b, c, d, a, b, c]], [[a, b, c, a, d, b, c]]), ZERO)
     yield Case("no word in common", ([[a, b, a, b, a]], [[c, d, d, c, d]]), ZERO)
 
 

@@ -58,7 +58,7 @@ def words(generator: Generator, n: int, vocab: int) -> Tensor:
 def picture(table: Tensor) -> str:
     """Show which words (columns) each position's logits (rows) depend on."""
     lines = [f"logits {t}  " + " ".join("x" if seen else "." for seen in row)
-             for t, row in enumerate(table.tolist())]  # fmt: skip
+             for t, row in enumerate(table.tolist())]
     head = "word      " + " ".join(str(j) for j in range(table.size(1)))
     return "\n".join([head, *lines, "x: a change of this word changes these logits"])
 
@@ -79,7 +79,7 @@ class Probe:
     def __init__(
         self, candidate: Candidate, generator: Generator, *, n_layers: int = 1,
         d_model: int = D_MODEL, n_heads: int = N_HEADS, d_ff: int = D_FF, vectors: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.candidate, self.generator, self.d_model = candidate, generator, d_model
         self.hidden: set[str] = set()  # names of parameters that depend on d_ff
         sizes = (SRC_VOCAB, TGT_VOCAB, d_model, n_heads, d_ff, n_layers)
@@ -112,7 +112,7 @@ class Probe:
             raise Wrong(
                 "After model.double() your model no longer runs: somewhere you convert to float32 "
                 f"by hand; follow the dtype of the weights. ({wrong.message})", given=wrong.given,
-            ) from wrong  # fmt: skip
+            ) from wrong
         return check_logits(logits, src, tgt, torch.float64)
 
     def __call__(self, *args: Tensor) -> Tensor:
@@ -217,7 +217,7 @@ def first_calls(candidate: Candidate, generator: Generator) -> None:
         ):
             if not candidate.call(model, src, tgt, *masks).isnan().any():
                 raise Wrong(f"{reason}: True = may attend. Inverted, it leaves some words nothing "
-                            "to attend to, hence your NaN", given=candidate.given)  # fmt: skip
+                            "to attend to, hence your NaN", given=candidate.given)
         raise Wrong(f"Your logits are NaN (not a number). {NAN}", given=candidate.given)
     if not logits.requires_grad:
         raise Wrong("No gradient flows back from the logits: don't detach, and don't use no_grad")
@@ -228,11 +228,11 @@ def first_calls(candidate: Candidate, generator: Generator) -> None:
                 "You apply softmax to the output: return the logits, the loss applies softmax "
                 "itself",
                 "any numbers", show(logits[0, 0]),
-            )  # fmt: skip
+            )
         raise Wrong(
             "No logit is ever below zero: an activation follows the output projection; leave it "
             "out, logits are any numbers", "any numbers", show(logits[0, 0]),
-        )  # fmt: skip
+        )
     with torch.no_grad():
         again = candidate.call(model, src, tgt, src_mask, tgt_mask, watched=False)
     if not torch.equal(logits, again):
@@ -280,7 +280,7 @@ def inside(value: object, depth: int = 4) -> Iterator[object]:
         own = not isinstance(value, (Tensor, type)) and not callable(value)
         parts = value.values() if isinstance(value, dict) else (
             value if isinstance(value, (list, tuple, set)) else vars(value).values() if own else ()
-        )  # fmt: skip
+        )
         for part in parts:
             yield from inside(part, depth - 1)
 
@@ -338,7 +338,7 @@ def source_is_used(probe: Probe) -> None:
             "The source is not used: no word of it changes any logit. Cross-attention is missing, "
             "or it looks at the decoder itself: its queries come from the decoder, its keys and "
             "values from the encoder's output", picture(~table), picture(table),
-        )  # fmt: skip
+        )
     logits = probe(probe.src(4, 8), probe.tgt(4, 8), *masks).flatten(0, 1)
     apart = torch.pdist((logits - logits.mean(0)).T)
     if apart.min() < FAINT * logits.std():
@@ -353,7 +353,7 @@ def source_is_used(probe: Probe) -> None:
             "The logits at a position do not depend on the word there: is tgt_in used, and is "
             "there a residual around every sub-layer of the decoder?", picture(causal(4)[0, 0]),
             picture(hidden),
-        )  # fmt: skip
+        )
 
 
 def masks_hide(probe: Probe) -> None:
@@ -385,7 +385,7 @@ def masks_hide(probe: Probe) -> None:
         reason = "Both masks are inverted" if len(inverted) == 2 else reason
         side = inverted[0]
         raise Wrong(f"{reason}: True = may attend (masked_fill needs ~mask)",
-                    picture(allowed[side]), picture(tables[side]))  # fmt: skip
+                    picture(allowed[side]), picture(tables[side]))
     side = int(leaks(tables[1], allowed[1]))
     single = Probe(probe.candidate, probe.generator, n_heads=1)
     if not any(map(leaks, tables_of(single, src_mask, tgt_mask), allowed)):
@@ -394,7 +394,7 @@ def masks_hide(probe: Probe) -> None:
             "splitting or merging the heads mixes the words. Split with view(B, L, H, d_k), then "
             "transpose(1, 2); merge with transpose(1, 2), then reshape(B, L, d_model)",
             picture(allowed[side]), picture(tables[side]),
-        )  # fmt: skip
+        )
     places = (tables[side] & ~allowed[side]).nonzero().tolist()
     t, j = places[0]
     off = "Your causal mask is off by one: "
@@ -402,13 +402,13 @@ def masks_hide(probe: Probe) -> None:
         raise Wrong(
             f"{off}each position of tgt_in also sees the word behind it, its answer. Position t "
             "sees words 0 to t (tril(), not tril(1))", picture(allowed[1]), picture(tables[1]),
-        )  # fmt: skip
+        )
     if side and all(t == 0 for t, _ in places):
         raise Wrong(
             f"{off}position 0 may attend to nothing, so it attends to everything alike. Each word "
             "sees itself, the diagonal is True (tril(), not tril(-1))", picture(allowed[1]),
             picture(tables[1]),
-        )  # fmt: skip
+        )
     message = (
         f"The logits at position {t} depend on word {j} of tgt_in, which tgt_mask hides: at "
         "training time the model reads its answer. No causal mask: tgt_mask is ignored in the "
@@ -420,7 +420,7 @@ def masks_hide(probe: Probe) -> None:
     )
     raise Wrong(f"{message} (If it is right: does a softmax run over the queries, dim=-2, where "
                 "the keys are dim=-1, or a norm over the words?)",
-                picture(allowed[side]), picture(tables[side]))  # fmt: skip
+                picture(allowed[side]), picture(tables[side]))
 
 
 def tgt_mask_counts(probe: Probe) -> None:
@@ -432,7 +432,7 @@ def tgt_mask_counts(probe: Probe) -> None:
             "You make a causal mask of your own and ignore tgt_mask: here it hides word 1 from the "
             "words behind it, as it hides padding. Use the mask that comes in (yours may be added "
             "to it with &)", picture(tgt_mask[0, 0]), picture(table),
-        )  # fmt: skip
+        )
 
 
 def order_counts_in_the_encoder(probe: Probe) -> None:
@@ -446,7 +446,7 @@ def order_counts_in_the_encoder(probe: Probe) -> None:
             "same logits. Positions are missing in the encoder, or all words get the same one "
             "(with batch first, position is dimension 1)",
             "other logits for another order", show(after[0, 0]),
-        )  # fmt: skip
+        )
 
 
 def order_counts_in_the_decoder(probe: Probe) -> None:
@@ -464,7 +464,7 @@ def order_counts_in_the_decoder(probe: Probe) -> None:
             "Order does not count in the decoder: with words 0 and 1 of tgt_in exchanged, the "
             "logits at position 3 stay the same. Positions are missing in the decoder, or all "
             "words get the same one", "other logits for another order", show(after[0]),
-        )  # fmt: skip
+        )
 
 
 def sentences_are_apart(probe: Probe) -> None:
@@ -481,7 +481,7 @@ def sentences_are_apart(probe: Probe) -> None:
                 "the sentences. Is a norm or a softmax over the wrong dimension, a mask that of "
                 "the first sentence, or a view without a transpose?",
                 show(alone[0, 0]), show(together[i, 0]),
-            )  # fmt: skip
+            )
 
 
 # --- the layers
@@ -494,13 +494,13 @@ def decoder_layer(probe: Probe) -> None:
     table = probe.seen("tgt", src, tgt, only(3, 0, 1, 2), chain(n))
     if not table.tril(-1).any():
         raise Wrong(f"{near}No self-attention in the decoder: no word sees its neighbour",
-                    picture(wanted), picture(table))  # fmt: skip
+                    picture(wanted), picture(table))
     if not table.diagonal()[1:].any():
         raise Wrong(
             f"{near}No residual around the decoder's self-attention: each word loses itself; add "
             "what came in to what attention finds, x + attention(x)", picture(wanted),
             picture(table),
-        )  # fmt: skip
+        )
     table = probe.seen("tgt", src, tgt, only(3, 0), chain(n))
     if not table.any():
         raise Wrong(
@@ -508,7 +508,7 @@ def decoder_layer(probe: Probe) -> None:
             "around cross-attention in the decoder: what it finds replaces x, where it should be "
             "added",
             picture(wanted), picture(table),
-        )  # fmt: skip
+        )
     if not table.tril(-1).any():
         raise Wrong(
             "With one visible source word no target word sees its neighbour any more: what the "
@@ -516,7 +516,7 @@ def decoder_layer(probe: Probe) -> None:
             "cross-attention adds to the result of self-attention, not to the input of the layer: "
             "x = x + self_attention(x), then x = x + cross_attention(x, memory)",
             picture(wanted), picture(table),
-        )  # fmt: skip
+        )
 
 
 def sees_rows(probe: Probe) -> bool:
@@ -550,13 +550,13 @@ def encoder_layer(probe: Probe) -> None:
             f"{near}No self-attention in the encoder (or cross-attention does not read the "
             "encoder's output): no source word learns of its neighbour", picture(wanted),
             picture(table),
-        )  # fmt: skip
+        )
     if not table[0, 1]:
         raise Wrong(
             f"{near}No residual around the encoder's self-attention: each word loses itself; add "
             "what came in to what attention finds, x + attention(x)", picture(wanted),
             picture(table),
-        )  # fmt: skip
+        )
 
 
 def encoder_mixes(probe: Probe) -> None:
@@ -568,7 +568,7 @@ def encoder_mixes(probe: Probe) -> None:
     """
     src, tgt = probe.src(4), probe.tgt(1)
     table = next((p for p in probe.model.parameters()
-                  if p.requires_grad and p.dim() == 2 and len(p) == SRC_VOCAB), None)  # fmt: skip
+                  if p.requires_grad and p.dim() == 2 and len(p) == SRC_VOCAB), None)
     if table is None:
         return
     blocks = []
@@ -608,7 +608,7 @@ def jacobian(probe: Probe, chosen: list[str], logits: Tensor, n: int) -> dict[st
         loss = (logits * normal(probe.generator, *logits.shape, dtype=torch.float64)).sum()
         gradients = torch.autograd.grad(loss, parts, retain_graph=True, allow_unused=True)
         found.append([torch.zeros(p.numel(), dtype=p.dtype) if g is None else g.flatten()
-                      for p, g in zip(parts, gradients)])  # fmt: skip
+                      for p, g in zip(parts, gradients)])
     return dict(zip(chosen, map(torch.stack, zip(*found))))
 
 
@@ -657,7 +657,7 @@ def feed_forward(probe: Probe, other: Probe) -> None:
         turned = [
             name for i, name in enumerate(chosen)
             if min(matrices, key=lambda m, i=i: abs(chosen.index(m) - i)) in sides[side]
-        ]  # fmt: skip
+        ]
         dims = {
             name: [dim for dim, n in enumerate(ours[name].shape) if n != theirs[name].size(dim)]
             for name in turned
@@ -762,7 +762,7 @@ def norms(one: Probe, deep: Probe, n_layers: int) -> None:
                 f"LayerNorm (or RMSNorm) over the features of a word, before or after it. Yours "
                 f"has {norms} that work; a norm is missing, or a whole sub-layer",
                 f"{sublayers} norms in a layer of the {side}", f"{norms}",
-            )  # fmt: skip
+            )
 
 
 def output_projections(probe: Probe, hidden: set[str]) -> None:
@@ -776,7 +776,7 @@ def output_projections(probe: Probe, hidden: set[str]) -> None:
         name for name, part in probe.model.named_parameters()
         if part.requires_grad and part.dim() > 1 and name not in hidden and not any(
             vocab <= n <= vocab + 3 for n in part.shape for vocab in (SRC_VOCAB, TGT_VOCAB))
-    ]  # fmt: skip
+    ]
     src, tgt = probe.src(50).T, probe.tgt(50).T  # 50 sentences of one word
     masks = only(1, 0), causal(1)
     gradients = jacobian(probe, chosen, probe.run(src, tgt, *masks), int(3.4 * size))
@@ -812,7 +812,7 @@ CROSSED = rows({1}, {0, 2}, {1}, {0})
 DECODER_SELF = (
     "the decoder's self-attention", 3, (only(4, 0), rows({0}, {0}, {1}, {0, 2})),
     (only(4, 0), chain(4)),
-)  # fmt: skip
+)
 ENCODER_SELF = "the encoder's self-attention", 0, (CROSSED, ALONE), (ring(4), ALONE)
 CROSS = "cross-attention", 1, (CROSSED, ALONE), (ring(4), ALONE)
 
@@ -873,7 +873,7 @@ def heads(probe: Probe) -> None:
         patterns = patterns_of(probe, *place)
         if patterns != N_HEADS:
             many = ("is 1 pattern" if patterns == 1 else f"are {patterns} patterns"
-                    if patterns < N_HEADS else "are more patterns")  # fmt: skip
+                    if patterns < N_HEADS else "are more patterns")
             raise Wrong(text.format(place[0], N_HEADS, many))
     if not separate:  # three queries together: two source words and one target word
         src, tgt = (draw(n, 4).repeat(2, 1) for draw, n in ((probe.src, 2), (probe.tgt, 1)))
@@ -902,7 +902,7 @@ def depth(one: Probe, deep: Probe, n_layers: int) -> None:
                 f"{text}n_layers={n_layers}, but your decoder runs {layers(far)}. Is "
                 "n_layers used, and does each layer get what the last one made?",
                 picture(wanted), picture(table),
-            )  # fmt: skip
+            )
     if sees_rows(one):
         encoder_depth(deep, n_layers, text)
     sizes = []  # of the feed-forward networks
@@ -910,7 +910,7 @@ def depth(one: Probe, deep: Probe, n_layers: int) -> None:
         matrices = {n: p for n in probe.hidden if (p := probe.model.get_parameter(n)).dim() > 1}
         sides = by_side(probe, list(matrices))
         sizes.append({side: sum(matrices[name].numel() for name in sides[side])
-                      for side in ("encoder", "decoder")})  # fmt: skip
+                      for side in ("encoder", "decoder")})
     for side in ("encoder", "decoder"):
         if 0 < sizes[1][side] == sizes[0][side]:
             raise Wrong(
@@ -919,7 +919,7 @@ def depth(one: Probe, deep: Probe, n_layers: int) -> None:
                 "repeats the same object; nn.ModuleList(Layer(...) for _ in range(n)) makes new "
                 "ones)", "more weights with more layers",
                 f"{sizes[0][side]:,} weights in feed-forward networks in both",
-            )  # fmt: skip
+            )
 
 
 def layers(n: int) -> str:
@@ -937,7 +937,7 @@ def encoder_depth(deep: Probe, n_layers: int, text: str) -> None:
             f"{text}n_layers={n_layers}, but your encoder runs {layers(far)}. Is n_layers "
             "used, and does each layer get what the last one made?",
             picture(wanted), picture(table),
-        )  # fmt: skip
+        )
 
 
 # --- every weight, any length
@@ -1057,7 +1057,7 @@ def learns_to_copy(candidate: Candidate, generator: Generator) -> None:
         "weights (Xavier, or 1 / sqrt(d_model)), at the scale of embeddings against positions, at "
         "the scale 1 / sqrt(d_k), and at dropout (0.1 at most)",
         show(expected), show(guess[: len(expected)]),
-    )  # fmt: skip
+    )
 
 
 def train(
@@ -1115,7 +1115,7 @@ def examine_organs(candidate: Candidate, generator: Generator) -> None:
     steps: tuple[Callable[[Probe], None], ...] = (
         source_is_used, order_counts_in_the_encoder, sentences_are_apart, masks_hide,
         order_counts_in_the_decoder, tgt_mask_counts, decoder_layer, encoder_layer,
-    )  # fmt: skip
+    )
     for step in steps:
         step(one)
     feed_forward(one, other)
@@ -1166,6 +1166,6 @@ EXAM = Exercise(
         "_transformer_encoder_layer_fwd", "torch.nn.modules.transformer.",
     ),
     examine=examine_exam,
-)  # fmt: skip
+)
 
 EXERCISES = (EXAM,)

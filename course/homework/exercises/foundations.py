@@ -57,16 +57,16 @@ def rnn_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("one word", "", 1, 1, 3, 3)
     yield case("three words", "you lose what comes back from later steps, or a weight's gradient "
-               "is not summed over them (x[:, t] is word t)", 1, 3, 2, 3)  # fmt: skip
+               "is not summed over them (x[:, t] is word t)", 1, 3, 2, 3)
     yield case("two sentences", "you do not sum a weight's gradient over the sentences, or you mix "
-               "batch and time", 2, 3, 4, 2)  # fmt: skip
+               "batch and time", 2, 3, 4, 2)
     yield case("as many sentences as words", "you mix batch and time: word t is x[:, t]",
-               3, 3, 2, 4)  # fmt: skip
+               3, 3, 2, 4)
     yield case("twelve words", "you stop after a few steps: the gradient walks back to the first "
-               "word, however far it is", 2, 12, 2, 3)  # fmt: skip
+               "word, however far it is", 2, 12, 2, 3)
     yield case("float64", FLOAT32, 2, 3, 2, 3, torch.float64)
     yield case("a loud sentence beside a quiet one", "you measure the gradients by nudging: use "
-               "the formula, which is exact", 2, 3, 2, 3, torch.float64, loud=1e4)  # fmt: skip
+               "the formula, which is exact", 2, 3, 2, 3, torch.float64, loud=1e4)
 
 
 def rnn_gradients(
@@ -87,7 +87,7 @@ def rnn_twin(
     meet=lambda own, later, last: own + later,
     slope=lambda h, previous, a: 1 - h**2, bend=lambda own, later, slope: (own + later) * slope,
     back=lambda ds, total, own, w_h: ds @ w_h.T, scale=lambda grad_h: 1, **parts,
-):  # fmt: skip
+):
     """Return a backward pass by hand, with one step replaced.
 
     meet: what arrives at h_t; bend: what arrives at the pre-activation a_t; back: what goes on to
@@ -111,7 +111,7 @@ def rnn_twin(
             x=x, h0=h0, w_x=w_x, w_h=w_h, ds=torch.stack(ds, 1), total=torch.stack(total, 1),
             h=torch.stack(states[1:], 1), previous=torch.stack(states[:-1], 1), later=later,
             grad_h=grad_h,
-        )  # fmt: skip
+        )
         made = {
             "x": lambda s: s.ds @ s.w_x.T,
             "h0": lambda s: s.later,
@@ -197,7 +197,7 @@ RNN_SHARED: list[Fault] = [
           ("the number of sentences", lambda grad_h: 1 / grad_h.size(0)),
           ("the number of words", lambda grad_h: 1 / grad_h.size(1)),
           ("the number of sentences and words", lambda grad_h: 1 / grad_h[..., 0].numel()))),
-]  # fmt: skip
+]
 
 
 def weight_faults(name: str, left: Callable[[SimpleNamespace], Tensor]) -> list[Fault]:
@@ -213,13 +213,13 @@ def weight_faults(name: str, left: Callable[[SimpleNamespace], Tensor]) -> list[
         (f"Your gradient of {name} is not summed over the words: every step uses the same weight, "
          "so their gradients are added",
          {name: lambda s: torch.einsum("btd,bth->tdh", left(s), s.ds)}),
-    ]  # fmt: skip
+    ]
 
 
 def shared_over_steps(names: Sequence[str]) -> list[Fault]:
     """Return what goes wrong with the sum over steps and sentences, in one weight or in all."""
     made = {"w_x": lambda s: s.x, "w_h": lambda s: s.previous,
-            "b": lambda s: torch.ones_like(s.x[..., :1])}  # fmt: skip
+            "b": lambda s: torch.ones_like(s.x[..., :1])}
 
     def with_ds(change: Callable[[Tensor], Tensor]) -> dict[str, object]:
         def dial(name):
@@ -230,7 +230,7 @@ def shared_over_steps(names: Sequence[str]) -> list[Fault]:
 
     def only(place: int) -> Callable[[Tensor], Tensor]:
         return lambda ds: torch.zeros_like(ds).index_copy(1, torch.tensor([place % ds.size(1)]),
-                                                          ds[:, [place]])  # fmt: skip
+                                                          ds[:, [place]])
 
     whose = "the weights" if len(names) > 1 else names[0]
     return [
@@ -246,7 +246,7 @@ def shared_over_steps(names: Sequence[str]) -> list[Fault]:
          "added, so take the sum, not the mean", with_ds(lambda ds: ds / ds[..., 0].numel())),
         (f"Your gradient of {whose} holds the first sentence only: sum over all of them",
          with_ds(lambda ds: torch.cat([ds[:1], torch.zeros_like(ds[1:])]))),
-    ]  # fmt: skip
+    ]
 
 
 ONE_BIAS = (
@@ -297,7 +297,7 @@ RNN_PARTS: list[Fault] = [
      {"b": lambda s: s.ds}),
     *shared_over_steps(("w_x", "w_h", "b")),
     *(fault for name in ("w_x", "w_h", "b") for fault in shared_over_steps((name,))),
-]  # fmt: skip
+]
 
 RNN_TIPS = {
     "x": "word t gets the gradient at its pre-activation, times w_x transposed",
@@ -348,7 +348,7 @@ def alike(actual: object, expected: Tensor) -> bool:
     """Say whether it is a tensor of the right shape and type."""
     return isinstance(actual, Tensor) and (actual.shape, actual.dtype) == (
         expected.shape, expected.dtype
-    )  # fmt: skip
+    )
 
 
 def near(actual: object, expected: Tensor) -> bool:
@@ -383,7 +383,7 @@ AUTOGRAD = (
     "torch._functorch.aot_autograd.", "torch._functorch._aot_autograd.", "torch._C.run_backward.",
     "torch.autograd.functional.", "torch.autograd.graph.", "torch.autograd.forward_ad.",
     "torch.autograd.gradcheck.",
-)  # fmt: skip
+)
 
 RNN_BACKWARD = Exercise(
     name="rnn_backward",
@@ -434,7 +434,7 @@ def lstm_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("one sentence", "", 1, 3, 2)
     yield case("three sentences", "you lose the batch dimension, or cut the sentences, not the "
-               "features (dim=-1)", 3, 2, 3)  # fmt: skip
+               "features (dim=-1)", 3, 2, 3)
     yield case("one feature, one unit", "you squeeze a dimension of size 1", 2, 1, 1)
     yield case("float64", FLOAT32, 4, 3, 4, torch.float64)
 
@@ -464,7 +464,7 @@ def lstm_twin(
     order="ifgo", cut=blocks, linear=lambda x, h, w_x, w_h, b: x @ w_x + h @ w_h + b,
     cell=lambda i, f, g, c: f * c + i * g, shown=lambda o, c, old, g: o * c.tanh(),
     result=lambda h, c: (h, c), **bends,
-):  # fmt: skip
+):
     """Return an LSTM cell with one step replaced; bends: i, f, g, o -> their function."""
     bends = gates_by(Tensor.sigmoid, "ifo") | gates_by(Tensor.tanh, "g") | bends
 
@@ -546,7 +546,7 @@ LSTM_FAULTS: list[Fault] = [
      {"shown": lambda o, c, old, g: o * g.tanh()}),
     ("h is made of the proposal g: it is made of the new cell, h = o * tanh(c)",
      {"shown": lambda o, c, old, g: o * g}),
-]  # fmt: skip
+]
 LSTM_ORDERS: list[Fault] = [
     (f"You read the blocks as {', '.join(order)}: torch's order is i, f, g, o", {"order": order})
     for order in map("".join, itertools.permutations("ifgo"))
@@ -602,7 +602,7 @@ LSTM_CELL = Exercise(
         returns="(h, c)",
         explain=explain_lstm,
     ),
-)  # fmt: skip
+)
 
 
 # gru_cell
@@ -615,7 +615,7 @@ def gru_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("one sentence", "", 1, 3, 2)
     yield case("two sentences", "you lose the batch dimension, or cut the sentences, not the "
-               "features (dim=-1)", 2, 2, 3)  # fmt: skip
+               "features (dim=-1)", 2, 2, 3)
     yield case("one feature, one unit", "you squeeze a dimension of size 1", 2, 1, 1)
     yield case("float64", FLOAT32, 4, 3, 4, torch.float64)
 
@@ -629,7 +629,7 @@ def gru_twin(
     order="rzn", cut=blocks, biases=lambda b_x, b_h: (b_x, b_h), gate=Tensor.sigmoid,
     bend=Tensor.tanh, proposal=lambda s: s.x_n + s.r * s.h_n,
     mix=lambda z, n, h, r: (1 - z) * n + z * h,
-):  # fmt: skip
+):
     """Return a GRU cell with one step replaced."""
 
     def step(x, h, w_x, w_h, b_x, b_h):
@@ -641,7 +641,7 @@ def gru_twin(
             x_n=from_x["n"], h_n=from_h["n"], r=r, z=z, h=h,
             weight=lambda: dict(zip(order, cut(w_h, 3)))["n"],
             bias=lambda: dict(zip(order, cut(b_h, 3)))["n"],
-        )  # fmt: skip
+        )
         return mix(z, bend(proposal(s)), h, r)
 
     return step
@@ -710,7 +710,7 @@ GRU_FAULTS: list[Fault] = [
      "h = (1 - z) * n + z * h", {"mix": lambda z, n, h, r: (1 - r) * n + r * h}),
     ("You reset the old state in the mean, too: h = (1 - z) * n + z * h, with h as it came",
      {"mix": lambda z, n, h, r: (1 - z) * n + z * r * h}),
-]  # fmt: skip
+]
 
 
 def explain_gru(args: tuple, actual: object, expected: Tensor) -> str | None:

@@ -20,7 +20,7 @@ ATTENTION, CROSS, FEED = "self-attention", "cross-attention", "feed-forward netw
 FORBIDDEN_IN_LAYERS = (
     "multi_head_attention_forward", "_native_multi_head_attention",
     "_transformer_encoder_layer_fwd", "torch.nn.modules.transformer.",
-)  # fmt: skip
+)
 LEAKY = (
     "the mask is added or multiplied, or comes after the softmax, or the softmax runs over the "
     "queries or the heads: put -inf where the mask is False, then softmax over the keys, dim=-1"
@@ -66,7 +66,7 @@ class Layer:
             raise Wrong(
                 f"The output has the shape {tuple(result.shape)}: it should be that of x, "
                 f"{tuple(x.shape)}", given=given,
-            )  # fmt: skip
+            )
         if result.dtype != x.dtype:
             raise Wrong(
                 f"The output is {result.dtype}: it should be {x.dtype}, as x is", given=given
@@ -76,7 +76,7 @@ class Layer:
                 "The output is NaN. Every query may see some key here, so a softmax over nothing "
                 "but -inf comes from a mask that is inverted or turned, or from a softmax over "
                 "another dimension than the keys (dim=-1)", actual=show(result), given=given,
-            )  # fmt: skip
+            )
         return result
 
     def _find_hidden_weights(self) -> None:
@@ -248,7 +248,7 @@ def check_feed_forward(layer: Layer, x: Tensor, *rest: Tensor) -> None:
 
 
 def check_heads(layer: Layer, x: Tensor, call: Callable[[Tensor], Tensor], which: str,
-                several: bool) -> None:  # fmt: skip
+                several: bool) -> None:
     """The attention has several heads, or one if one was asked for.
 
     call: (3,) visible words -> output (3, L, D), the feed-forward network and the other attention
@@ -398,7 +398,7 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
             "With all matrices at zero, a layer gives back x (norm in front) or the normalised x "
             "(norm behind). Yours gives neither: does your norm take each word's features alone?",
             actual=show(nothing), expected=show(F.layer_norm(x, x.shape[-1:])),
-        )  # fmt: skip
+        )
     if not differ(only(x * 3 + 2, names[0]), only(x, names[0])):
         raise Wrong(
             "You normalise the residual path, too: in x + sublayer(norm(x)) the x outside the "
@@ -448,7 +448,7 @@ def blame_mask(seen: Tensor, allowed: Tensor, name: str, who: str) -> None:
         raise Wrong(
             f"{name} is inverted: output {query} depends on {who} {key}, which is masked, and on "
             "no word that it may see. In this course True = may attend", *tables,
-        )  # fmt: skip
+        )
     if len(allowed) > 1 and not leak[0].any():
         raise Wrong(
             f"{name} is right for the first sentence only: each sentence has its own", *tables
@@ -493,11 +493,11 @@ def check_words(layer: Layer, generator: Generator) -> None:
             "words to zero, before or after? The mask hides them as keys, with -inf in the scores, "
             "and does no more: their own outputs are made like all others, and nobody reads them",
             table_of(allowed[0] | itself), table_of(seen[0]),
-        )  # fmt: skip
+        )
     tables = table_of(allowed[0] | itself), table_of(seen[0])
     if not found.any():
         raise Wrong("No word sees another: what the self-attention finds does not reach the output",
-                    *tables)  # fmt: skip
+                    *tables)
     blind = allowed & ~found
     if blind.any():
         later = torch.ones(4, 4, dtype=torch.bool).triu(1)
@@ -505,13 +505,13 @@ def check_words(layer: Layer, generator: Generator) -> None:
             raise Wrong(
                 "Words do not see what comes after them: a causal mask belongs to the decoder, the "
                 "encoder reads in both directions", *tables,
-            )  # fmt: skip
+            )
         b, query, key = blind.nonzero()[0].tolist()
         raise Wrong(
             f"output {query} does not depend on word {key}, which it may see: do you split the "
             "heads by a reshape without a transpose?", table_of(allowed[b] | itself),
             table_of(seen[b]),
-        )  # fmt: skip
+        )
 
 
 def blame_unused_mask(layer: Layer, x: Tensor, mask: Tensor, real: Tensor) -> None:
@@ -539,7 +539,7 @@ def check_order_free(layer: Layer, x: Tensor, *rest: Tensor) -> None:
             "The same words in another order get other outputs. Do your heads mix words, by a "
             "reshape without a transpose? Or does the layer add positions? It knows none: they are "
             "added once, before the first layer", show(straight[:1]), show(turned[:1]),
-        )  # fmt: skip
+        )
 
 
 def check_own_residual(seen: bool, which: str) -> None:
@@ -588,7 +588,7 @@ def examine_encoder(candidate: Candidate, generator: Generator) -> None:
         x = normal(generator, 1, 30, d_model).expand(3, -1, -1)
         with scaled(other.feed_forward(), 0):
             check_heads(other, x, lambda visible: other(x, visible[:, None, None]),  # noqa: B023
-                        ATTENTION, n_heads > 1)  # fmt: skip
+                        ATTENTION, n_heads > 1)
     check_float64(layer, *words(2, 3))
 
 
@@ -664,9 +664,9 @@ def check_sources(layer: Layer, generator: Generator) -> None:
             "The memory has no influence on the output: cross-attention takes its queries from x, "
             "and its keys and values from memory",
             table_of(visible[0]), table_of(by_memory[0]),
-        )  # fmt: skip
+        )
     for seen, allowed, name, who in ((by_memory, visible, "src_mask", "memory word"),
-                                     (others, past, "tgt_mask", "word")):  # fmt: skip
+                                     (others, past, "tgt_mask", "word")):
         if not (seen & allowed).any():
             blame_mask(seen, allowed, name, who)
     tgt_on_memory = bool((by_memory == tgt_mask[:, 0]).all())
@@ -675,7 +675,7 @@ def check_sources(layer: Layer, generator: Generator) -> None:
         said = "The masks are exchanged" if tgt_on_memory and src_on_x else (
             "You give tgt_mask to the cross-attention" if tgt_on_memory
             else "You give src_mask to the self-attention"
-        )  # fmt: skip
+        )
         raise Wrong(
             f"{said}: src_mask says what may be seen of memory, tgt_mask what may be seen of x",
             table_of(visible[1] if tgt_on_memory else past[1] | itself),
@@ -701,7 +701,7 @@ def check_sources(layer: Layer, generator: Generator) -> None:
         raise Wrong(
             "No word of x sees another: the self-attention is missing, or what it finds does not "
             "reach the output", table_of(past[0] | itself), table_of(by_x[0]),
-        )  # fmt: skip
+        )
     if (others & ~past).any() or (by_memory & ~visible).any():
         check_order_free(layer, x.detach(), memory.detach(), *everything)
     leak = others & ~past
@@ -714,7 +714,7 @@ def check_sources(layer: Layer, generator: Generator) -> None:
                 f"output {query} depends on word {key}, by way of the cross-attention: its "
                 "queries mix. Does its softmax run over the queries? Over the keys, dim=-1",
                 table_of(past[b] | itself), table_of(by_x[b]),
-            )  # fmt: skip
+            )
     with step("a causal tgt_mask", LEAKY):
         blame_mask(others, past, "tgt_mask", "word")
     with step("a padding src_mask", LEAKY):
@@ -726,7 +726,7 @@ def check_sources(layer: Layer, generator: Generator) -> None:
         raise Wrong(
             f"output {query} does not depend on {source} {key}, which it may see: do you split the "
             "heads by a reshape without a transpose?", table_of(right[b]), table_of(wrong[b]),
-        )  # fmt: skip
+        )
 
 
 def check_keys_and_values(
@@ -819,14 +819,14 @@ def examine_decoder(candidate: Candidate, generator: Generator) -> None:
     first = torch.tensor([True, True, True, False])
     with step("one sentence, four words on both sides"):
         layer(x, memory, first[None, None, None],
-              torch.ones(1, 1, 4, 4, dtype=torch.bool).tril() & first)  # fmt: skip
+              torch.ones(1, 1, 4, 4, dtype=torch.bool).tril() & first)
     with step("three sentences", "you lose the batch dimension"):
         layer(*(t.expand(3, *t.shape[1:]) for t in (
             normal(generator, 1, 4, D_MODEL), memory, first[None, None, None],
-            (torch.ones(4, 4, dtype=torch.bool).tril() & first)[None, None])))  # fmt: skip
+            (torch.ones(4, 4, dtype=torch.bool).tril() & first)[None, None])))
     check_sources(layer, generator)
     with step("three target words and five source words", "you take for granted that both sides "
-              "have the same length, or the masks are exchanged"):  # fmt: skip
+              "have the same length, or the masks are exchanged"):
         layer(*batch(2, 3, 5))
     with step("five target words and two source words"):
         layer(*batch(2, 5, 2))

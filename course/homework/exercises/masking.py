@@ -40,7 +40,7 @@ VALUES: list[Change] = [
        "True = may attend, and attention turns it into -inf",
        lambda m, low=low: torch.zeros(m.shape).masked_fill(~m, low))
       for low in (-math.inf, -1e9, -1e4, torch.finfo(torch.float32).min)),
-]  # fmt: skip
+]
 
 
 def mask_mistakes(meanings: list[Change], shapes: list[Change], mask: Callable) -> list:
@@ -68,16 +68,16 @@ def mask_mistakes(meanings: list[Change], shapes: list[Change], mask: Callable) 
 def padding_cases(generator: Generator) -> Iterator[Case]:
     yield Case("one sentence", (F.pad(sentences(generator, [3], 0), (0, 2)), 0))
     yield Case("three sentences of different lengths", (sentences(generator, [4, 2, 1], 0), 0),
-               "you lose the batch dimension")  # fmt: skip
+               "you lose the batch dimension")
     pad_id = draw(generator, 3, 9)
     tokens = sentences(generator, [2, 5], pad_id)
     tokens[0, 0], tokens[1, 1] = 0, 1
     yield Case(f"pad_id = {pad_id}, beside tokens 0 and 1", (tokens, pad_id),
-               "you take it for granted that the padding is 0")  # fmt: skip
+               "you take it for granted that the padding is 0")
     yield Case("a pad_id above all words", (sentences(generator, [2, 4], 100), 100),
-               "you ask which is larger: only equal or not equal matters")  # fmt: skip
+               "you ask which is larger: only equal or not equal matters")
     yield Case("padding on the left", (sentences(generator, [2, 4, 3], 0, left=True), 0),
-               "you take for granted that the words come first: ask each token alone")  # fmt: skip
+               "you take for granted that the words come first: ask each token alone")
     yield Case("no padding at all", (sentences(generator, [3, 3], 0), 0))
 
 
@@ -153,7 +153,7 @@ PADDING = Exercise(
         returns="the mask",
         explain=explain_padding,
     ),
-)  # fmt: skip
+)
 
 
 def causal_reference(size: int) -> Tensor:
@@ -233,7 +233,7 @@ CAUSAL = Exercise(
         returns="the mask",
         explain=explain_causal,
     ),
-)  # fmt: skip
+)
 
 
 def shift_reference(tgt: Tensor, bos_id: int) -> Tensor:
@@ -245,12 +245,12 @@ def shift_cases(generator: Generator) -> Iterator[Case]:
     yield Case("one sentence", (tgt, 1))
     tgt = torch.randint(10, 100, (3, 5), generator=generator)
     yield Case("three sentences", (tgt, draw(generator, 2, 9)),
-               "bos_id is fixed in your code, or you treat the first sentence alone")  # fmt: skip
+               "bos_id is fixed in your code, or you treat the first sentence alone")
     short = sentences(generator, [5, 2, 4], 0)
     short[[0, 1, 2], [4, 1, 3]] = 2  # </s>
     yield Case("shorter sentences, with </s> = 2 and padding 0", (short, 1),
                "you treat </s> or the padding in a special way: the last column falls out, "
-               "whatever stands there")  # fmt: skip
+               "whatever stands there")
     square = torch.randint(10, 100, (3, 3), generator=generator)
     yield Case("as many sentences as words", (square, 1))
     yield Case("bos_id = 0", (torch.randint(10, 100, (2, 3), generator=generator), 0))
@@ -294,7 +294,7 @@ SHIFT_MEANINGS: list[tuple[str, Callable]] = [
      lambda t, b: torch.cat([torch.full_like(t[:, :2], b), t[:, :-2]], dim=1)),
     ("You cut off the first word as well as the last one", lambda t, b: torch.cat(
         [torch.full_like(t[:, :1], b), t[:, 1:-1]], dim=1)),
-]  # fmt: skip
+]
 FLOATS = (
     "The tokens came out as float: they are row numbers of a table, keep their dtype "
     "(torch.full_like keeps it)"
@@ -336,6 +336,6 @@ SHIFT = Exercise(
         ],
         returns="the decoder's input",
     ),
-)  # fmt: skip
+)
 
 EXERCISES = (PADDING, CAUSAL, SHIFT)

@@ -30,19 +30,19 @@ def additive_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("one sentence, A = D", "", 1, 3, 4, 4)
     yield case("as many sentences as keys", "you add the query to the keys without a dimension "
-               "for the keys: q[:, None] makes (B, 1, A)", 3, 3, 4, 4)  # fmt: skip
+               "for the keys: q[:, None] makes (B, 1, A)", 3, 3, 4, 4)
     yield case("two sentences of four words, A = 3", "the query lacks a dimension for the keys "
                "(q[:, None] makes (B, 1, A)), or you take for granted that A = D",
-               2, 4, 2, 3)  # fmt: skip
+               2, 4, 2, 3)
     yield case("one word", "you squeeze a dimension of size 1", 2, 1, 3, 2)
     yield case("a padded sentence", "something is wrong with the mask: (B, K), True = may attend",
-               2, 4, 3, 2, [[True, True, False, False], [True] * 4])  # fmt: skip
+               2, 4, 3, 2, [[True, True, False, False], [True] * 4])
     yield case("a mask with holes, as many sentences as keys", "the mask does not stand beside the "
                "scores as (B, K)", 3, 3, 2, 4, [[True, False, True], [False, True, True],
-                                                [False, False, True]])  # fmt: skip
+                                                [False, False, True]])
     yield case("float64", FLOAT32, 4, 3, 4, 3, None, torch.float64)
     yield case("large scores", "exp overflows: use a stable softmax", 2, 4, 3, 2, None,
-               torch.float64, loud=3000.0)  # fmt: skip
+               torch.float64, loud=3000.0)
 
 
 def additive(
@@ -69,7 +69,7 @@ def additive_twin(
     fill=hide, weigh=lambda scores, s: scores.softmax(-1), tidy=lambda weights, mask: weights,
     pool=lambda weights, s: (weights[:, None] @ s.keys)[:, 0],
     result=lambda context, weights: (context, weights),
-):  # fmt: skip
+):
     """Return an additive attention with one step replaced."""
 
     def attend(query, keys, w_q, w_k, v, mask=None):
@@ -175,7 +175,7 @@ WEIGHT_FAULTS: list[Fault] = [
     ("You mask after the softmax: the weights that are left no longer sum to one; mask the scores, "
      "before it", {"fill": lambda scores, mask: scores,
                    "tidy": lambda weights, mask: weights * mask}),
-]  # fmt: skip
+]
 
 # how the context is made of them
 POOL_FAULTS: list[Fault] = [
@@ -203,7 +203,7 @@ POOL_FAULTS: list[Fault] = [
      {"result": lambda context, weights: (context, weights[..., None])}),
     ("Your weights have one dimension too many: they are (B, K), one number for each key",
      {"result": lambda context, weights: (context, weights[:, None])}),
-]  # fmt: skip
+]
 
 
 def explain_additive(args: tuple, actual: object, expected: tuple) -> str | None:
@@ -265,6 +265,6 @@ ADDITIVE_ATTENTION = Exercise(
         returns="(context, weights)",
         explain=explain_additive,
     ),
-)  # fmt: skip
+)
 
 EXERCISES = (ADDITIVE_ATTENTION,)

@@ -27,7 +27,7 @@ def dice(generator: Generator) -> random.Random:
 def first_to_show(
     draw: Callable[[], tuple], readings: Sequence[Callable], shown: Sequence[Mistake] = (),
     hidden: Sequence[Mistake] = (), tries: int = 20_000,
-) -> tuple:  # fmt: skip
+) -> tuple:
     """Draw arguments until they show some mistakes, each with another result, and hide others.
 
     Cases that show one mistake after the other name one mistake after the other. readings: right
@@ -96,7 +96,7 @@ def count_pairs(words: list[tuple[list[str], int]], weigh: str = "count") -> dic
             pairs = list(dict.fromkeys(pairs))
         elif weigh == "disjoint":
             pairs = [p for p in dict.fromkeys(pairs)
-                     for _ in range(len(symbols) - len(merged(symbols, p)))]  # fmt: skip
+                     for _ in range(len(symbols) - len(merged(symbols, p)))]
         for pair in pairs:
             counts[pair] = counts.get(pair, 0) + (1 if weigh == "once" else n)
     return counts
@@ -116,7 +116,7 @@ CHOICES: dict[str, Callable[[dict[Pair, int]], Pair]] = {
 
 def bpe(end: str = "last", weigh: str = "count", choose: str = "smallest", how: str = "left",
         recount: bool = True, across: bool = False, more: int = 0, least: int = 1,
-        ) -> Callable:  # fmt: skip
+        ) -> Callable:
     """Return a learn_bpe, right with the defaults. least: what a pair must count to be merged."""
 
     def learn(word_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
@@ -182,14 +182,14 @@ BPE_MISTAKES: dict[str, Mistake] = {
     "pattern": (PATTERN, bpe(how="pattern")),
     "text": ("You merge with str.replace on text: 'a b' is found inside 'xa b', too, and its end "
              "or beginning is cut off a longer symbol. Compare whole symbols", bpe(how="text")),
-}  # fmt: skip
+}
 MORE_MISTAKES: list[Mistake] = [
     *((BPE_MISTAKES[name][0], bpe(choose="first", **change)) for name, change in (
         ("no end", {"end": "none"}), ("own end", {"end": "own"}), ("once", {"weigh": "once"}))),
     *((f"You stop before pairs that stand fewer than {least} times: n_merges merges are asked "
             "for, and fewer only if no word has two symbols left", bpe(least=least))
       for least in (2, 3)),
-]  # fmt: skip
+]
 ENDLESS = "you don't stop when no word has two symbols left: return the merges made so far"
 
 
@@ -198,7 +198,7 @@ def bpe_cases(generator: Generator) -> Iterator[Case]:
     seen: list[str] = []
 
     def case(label: str, shows: str, n_words: int, lengths: tuple[int, int], n_letters: int,
-             n_merges: int, blame: str = "", counts: tuple[int, int] = (2, 9)) -> Case:  # fmt: skip
+             n_merges: int, blame: str = "", counts: tuple[int, int] = (2, 9)) -> Case:
         def draw() -> tuple:
             letters = rng.sample("abcdefghiklmnoprstuwz", n_letters)
             sizes = (rng.randint(*lengths) for _ in range(n_words))
@@ -226,13 +226,13 @@ def bpe_cases(generator: Generator) -> Iterator[Case]:
     yield case("symbols that begin alike", "text", 3, (4, 6), 3, 4)
     letter = rng.choice("ax")
     yield Case("words of one letter, which have no pair", ({letter: 9, "io": 3}, 1),
-               "you count on two symbols")  # fmt: skip
+               "you count on two symbols")
     rare = {"".join(rng.sample("aeinrst", 3)): 1, "".join(rng.sample("bdklmou", 4)): 2}
     yield Case("pairs that stand once", (rare, 4))
     few = {"".join(rng.sample("aeinrst", 3)): 5, "".join(rng.sample("bdklmou", 4)): 3}
     yield Case("more merges than the words have pairs", (few, 50), ENDLESS)
     yield Case("letters and signs", ({"a.b": 4, "acb": 2, "x+": 3, "(x": 5}, 8),
-               PATTERN[0].lower() + PATTERN[1:])  # fmt: skip
+               PATTERN[0].lower() + PATTERN[1:])
     yield Case("no words", ({}, 3), ENDLESS)
 
 
@@ -379,7 +379,7 @@ APPLY_MISTAKES: dict[str, Mistake] = {
               in_order(how="right")),
     "text": ("You merge with str.replace on text: 'a b' is found inside 'xa b', too. Compare whole "
              "symbols", in_order(how="text")),
-}  # fmt: skip
+}
 
 
 def apply_cases(generator: Generator) -> Iterator[Case]:
@@ -387,7 +387,7 @@ def apply_cases(generator: Generator) -> Iterator[Case]:
     seen = ["no end", "own end", "none", "first only", "last missing"]  # by the first two cases
 
     def case(label: str, shows: str, lengths: tuple[int, int], n_letters: int, n_merges: int,
-             blame: str = "") -> Case:  # fmt: skip
+             blame: str = "") -> Case:
         def draw() -> tuple:
             letters = rng.sample("abcdefghiklmnoprstuwz", n_letters)
             word = "".join(rng.choices(letters, k=rng.randint(*lengths)))
@@ -414,16 +414,16 @@ def apply_cases(generator: Generator) -> Iterator[Case]:
     yield case("a pair twice in the word", "once", (4, 6), 4, 2)
     yield case("merges that compete, and build on one another",
                "one pass, longest, leftmost, backwards, sorted, long before short, text", (8, 8), 8,
-               12, "the merges do not keep their order")  # fmt: skip
+               12, "the merges do not keep their order")
     yield case("a letter three times in a row", "overlap, right", (4, 6), 2, 4)
     ends = [(a, b), (a, b + END), (c, a + b + END)]
     yield Case("the same letters inside a word and at its end", (a + b + c + a + b, ends),
-               "you take 'b' and 'b</w>' for the same symbol")  # fmt: skip
+               "you take 'b' and 'b</w>' for the same symbol")
     yield Case("a word of one letter", (a, ends), "you count on two characters")
     yield Case("letters that no merge knows", ("öß" + a + b, ends), "you drop what is not known")
     signs = [("a", "."), ("a.", "+")]
     yield Case("letters and signs", ("abca.+b", signs),
-               PATTERN[0].lower() + PATTERN[1:])  # fmt: skip
+               PATTERN[0].lower() + PATTERN[1:])
 
 
 def explain_apply(args: tuple, actual: object, expected: object) -> str | None:
@@ -465,7 +465,7 @@ APPLY = Exercise(
         in_order(), apply_cases, list(APPLY_MISTAKES.values()), "the list of symbols",
         explain_apply,
     ),
-)  # fmt: skip
+)
 
 # --------------------------------------------------------------------------------- token batches
 
@@ -504,7 +504,7 @@ def uneven(rng: random.Random) -> tuple[list[int], int]:
         order = sorted(range(12), key=lambda i: lengths[i])
         too_narrow = fill(lengths, order[::-1], narrow)
         ways = (fill(lengths, order, real), fill(lengths, range(12), real), too_narrow,
-                *sorted_places(lengths, budget))  # fmt: skip
+                *sorted_places(lengths, budget))
         over = [any(cost(lengths, batch) > budget for batch in batches) for batches in ways]
         if all(over) and any(sum(lengths[i] for i in batch) > budget for batch in too_narrow):
             return lengths, budget
@@ -521,7 +521,7 @@ def batch_cases(generator: Generator) -> Iterator[Case]:
     long_tail = [min(n, 100) for n in long_tail]
     yield Case("1000 sentences, a few of them long", (long_tail, 400))
     yield Case("a sentence exactly as long as the budget", ([3, 12, 4, 5, 3], 12),
-               "you test < where <= is meant")  # fmt: skip
+               "you test < where <= is meant")
     lengths = rng.sample([30, *(rng.randint(2, 9) for _ in range(5))], 6)
     yield Case("a sentence longer than the budget", (lengths, 20))
     yield Case("no sentence within the budget", ([9, 9], 5))
@@ -551,7 +551,7 @@ def look_at_batches(candidate: Candidate, args: tuple) -> None:
         result = candidate.call(list, result, watched=False)
     if not isinstance(result, tuple | list) or any(isinstance(b, int | str) for b in result):
         raise wrong(f"You return {kind(result)}: it should be a list of batches, each a list of "
-                    "indices")  # fmt: skip
+                    "indices")
     try:
         batches = [[index(i) for i in batch] for batch in result]
     except TypeError:

@@ -61,7 +61,7 @@ FACTORS: dict[str, Callable[[int], float]] = {  # of d_model
     "is -0.5": lambda d: d**0.5,
     "You divide by d_model: divide by its square root": lambda d: 1 / d,
     "You wrote d_model = 512 into the code: take the argument": lambda d: 512**-0.5,
-}  # fmt: skip
+}
 SHAPES: dict[str, Callable[[int, int], float]] = {  # of step and warmup
     "": lambda t, w: min(t**-0.5, t * w**-1.5),
     "You take the larger of the two: it needs the smaller, min":
@@ -103,7 +103,7 @@ SHAPES: dict[str, Callable[[int, int], float]] = {  # of step and warmup
     "The change comes too early: the line goes on up to step = warmup": kink(lambda w: w - 2),
     "After the warm-up your rate is 0: it should fall with step ** -0.5":
         lambda t, w: t * w**-1.5 if t <= w else 0.0,
-}  # fmt: skip
+}
 
 
 def rate_mistakes() -> Iterator[tuple[str, Callable]]:
@@ -165,7 +165,7 @@ RATE = Exercise(
         explain=explain_rate,
         call=curve,
     ),
-)  # fmt: skip
+)
 
 
 def loss_cases(generator: Generator) -> Iterator[Case]:
@@ -181,14 +181,14 @@ def loss_cases(generator: Generator) -> Iterator[Case]:
     yield case("one sentence", [2], 5, 0, 0.1, "you lose the batch")
     yield case("epsilon 0", [3, 2], 4, 0, 0.0, "you take the logarithm of a target that is 0")
     yield case("two sentences, one padded", [3, 1], 4, 0, 0.1,
-               "padding counts somewhere: in the sum, or in the number you divide by")  # fmt: skip
+               "padding counts somewhere: in the sum, or in the number you divide by")
     yield case("three sentences, pad_id 2", [1, 4, 2], 5, 2, 0.2,
-               "you take for granted that the padding is token 0")  # fmt: skip
+               "you take for granted that the padding is token 0")
     yield case("large logits", [2, 1], 4, 0, 0.1,
-               "exp overflows: log_softmax does both steps at once, without it", 300.0)  # fmt: skip
+               "exp overflows: log_softmax does both steps at once, without it", 300.0)
     # float32 holds these targets exactly: who makes only them in float32 loses nothing here
     yield case("float64", [2, 3], 4, 0, 0.25, "somewhere you go through float32",
-               dtype=torch.float64)  # fmt: skip
+               dtype=torch.float64)
 
 
 def smoothed_loss(logits: Tensor, target: Tensor, pad_id: int, epsilon: float) -> Tensor:
@@ -245,7 +245,7 @@ SPREADS: dict[str, Callable] = {
     "That is the Kullback-Leibler divergence: it leaves out the entropy of the target. The "
     "cross-entropy is -sum(q * log p)":
         lambda x, y, p, e: (1 - e) * hard(x, y) + e * x.mean(-1) + entropy(x.size(-1), e),
-}  # fmt: skip
+}
 LOGS: dict[str, Callable] = {  # of logits and pad_id
     "": lambda x, p: x.log_softmax(-1),
     "The softmax is missing: logits are not log-probabilities yet": lambda x, p: x,
@@ -266,7 +266,7 @@ LOGS: dict[str, Callable] = {  # of logits and pad_id
         lambda x, p: (x.softmax(-1) + 1e-9).log(),
     "You clamp inside the log: log_softmax needs no clamp, and is exact":
         lambda x, p: x.softmax(-1).clamp_min(1e-9).log(),
-}  # fmt: skip
+}
 REDUCTIONS: dict[str, Callable] = {  # (loss of each token, real tokens)
     "": lambda loss, real: loss[real].mean(),
     "You return the sum over the tokens: divide it by the number of real ones":
@@ -294,7 +294,7 @@ REDUCTIONS: dict[str, Callable] = {  # (loss of each token, real tokens)
         lambda loss, real: loss[real],
     "You return one loss for each sentence: return one mean over all real tokens":
         lambda loss, real: (loss * real).sum(-1) / real.sum(-1),
-}  # fmt: skip
+}
 
 
 def entropy(words: int, epsilon: float) -> float:
@@ -317,22 +317,22 @@ def loss_mistakes() -> Iterator[tuple[str, Callable]]:
             parts = [fault if place == i else "" for i in range(3)]
             yield fault, partial(twin, *parts, -1, False, None)
     yield ("The sign is wrong: log-probabilities are negative, a loss is positive",
-           partial(twin, "", "", "", 1, False, None))  # fmt: skip
+           partial(twin, "", "", "", 1, False, None))
     for mean in REDUCTIONS:
         besides = f". Besides: {mean}" if mean else ""
         yield (f"You divide by the number of words V, too: the sum over the V words is one token's "
                f"loss, the mean runs over tokens only{besides}",
-               partial(twin, "", "", mean, -1, True, None))  # fmt: skip
+               partial(twin, "", "", mean, -1, True, None))
     yield ("Your loss is in bits: here it is in nats, with the natural logarithm, not log2",
-           partial(twin, "", "", "", -1 / math.log(2), False, None))  # fmt: skip
+           partial(twin, "", "", "", -1 / math.log(2), False, None))
     yield ("You leave the last position out: the target is what each position should predict, and "
            "every real token counts", lambda logits, target, pad_id, epsilon:
-           smoothed_loss(logits[:, :-1], target[:, :-1], pad_id, epsilon))  # fmt: skip
+           smoothed_loss(logits[:, :-1], target[:, :-1], pad_id, epsilon))
     yield ("You shift the target: position t of the logits predicts position t of the target",
            lambda logits, target, pad_id, epsilon:
-           smoothed_loss(logits[:, :-1], target[:, 1:], pad_id, epsilon))  # fmt: skip
+           smoothed_loss(logits[:, :-1], target[:, 1:], pad_id, epsilon))
     yield ("You take token 0 for the padding, whatever pad_id says",
-           partial(twin, "", "", "", -1, False, 0))  # fmt: skip
+           partial(twin, "", "", "", -1, False, 0))
     for parts in product(*(islice(kinds, 8) for kinds in (SPREADS, LOGS, REDUCTIONS))):
         faults = [part for part in parts if part]
         if len(faults) == 2:
@@ -384,7 +384,7 @@ LOSS = Exercise(
         "cross_entropy_loss(5)", "linear_cross_entropy(label_smoothing)",
     ),
     examine=examine_loss,
-)  # fmt: skip
+)
 
 
 class State(dict):
@@ -428,7 +428,7 @@ def adam_cases(generator: Generator) -> Iterator[Case]:
     """Argument: a run."""
 
     def case(label, blame, steps, *shapes, betas=(0.9, 0.999), eps=1e-8, lr=0.05, zero=False,
-             fixed=True, dtype=torch.float32):  # fmt: skip
+             fixed=True, dtype=torch.float32):
         def draw() -> list[Tensor]:
             return [normal(generator, *shape, dtype=dtype) for shape in shapes]
 
@@ -442,20 +442,20 @@ def adam_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("three steps", "", 3, (3,))
     yield case("two parameters in turn, each with a state", "you keep something outside state, so "
-               "that one parameter's averages meet the other", 3, (3,), (3,))  # fmt: skip
+               "that one parameter's averages meet the other", 3, (3,), (3,))
     yield case("four steps, a matrix", "you wrote the betas into the code", 4, (2, 2),
-               betas=(0.8, 0.98))  # fmt: skip
+               betas=(0.8, 0.98))
     yield case("a weight whose gradient is 0", "you divide 0 by 0: eps is there for this", 2, (3,),
-               zero=True)  # fmt: skip
+               zero=True)
     yield case("a large eps", "eps stands in the wrong place: it is added to the root of the "
-               "corrected v", 2, (3,), eps=0.5)  # fmt: skip
+               "corrected v", 2, (3,), eps=0.5)
     yield case("a rate that changes", "you keep the rate of the first step: lr comes anew with "
-               "each call", 3, (2,), fixed=False)  # fmt: skip
+               "each call", 3, (2,), fixed=False)
     yield case("a single number, shape ()", "you count on a dimension", 2, ())
     # 1 - beta ** step, its root and lr over it are exact in float32: a step count in a tensor of
     # whole numbers loses nothing here
     yield case("float64", "somewhere you go through float32", 2, (3,), betas=(0.5, 0.0), lr=3.0,
-               dtype=torch.float64)  # fmt: skip
+               dtype=torch.float64)
 
 
 def after_steps(paths: list[list[Tensor]]) -> dict[str, Tensor]:
@@ -480,7 +480,7 @@ def torch_adam(run: Run) -> dict[str, Tensor]:
             params, gradients, averages, squares, [], counts, foreach=False, amsgrad=False,
             beta1=run.betas[0], beta2=run.betas[1], lr=rate, weight_decay=0, eps=run.eps,
             maximize=False,
-        )  # fmt: skip
+        )
         paths.append([param.clone() for param in params])
     return after_steps(paths)
 
@@ -522,7 +522,7 @@ def follow(candidate: Candidate, run: Run, prepare: Callable[[Tensor], dict]) ->
                 raise Wrong(
                     "You change the gradient of an earlier step: a tensor in state is the gradient "
                     "itself, and you write into it. Keep a new tensor", show(old), show(new),
-                )  # fmt: skip
+                )
         paths.append([param.clone() for param in params])
     candidate.given = "The function step after step, beginning with an empty state:"
     return after_steps(paths)
@@ -594,7 +594,7 @@ COMMON_MISTAKES: dict[str, dict] = {  # the misconception: what it changes in `a
     f"You do not keep m and v from step to step: {KEPT}": {"keep_m": False, "keep_v": False},
     f"You do not keep m from step to step: {KEPT}": {"keep_m": False},
     f"You do not keep v from step to step: {KEPT}": {"keep_v": False},
-}  # fmt: skip
+}
 RARE_MISTAKES: dict[str, dict] = {
     "You keep the corrected m and v in state: keep them as they are, and correct them for this "
     "step only": {"keep_corrected": True},
@@ -621,7 +621,7 @@ RARE_MISTAKES: dict[str, dict] = {
     "You do not use lr": {"rate": lambda lr: 1.0},
     "You wrote lr = 0.001 into the code: take the one that you are given":
         {"rate": lambda lr: 1e-3},
-}  # fmt: skip
+}
 
 
 def adam(run: Run, correct_m=True, correct_v=True, count=lambda t: t,
@@ -629,7 +629,7 @@ def adam(run: Run, correct_m=True, correct_v=True, count=lambda t: t,
          swap=False, keep_m=True, keep_v=True, keep_corrected=False, gain_m=lambda b: 1 - b,
          gain_v=lambda b: 1 - b, fade=lambda b: b, square=torch.square, square_of_m=False,
          top=lambda m, g: m, sign=1.0, decay=0.0, penalty=0.0, rate=lambda lr: lr,
-         of_change=lambda param, new: new) -> dict[str, Tensor]:  # fmt: skip
+         of_change=lambda param, new: new) -> dict[str, Tensor]:
     """Follow Adam with one piece replaced."""
     one, two = reversed(run.betas) if exchange else run.betas
     kept_one, kept_two = (1 - one, 1 - two) if swap else (one, two)
@@ -665,17 +665,17 @@ def adam_mistakes() -> Iterator[tuple[str, Callable]]:
     plain = {"root": lambda v, c, eps: 1.0, "top": lambda m, g: g}
     yield "That is plain gradient descent: m and v are missing", partial(adam, **plain)
     yield (f"Each step is lr times the sign of the gradient, as if it were the first: {KEPT}",
-           partial(adam, keep_m=False, keep_v=False, count=lambda t: 1))  # fmt: skip
+           partial(adam, keep_m=False, keep_v=False, count=lambda t: 1))
     yield ("v is missing: that is gradient descent with momentum, divide by sqrt(v) + eps",
-           partial(adam, root=lambda v, c, eps: 1.0))  # fmt: skip
+           partial(adam, root=lambda v, c, eps: 1.0))
     yield ("v is missing, and so is the correction of m: divide by sqrt(v) + eps",
-           partial(adam, root=lambda v, c, eps: 1.0, correct_m=False))  # fmt: skip
+           partial(adam, root=lambda v, c, eps: 1.0, correct_m=False))
     for message, change in (COMMON_MISTAKES | RARE_MISTAKES).items():
         yield message, partial(adam, **change)
     yield ("You return the change alone: subtract it from param",
-           partial(adam, of_change=lambda param, new: param - new))  # fmt: skip
+           partial(adam, of_change=lambda param, new: param - new))
     yield ("You return the change alone: add it to param",
-           partial(adam, of_change=lambda param, new: new - param))  # fmt: skip
+           partial(adam, of_change=lambda param, new: new - param))
     for (first, one), (second, two) in combinations(COMMON_MISTAKES.items(), 2):
         if not one.keys() & two.keys():
             yield f"{first}. Besides: {second}", partial(adam, **one, **two)
@@ -721,7 +721,7 @@ ADAM = Exercise(
         explain=explain_adam,
         call=step_with_learners,
     ),
-)  # fmt: skip
+)
 
 
 def checkpoint_cases(generator: Generator) -> Iterator[Case]:
@@ -734,12 +734,12 @@ def checkpoint_cases(generator: Generator) -> Iterator[Case]:
     yield Case("four checkpoints, one tensor", (states(4, w=(3,)),))
     yield Case("two checkpoints", (states(2, w=(2,)),), "you take for granted that there are four")
     yield Case("three checkpoints, three tensors", (states(3, w=(2, 3), bias=(3,), scale=()),),
-               "you take for granted one tensor, or one shape")  # fmt: skip
+               "you take for granted one tensor, or one shape")
     mixed = states(2, w=(2,), bias=(2,))
     yield Case("names in another order", ([mixed[0], dict(reversed(mixed[1].items()))],),
-               "you pair tensors by their order: pair them by name")  # fmt: skip
+               "you pair tensors by their order: pair them by name")
     yield Case("one checkpoint", (states(1, w=(2,), bias=(2,)),),
-               "you take for granted that there is more than one")  # fmt: skip
+               "you take for granted that there is more than one")
     yield Case("float64", (states(3, torch.float64, w=(3,)),), "somewhere you go through float32")
 
 
@@ -859,6 +859,6 @@ AVERAGE = Exercise(
         explain=explain_keys,
         call=average_with_learners,
     ),
-)  # fmt: skip
+)
 
 EXERCISES = (RATE, LOSS, ADAM, AVERAGE)

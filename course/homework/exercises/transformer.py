@@ -127,7 +127,7 @@ FREQUENCIES: list[tuple[str, Callable]] = [
      lambda d: wavelengths(d) * math.pi / 180),
     ("The angle has a factor of 2π too many: it is pos / 10000^(2i / d_model)",
      lambda d: wavelengths(d) * 2 * math.pi),
-]  # fmt: skip
+]
 FUNCTIONS: list[tuple[str, dict]] = [
     ("", {}),
     ("Sine and cosine are exchanged: sine in the even columns (0, 2, ...), cosine in the odd ones",
@@ -144,7 +144,7 @@ FUNCTIONS: list[tuple[str, dict]] = [
      {"first": 1}),
     ("The odd columns are still zero: they hold cosines", {"odd": torch.zeros_like}),
     ("The even columns are still zero: they hold sines", {"even": torch.zeros_like}),
-]  # fmt: skip
+]
 POSITION_MISTAKES = [
     (". And: ".join(filter(None, (f_said, g_said))), encoding(frequency, **changes))
     for f_said, frequency in FREQUENCIES
@@ -164,7 +164,7 @@ POSITION_MISTAKES = [
      lambda n, d: encoding()(n, d)[None]),
     ("There is one dimension too many: (max_len, d_model), the batch comes when you add it to x",
      lambda n, d: encoding()(n, d)[:, None]),
-]  # fmt: skip
+]
 
 
 def encoding_cases(generator: Generator) -> Iterator[Case]:
@@ -259,12 +259,12 @@ def norm_cases(generator: Generator) -> Iterator[Case]:
     yield case("three words of four features, gain 1 and bias 0", "", (3, 4), plain=True)
     yield case("gain and bias", "gain and bias act on features: (D,)", (2, 4))
     yield case("two sentences (B, L, D)", "you count dimensions from the front: the features are "
-               "the last one, dim=-1", (2, 3, 4))  # fmt: skip
+               "the last one, dim=-1", (2, 3, 4))
     yield case("one vector", "you count on a second dimension", (5,))
     equal = torch.tensor([[2, 2, 2, 2], [1, 2, 3, 4]], dtype=torch.float32)
     yield Case("a word whose features are all equal",
                (equal, normal(generator, 4), normal(generator, 4), 1e-5),
-               "you divide by zero: eps belongs into the root")  # fmt: skip
+               "you divide by zero: eps belongs into the root")
     yield case("eps = 0.5", "eps stands in the wrong place", (2, 4), eps=0.5)
     yield case("float64", "somewhere you go through float32", (2, 4), dtype=torch.float64)
 
@@ -319,12 +319,12 @@ NORM_SIZES: list[tuple[str, dict]] = [
     ("You divide by the length of the vector: divide by the standard deviation, which is smaller "
      "by the square root of D",
      {"size": lambda x, d, e, c: centre(x, d).square().sum(d, keepdim=True).add(e).sqrt()}),
-]  # fmt: skip
+]
 NORM_SPREADS: list[tuple[str, dict]] = [
     ("", {}),
     ("Your variance is the unbiased one, divided by D - 1 (torch's default): layer norm divides by "
      "D, var(-1, unbiased=False)", {"correction": 1}),
-]  # fmt: skip
+]
 NORM_OTHERS: list[tuple[str, dict]] = [
     ("", {}),
     ("You normalise over the wrong dimension: each word gets its own mean, over its features, "
@@ -353,7 +353,7 @@ NORM_OTHERS: list[tuple[str, dict]] = [
     ("The sign is turned: x - mean, not mean - x", {"centred": lambda x, d: -centre(x, d)}),
     ("You subtract the median: layer norm takes the mean",
      {"centred": lambda x, d: x - x.median(d, keepdim=True).values}),
-]  # fmt: skip
+]
 
 
 def norm_reference(x: Tensor, gain: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -420,7 +420,7 @@ LAYER_NORM = Exercise(
         returns="the normalised x",
         call=call_norm,
     ), norm_reference, norm_cases, "x gain bias"),
-)  # fmt: skip
+)
 
 
 # --- feed_forward ---------------------------------------------------------------------------------
@@ -439,12 +439,12 @@ def feed_cases(generator: Generator) -> Iterator[Case]:
 
     yield case("F = D", "", (1, 2, 3), 3)
     yield case("F = 6, D = 4", "you transpose a weight: it multiplies from the right, x @ w_1",
-               (1, 3, 4), 6)  # fmt: skip
+               (1, 3, 4), 6)
     yield case("three sentences", "you lose the batch dimension", (3, 2, 4), 5)
     yield case("every inner number negative", "ReLU makes 0 of them, so that b_2 is left",
-               (1, 2, 3), 4, push=-50.0)  # fmt: skip
+               (1, 2, 3), 4, push=-50.0)
     yield case("large numbers", "the inner numbers are squashed: ReLU has no upper limit",
-               (1, 2, 3), 4, push=50.0)  # fmt: skip
+               (1, 2, 3), 4, push=50.0)
     yield case("float64", "somewhere you go through float32", (1, 2, 3), 4, dtype=torch.float64)
 
 
@@ -483,7 +483,7 @@ ACTIVATIONS: list[tuple[str, Callable]] = [
     ("You take the softmax: the paper's equation 2 has max(0, x), ReLU", lambda x: x.softmax(-1)),
     ("You take the absolute value: ReLU makes 0 of negative numbers", torch.abs),
     ("You keep the negative numbers: max(0, x) keeps the positive ones", lambda x: x.clamp(max=0)),
-]  # fmt: skip
+]
 WIRES: list[tuple[str, Callable | None]] = [
     ("", None),
     ("b_1 is missing: it is added before the ReLU", lambda x, u, a, w, b, f: f(x @ u) @ w + b),
@@ -502,14 +502,14 @@ WIRES: list[tuple[str, Callable | None]] = [
      lambda x, u, a, w, b, f: x + f(x @ u + a) @ w + b),
     ("The second map is missing: @ w_2 + b_2", lambda x, u, a, w, b, f: f(x @ u + a)),
     ("w_1 and w_2 are exchanged: x meets w_1 first", lambda x, u, a, w, b, f: f(x @ w + a) @ u + b),
-]  # fmt: skip
+]
 TURNS: list[tuple[str, tuple[bool, bool]]] = [
     ("", (False, False)),
     (TRANSPOSED, (True, True)),
     (f"{TRANSPOSED}. It is w_1", (True, False)),
     ("You multiply by the transposed w_2: weights multiply from the right, as they are",
      (False, True)),
-]  # fmt: skip
+]
 
 
 FEED_FORWARD = Exercise(
@@ -542,6 +542,6 @@ FEED_FORWARD = Exercise(
         ],
         returns="the output",
     ), feed(), feed_cases, "x w_1 b_1 w_2 b_2"),
-)  # fmt: skip
+)
 
 EXERCISES = (POSITIONS, LAYER_NORM, FEED_FORWARD, ENCODER, DECODER)

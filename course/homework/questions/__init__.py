@@ -61,7 +61,7 @@ def model_answer(number: int) -> Page:
     if mine is None and progress.location() is not None:
         return Page(f"**Question {number}.** First your own answer, then this one: what you wrote "
                     "yourself, even wrongly, is what you will remember. "
-                    f"`answer({number}, ...)` keeps it.")  # fmt: skip
+                    f"`answer({number}, ...)` keeps it.")
     path = Path(__file__).parent / "answers" / f"{number}.md"
     return Page(path.read_text(encoding="utf-8"))
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from course.attention import MultiHeadAttention, scaled_dot_product_attention
-from course.device import size
+from course.device import by_scale
 from course.homework.questions.threads import one_thread
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
 
@@ -98,8 +98,8 @@ def experiment() -> tuple[dict[str, dict[str, float]], Figure]:
     figure with the measurements. One thread is used meanwhile.
     """
     torch.manual_seed(0)
-    lengths = [2**i for i in range(5, int(size("question_cost_longest_log2")) + 1)]
-    widths = [2**i for i in range(6, int(size("question_cost_widest_log2")) + 1)]
+    lengths = [2**i for i in range(5, by_scale(smoke=10, cpu=11, gpu=11) + 1)]
+    widths = [2**i for i in range(6, by_scale(smoke=9, cpu=10, gpu=10) + 1)]
     by_n, by_d = ([parts(n, WIDTH) for n in lengths], [parts(LENGTH, d) for d in widths])
     tables = {
         name: {part: [measure(work[part]) for work in works] for part in STYLES}
@@ -144,6 +144,6 @@ def _picture(sizes: Mapping, tables: Mapping, found: Mapping, meet: float) -> Fi
     axes[1].set_title("Wider: the projections grow like d²", fontsize=10)
     axes[2].set_title("Memory: n², unless the kernel is fused", fontsize=10)
     figure.suptitle("Two costs in one layer: n² d for looking, n d² for projecting", x=0.01,
-                    ha="left")  # fmt: skip
+                    ha="left")
     plt.close(figure)
     return figure

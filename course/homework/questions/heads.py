@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.attention import MultiHeadAttention
-from course.device import size
+from course.device import by_scale
 from course.homework.questions.threads import one_thread
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
 
@@ -43,7 +43,7 @@ def train(n_heads: int, d_head: int) -> tuple[MultiHeadAttention, list[float]]:
     random = torch.Generator().manual_seed(0)
     layer = MultiHeadAttention(WIDTH, n_heads, d_head, d_head)
     adam = torch.optim.Adam(layer.parameters(), lr=0.02)
-    n_steps, errors = int(size("question_head_steps")), []
+    n_steps, errors = by_scale(smoke=300, cpu=400, gpu=400), []
     for step in range(n_steps):
         adam.param_groups[0]["lr"] = 0.02 * min(1, 2 - 2 * step / n_steps)
         error = error_of(layer, *rises(64, random))
@@ -72,7 +72,7 @@ def experiment() -> tuple[dict[str, dict[str, float]], Figure]:
             for name, (layer, _) in trained.items()
         }
         one, two = (trained[name][0].weights(test[0], test[0]).mean(0)
-                    for name in ("1 head of width 16", "2 heads of width 8"))  # fmt: skip
+                    for name in ("1 head of width 16", "2 heads of width 8"))
     maps = {"one head": one[0], "two heads: head 1": two[0], "two heads: head 2": two[1]}
     return found, _picture({name: errors for name, (_, errors) in trained.items()}, maps)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.device import size
+from course.device import by_scale
 from course.homework.questions.threads import one_thread
 from course.masking import Batch, causal_mask, padding_mask
 from course.transformer import Transformer, TransformerConfig
@@ -48,7 +48,7 @@ def train(causal: bool) -> tuple[Transformer, list[float]]:
     vocab, dice, losses = 3 + 3 * LETTERS, random.Random(0), []
     model = Transformer(TransformerConfig(vocab, vocab, 32, 4, 64, 1, dropout=0.0))
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
-    n_steps = int(size("question_mask_steps"))
+    n_steps = by_scale(smoke=300, cpu=400, gpu=400)
     for step in range(1, n_steps + 1):
         adam.param_groups[0]["lr"] = 4e-3 * min(step / 50, 1, 1.2 * (1 - step / n_steps))
         loss = loss_of(model, sample(64, dice), causal)
@@ -125,12 +125,12 @@ def _picture(losses: dict[str, list], right: dict[str, float], padding: dict[str
         left.plot(losses[name], line, color=colour, label=name)
     left.axhline(FLOOR, color=GREY, lw=1, ls=":")
     left.text(len(losses["without"]), FLOOR - 0.22, f"nobody can know more: {FLOOR:.2f}",
-              ha="right", fontsize=9)  # fmt: skip
+              ha="right", fontsize=9)
     left.set(xlabel="training step", ylabel="training loss [nats per word]", ylim=(-0.05, 4))
     left.set_title("The better loss is too good", fontsize=10)
     left.legend(fontsize=9)
     bars = middle.bar(range(2), right.values(), 0.55, color=[c for c, _ in STYLES.values()],
-                      hatch=["", "//"], edgecolor="white")  # fmt: skip
+                      hatch=["", "//"], edgecolor="white")
     middle.bar_label(bars, [f"{share:.0%}" for share in right.values()])
     middle.set_xticks(range(2), [name.replace(" the ", " the\n") for name in right])
     middle.set(ylabel="rows written rightly", ylim=(0, 1.12))

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course.device import size
+from course.device import by_scale
 from course.homework.questions.threads import one_thread
 from course.masking import causal_mask
 from course.transformer import FeedForward, LayerNorm, TokenEmbedding
@@ -279,14 +279,14 @@ class Run:
 def experiment(
     kinds: Sequence[str] = tuple(KINDS), sizes: Sizes | None = None, steps: int | None = None,
     seeds: int | None = None,
-) -> list[Run]:  # fmt: skip
+) -> list[Run]:
     """Train every kind on short rows, once for each seed, and test it on long ones.
 
     On one thread: the tables are so small that several would wait for each other.
     """
     sizes = sizes or Sizes()
-    steps = steps or int(size("question_positions_steps"))
-    seeds = seeds or int(size("question_positions_seeds"))
+    steps = steps or by_scale(smoke=250, cpu=500, gpu=500)
+    seeds = seeds or by_scale(smoke=1, cpu=3, gpu=3)
     runs = []
     for kind, seed in (bar := tqdm([(kind, seed) for kind in kinds for seed in range(seeds)])):
         bar.set_description(f"{kind}, seed {seed}")
@@ -357,7 +357,7 @@ def looks_back_one(model: Recall) -> int:
 
 
 COLOURS = {"none": GREY, "sinusoidal": ORANGE, "learned": RED, "relative": GREEN,
-           "rotary": BLUE, "alibi": "black"}  # fmt: skip
+           "rotary": BLUE, "alibi": "black"}
 STYLES = dict(zip(COLOURS, ((0, (1, 1)), "--", ":", "-", "-.", (0, (6, 2)))))
 MARKS = dict(zip(COLOURS, "xsv^oD"))
 
@@ -371,7 +371,7 @@ def draw_effects(sizes: Sizes | None = None, places: tuple[int, int] = (40, 90))
         for place, line, colour in zip(places, ("-", "--"), (BLUE, ORANGE)):
             curve = scores_by_distance(model, place)[1, :33]
             axis.plot(curve, ls=line, color=colour, lw=3 if line == "-" else 1.5,
-                      label=f"query at place {place}")  # fmt: skip
+                      label=f"query at place {place}")
         axis.ticklabel_format(useOffset=False)
         axis.margins(y=0.2)
         axis.set_title(kind)
@@ -398,12 +398,12 @@ def draw(runs: Sequence[Run]) -> Figure:
         right.plot(sizes.distances, by_distance(runs)[kind], **look)
     left.axvline(sizes.trained, color=GREY, ls="-", lw=1)
     left.annotate("trained up to here", (sizes.trained, 1.06), xytext=(4, 0),
-                  textcoords="offset points", fontsize=9)  # fmt: skip
+                  textcoords="offset points", fontsize=9)
     for axis in (left, right):
         axis.axhline(1 / sizes.letters, color=GREY, lw=0.8, ls="-")
         axis.set_ylim(0, 1.12)
     left.annotate("chance", (sizes.longest, 1 / sizes.letters), xytext=(0, -12),
-                  textcoords="offset points", fontsize=8, ha="right")  # fmt: skip
+                  textcoords="offset points", fontsize=8, ha="right")
     left.set(xlabel="letters read so far", ylabel="share of letters named rightly")
     left.set_title("Beyond the trained length, relative and ALiBi go on")
     left.legend(fontsize=8, loc="center right", bbox_to_anchor=(1.0, 0.47))
@@ -414,7 +414,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 
 
 def draw_reasons(runs: Sequence[Run], kinds: Sequence[str] = ("relative", "rotary", "alibi")
-                 ) -> Figure:  # fmt: skip
+                 ) -> Figure:
     """Draw after training, by distance, the scores of the head that looks one letter back."""
     figure, axes = plt.subplots(1, len(kinds), figsize=(10, 3.2))
     models: Mapping[str, Recall] = {run.kind: run.model for run in reversed(runs)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from course.device import size
+from course.device import by_scale
 from course.homework.questions.threads import one_thread
 from course.transformer import Encoder, Residual, Transformer, TransformerConfig
 from course.viz import BLUE, GREY, RED
@@ -50,7 +50,7 @@ def train(kind: str, depth: int) -> dict[str, list[float]]:
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98))
     lowest = list(model.encoder.layers[0].parameters())
     log: dict[str, list[float]] = {"loss": [], "gradient": []}
-    for step in range(1, int(size("question_residual_steps")) + 1):
+    for step in range(1, by_scale(smoke=80, cpu=200, gpu=200) + 1):
         adam.param_groups[0]["lr"] = 5e-3 * min(1, step / 30)
         letters = torch.randint(LETTERS, (32, LENGTH), generator=random)  # (B, L)
         logits = model.project(model.encode(letters))  # (B, L, V)
@@ -70,7 +70,7 @@ def experiment() -> tuple[dict[str, dict[int, dict[str, float]]], Figure]:
     Returns "with" and "without" -> depth -> {"loss", "gradient"}, the means over the last ten
     steps, and a figure with a line at the loss of a model that knows nothing.
     """
-    deepest = int(size("question_residual_depth"))
+    deepest = by_scale(smoke=16, cpu=24, gpu=24)
     depths = sorted({2, 8, deepest}) if deepest > 16 else [2, deepest]
     logs = {kind: {depth: train(kind, depth) for depth in depths} for kind in STYLES}
     ends = {
@@ -91,12 +91,12 @@ def _picture(logs: dict[str, dict], ends: dict[str, dict], deepest: int) -> Figu
         middle.semilogy(logs[kind]["gradient"], line, color=colour, label=f"{kind} residuals")
         by_depth = {depth: end["loss"] for depth, end in ends[kind].items()}
         right.plot(list(by_depth), list(by_depth.values()), line, marker=marker, color=colour,
-                   label=f"{kind} residuals")  # fmt: skip
+                   label=f"{kind} residuals")
     for axis in (left, right):
         axis.axhline(BASELINE, color=GREY, lw=1, ls=":")
         axis.set(ylabel="loss [nats]", ylim=(-0.05, 3))
     left.text(len(logs["with"]["loss"]), BASELINE + 0.1, f"knows nothing: ln {LETTERS}",
-              ha="right", fontsize=9)  # fmt: skip
+              ha="right", fontsize=9)
     right.text(2, BASELINE + 0.1, f"knows nothing: ln {LETTERS}", fontsize=9)
     left.set(xlabel="training step")
     left.set_title(f"{deepest} layers: one learns, one does not", fontsize=10)
@@ -108,6 +108,6 @@ def _picture(logs: dict[str, dict], ends: dict[str, dict], deepest: int) -> Figu
     for axis, place in zip(axes, ("lower left", "center right", "center right")):
         axis.legend(fontsize=8, loc=place)
     figure.suptitle("Without residual connections a deep stack stays where it began", x=0.01,
-                    ha="left")  # fmt: skip
+                    ha="left")
     plt.close(figure)
     return figure

@@ -83,7 +83,7 @@ def _picture(
         values = [moved[place][language] for place in PLACES]
         places = [y + shift for y in range(len(values))]
         last.barh(places, values, 0.36, color=colour, hatch=hatch,
-                  edgecolor="white", label=f"one {language} word is replaced")  # fmt: skip
+                  edgecolor="white", label=f"one {language} word is replaced")
         for y, value in zip(places, values):
             text = f" {value:.2f}" if value else " exactly 0"
             last.text(value, y, text, va="center", fontsize=9)
@@ -94,6 +94,6 @@ def _picture(
     last.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.16))
     last.set_title("Which sentence does each of them hear?", fontsize=10)
     figure.suptitle("Self-attention hears one sentence, cross-attention hears both", x=0.01,
-                    ha="left")  # fmt: skip
+                    ha="left")
     plt.close(figure)
     return figure

@@ -248,11 +248,11 @@ else:
     left.plot(losses)
     left.axhline(math.log(10), color="grey", linestyle="--", label="guessing: ln 10")
     left.set(title=f"Reversing: {right:.0%} of fresh symbols are right",
-             xlabel="step", ylabel="loss in nats a symbol")  # fmt: skip
+             xlabel="step", ylabel="loss in nats a symbol")
     left.legend()
     shown = middle.imshow(influence(model), cmap="viridis")
     middle.set(title="Each position reads its mirror image",
-               xlabel="source word that is replaced", ylabel="position written")  # fmt: skip
+               xlabel="source word that is replaced", ylabel="position written")
     figure.colorbar(shown, label="mean change of the logits")
     plt.show()
 

@@ -61,7 +61,7 @@ def need_and_weight(
     for axis, values, colour, label in zip(
         axes, (needed, attended), (BLUE, ORANGE),
         ("log-probability lost without the word (nats)", "attention received (sum of weights)"),
-    ):  # fmt: skip
+    ):
         axis.barh(range(len(words)), values, color=colour)
         axis.axvline(0, color=GREY, lw=0.8)
         axis.set_xlabel(label)

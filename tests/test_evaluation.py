@@ -10,9 +10,9 @@ import torch
 from course import ASSETS
 from course.corpora import pairs
 from course.decoding import translate
-from course.multi30k import evaluate, rank_correlation, score
+from course.evaluation import evaluate, rank_correlation, score
 from course.training import load_checkpoint, read_log
-from course.viz.multi30k import attention_grid, learning_curves, need_and_weight
+from course.viz.evaluation import attention_grid, learning_curves, need_and_weight
 
 DIRECTORY = ASSETS / "checkpoints" / "multi30k-de-en"
 CARD = json.loads((DIRECTORY / "results.json").read_text("utf-8"))

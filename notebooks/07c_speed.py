@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 07b · Fast, on one device and on many
+# # 07c · Fast, on one device and on many
 #
 # > Speed: cheaper steps, 16-bit products, compiled kernels, several devices (paper, section 5.2).
 #
@@ -87,7 +87,7 @@ from course import ASSETS
 from course.bench.flops import flops_of, matrix_product
 from course.bench.race import Work, race_here
 from course.corpora import pairs
-from course.device import size
+from course.device import by_scale
 from course.masking import causal_mask, padding_mask, shift_right
 from course.text import BOS, encode_pairs, make_batches
 from course.training import (
@@ -123,11 +123,11 @@ WORK = Path(tempfile.mkdtemp())
 # **Guess:** which share of its speed does your device use in that step: 90 %, 60 %, 30 %, 5 %?
 
 # %%
-corpus = pairs("captions", "train")[: int(size("speed_pairs"))]
+corpus = pairs("captions", "train")[: by_scale(smoke=800, cpu=3000, gpu=12000)]
 sizes, config = recipe_of("small", {"dropout": 0.1})
 fresh, bpe = preset_model("small", [s for pair in corpus for s in pair], seed=0, changes={"dropout": 0.1})
 examples = encode_pairs(bpe, corpus)
-sorted_batches = list(make_batches(examples, int(size("speed_tokens")), seed=0))
+sorted_batches = list(make_batches(examples, by_scale(smoke=600, cpu=1600, gpu=8000), seed=0))
 
 
 def some_of(batches: list, steps: int) -> list:
@@ -136,7 +136,7 @@ def some_of(batches: list, steps: int) -> list:
     return ordered[:: max(1, len(ordered) // steps)][:steps]
 
 
-few = [batch.to(DEVICE) for batch in some_of(sorted_batches, int(size("speed_steps")))]
+few = [batch.to(DEVICE) for batch in some_of(sorted_batches, by_scale(smoke=3, cpu=8, gpu=8))]
 
 
 def plain_work() -> Work:
@@ -260,7 +260,7 @@ def naive_step(optimizer: torch.optim.Optimizer, model: Transformer, loss: Tenso
 # of the naive loop's positions is padding? And which share in the sorted batches of lesson 06?
 
 # %%
-padded_to_72 = naive_batches(int(size("speed_steps")))
+padded_to_72 = naive_batches(by_scale(smoke=3, cpu=8, gpu=8))
 waste = {
     "random order, padded to 72": [(side == PAD).float().mean().item() for batch in padded_to_72 for side in batch],
     "similar lengths together": [(side == PAD).float().mean().item()
@@ -729,7 +729,7 @@ def naive_work(model: Transformer, real: bool) -> Callable[[], Work]:
 def sorted_work(model: Transformer, fused: bool, switches: Switches) -> Callable[[], Work]:
     """Return work that makes steps on sorted batches."""
     optimizer = torch.optim.Adam(model.parameters(), 0.0, config.betas, config.eps,
-                                 fused=fused, foreach=None if fused else False)  # fmt: skip
+                                 fused=fused, foreach=None if fused else False)
     fast = FastStep(model, optimizer, config, switches)
 
     def work() -> Work:
@@ -769,11 +769,11 @@ works = {
     name: keeping(make(copy.deepcopy(fresh).to(DEVICE).train()), name in ("+ memory that stays", "+ bfloat16"))
     for name, make in rungs.items()
 }
-ladder = race_here(works, int(size("speed_rounds")), str(DEVICE)).results  # they take turns
+ladder = race_here(works, by_scale(smoke=2, cpu=3, gpu=10), str(DEVICE)).results  # they take turns
 keep_freed_memory(best.keep_memory)
 best_rate = {result.name: max(result.rates) for result in ladder}
 names = list(best_rate)
-if on_cpu or size("speed_tokens") > 1000:  # a GPU is idle with smaller batches: only launches count
+if on_cpu or by_scale(smoke=600, cpu=1600, gpu=8000) > 1000:  # a GPU is idle with smaller batches: only launches count
     assert best_rate[names[3]] > 2 * best_rate[names[0]]  # lesson 07 against the naive loop
 draw_race.ladder({result.name: result.rates for result in ladder}, f"target tokens on {DEVICE},")
 
@@ -804,8 +804,8 @@ def curve_of(switches: Switches, seed: int = 1) -> tuple[list[float], float]:
     model = copy.deepcopy(fresh).to(DEVICE).train()
     fast = FastStep(model, make_optimizer(model, config), config, switches)
     losses = []
-    for epoch in range(int(size("speed_epochs"))):
-        for batch in make_batches(examples, int(size("speed_tokens")), seed=epoch):
+    for epoch in range(by_scale(smoke=6, cpu=2, gpu=4)):
+        for batch in make_batches(examples, by_scale(smoke=600, cpu=1600, gpu=8000), seed=epoch):
             rate = 2e-3 * min(1.0, (len(losses) + 1) / 50)
             losses.append(fast.update([batch.to(DEVICE)], rate)[0])
     return losses, evaluate_loss(model, make_batches(new, 2000))
@@ -814,7 +814,7 @@ def curve_of(switches: Switches, seed: int = 1) -> tuple[list[float], float]:
 new = encode_pairs(bpe, pairs("captions", "val")[:300])
 fastest = Switches(on_cpu, on_cpu, DEVICE.type != "mps")  # bfloat16 even where it is slow: it must be right
 curves = {"lesson 07": curve_of(Switches()), "lesson 07, another seed": curve_of(Switches(), seed=2),
-          "all tricks": curve_of(fastest)}  # fmt: skip
+          "all tricks": curve_of(fastest)}
 ends = {name: val for name, (_, val) in curves.items()}
 assert abs(ends["lesson 07"] - ends["all tricks"]) < 0.15
 assert max(ends.values()) < 0.8 * math.log(len(bpe))
@@ -1099,7 +1099,7 @@ def train(name: str, ranks: int) -> list[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "1"]
     return [sys.executable, *(torchrun if ranks > 1 else []), "-m", "course", "train",
             "--corpus", "captions", "--preset", "tiny", "--out", str(WORK / name), "--precision", "float32",
-            "--epochs", "2", "--set", "dropout=0.0", "--set", "max_tokens=4000"]  # fmt: skip
+            "--epochs", "2", "--set", "dropout=0.0", "--set", "max_tokens=4000"]
 
 
 alone = {**os.environ, "COURSE_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "off"}
@@ -1107,7 +1107,7 @@ TORCHRUN = sys.platform != "win32"  # it asks for libuv, which PyTorch for Windo
 if TORCHRUN:
     for name, ranks, threads in (("one", 1, "1"), ("two", 2, "1"), ("threads", 1, "2")):
         done = subprocess.run(train(name, ranks), env={**alone, "OMP_NUM_THREADS": threads},
-                              capture_output=True, encoding="utf-8")  # fmt: skip
+                              capture_output=True, encoding="utf-8")
         assert done.returncode == 0, done.stderr[-2000:]
 
     logs = {name: read_log(WORK / name) for name in ("one", "two", "threads")}
@@ -1138,7 +1138,7 @@ else:
 # %%
 if TORCHRUN:
     process = subprocess.Popen(train("killed", 2), env=alone, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, encoding="utf-8")  # fmt: skip
+                               stderr=subprocess.STDOUT, encoding="utf-8")
 
     def workers() -> list[psutil.Process]:
         """Return the ranks that torchrun has started."""
@@ -1247,7 +1247,7 @@ for megabytes in (1, 4, 16, 64):
 dist.destroy_process_group()
 """)
     done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)],
-                          env=alone, capture_output=True, encoding="utf-8")  # fmt: skip
+                          env=alone, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr[-2000:]
     measured = {float(m): float(s) for m, s in (line.split() for line in done.stdout.split("\n") if line)}
     bandwidth = 64e6 / measured[64.0]  # with two ranks, 2(W-1)/W is 1

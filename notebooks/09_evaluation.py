@@ -53,7 +53,7 @@ from course import ASSETS
 from course.attention import record_attention
 from course.corpora import choose, pairs
 from course.decoding import bleu
-from course.device import pick, size
+from course.device import by_scale, pick
 from course.masking import causal_mask, pad, padding_mask
 from course.speed import FastTrainer
 from course.text import BOS, EOS, PAD, encode_pairs, make_batches, tokenize
@@ -65,7 +65,7 @@ from course.training import (
     read_log,
     recipe_of,
 )
-from course.viz.multi30k import attention_grid, learning_curves, need_and_weight
+from course.viz.evaluation import attention_grid, learning_curves, need_and_weight
 
 device = pick()
 
@@ -181,7 +181,7 @@ print(f"a pair of tokens costs {ratio:.0f} times less; the projection alone is {
 # The next cell says how long the real run took. Here you see a small one on your own machine: the
 # preset `tiny`, one pass over the corpus, less than a minute. Set `RETRAIN=1` in the environment
 # before you open the notebook, and the real one is made instead, with the recipe above and the fast
-# steps of lesson 07b. If it is stopped, run the cell again: it goes on from `build/lesson09`. From a
+# steps of lesson 07c. If it is stopped, run the cell again: it goes on from `build/lesson09`. From a
 # terminal it is the command that the cell prints.
 #
 # **Guess first:** a model that knows nothing gives each of V tokens the probability 1/V, and loses
@@ -196,8 +196,8 @@ print(card["command"])
 # %%
 real = os.environ.get("RETRAIN") == "1"
 preset, changes = (card["preset"], card["changes"]) if real else ("tiny", {})
-budget = Budget(epochs=int(card["epochs"] if real else size("multi30k_epochs")))
-shown = train_pairs if real else train_pairs[: int(size("multi30k_pairs"))]
+budget = Budget(epochs=int(card["epochs"] if real else by_scale(smoke=1, cpu=1, gpu=2)))
+shown = train_pairs if real else train_pairs[: by_scale(smoke=8000, cpu=29000, gpu=29000)]
 seed = card["seed"] if real else 0
 text = (sentence for pair in train_pairs for sentence in pair)
 model, bpe = preset_model(preset, text, seed, changes)
@@ -410,7 +410,7 @@ print(f"python -m course evaluate --checkpoint multi30k-de-en --corpus multi30k 
 # that. The cell allows three standard errors, and prints them.
 
 # %%
-part = test_pairs[: int(size("multi30k_test_sentences"))]
+part = test_pairs[: by_scale(smoke=20, cpu=100, gpu=1000)]
 if corpus == "multi30k":
     fresh, said_now = evaluate(shipped, shipped_bpe, part, beam=1)
     greedy = card["test_2016_flickr_greedy"]
