@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from course.viz import BLUE, GREY, ORANGE, RED
+from course.viz import BLUE, GREY, ORANGE, RED, finish
 
 
 def differences(
@@ -38,9 +38,7 @@ def differences(
     labels = dict(zip(*reversed(axis.get_legend_handles_labels())))
     axis.legend(labels.values(), labels.keys(), fontsize=8, ncols=3, loc="upper center",
                 bbox_to_anchor=(0.4, -0.5 / (0.27 * len(rows) + 1.3) - 0.04))
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def loss_and_bleu(
@@ -58,9 +56,7 @@ def loss_and_bleu(
             axis.annotate(name, (loss, bleu), xytext=(6, 3), textcoords="offset points", fontsize=8)
     axis.set(xlabel="validation loss (nats a token)", ylabel="BLEU (validation, greedy)")
     axis.set_title(title)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def learning_by_budget(
@@ -73,6 +69,4 @@ def learning_by_budget(
     axis.set(xlabel="passes over the training pairs", ylabel="validation loss (nats a token)")
     axis.set_title(title)
     axis.legend(fontsize=9)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -9,15 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
-
-STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (RED, ":", "D"))
-
-
-def _finish(figure: Figure) -> Figure:
-    """Close the figure, so that a notebook shows it once: as the value of its cell."""
-    plt.close(figure)
-    return figure
+from course.viz import GREEN, GREY, ORANGE, RED, STYLES, finish
 
 
 def soft_lookup(
@@ -52,7 +44,7 @@ def soft_lookup(
     right.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
     right.set_title(f"Who answers the question {asked:g} h", loc="left")
     right.legend(fontsize=8, loc="upper left")
-    return _finish(figure)
+    return finish(figure)
 
 
 def saturation(
@@ -72,13 +64,13 @@ def saturation(
     for axis, (name, by_size), title in zip(axes, profiles.items(), titles):
         for (d_k, row), (colour, line, marker) in zip(by_size.items(), STYLES):
             ranks = range(1, len(row) + 1)
-            axis.plot(ranks, row, line, marker=marker, ms=4, color=colour, label=f"$d_k$ = {d_k}")
+            axis.plot(ranks, row, ls=line, marker=marker, ms=4, c=colour, label=f"$d_k$ = {d_k}")
         axis.set(xlabel="rank of the key", ylabel=f"mean weight, score {name}", ylim=(-0.03, 1.03))
         axis.set_xticks([1, 4, 8, 12, 16])
         axis.set_title(title, loc="left")
         axis.legend()
     for (name, row), (colour, line, marker) in zip(shares.items(), STYLES[1::-1]):
-        axes[2].loglog(sizes, row, line, marker=marker, color=colour, base=2, label=name)
+        axes[2].loglog(sizes, row, linestyle=line, marker=marker, color=colour, base=2, label=name)
     axes[2].set_xticks(sizes, [str(size) for size in sizes], fontsize=8)
     axes[2].set_yscale("log")
     axes[2].minorticks_off()
@@ -86,7 +78,7 @@ def saturation(
     axes[2].set(xlabel="$d_k$", ylabel="mean of p (1 - p)")
     axes[2].set_title("What is left of the gradient", loc="left")
     axes[2].legend(title="score", alignment="left")
-    return _finish(figure)
+    return finish(figure)
 
 
 def _matrix(axis: Axes, values: Tensor, rows: Sequence[str], columns: Sequence[str], title: str):
@@ -117,9 +109,7 @@ def worked_example(
         _matrix(axis, values, names, columns, label)
     for axis in axes[1:]:
         axis.set_yticks([])
-    figure.suptitle(title, x=0.01, ha="left")
-    figure.tight_layout()
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def split_heads(x: Tensor, right: Tensor, wrong: Tensor) -> Figure:
@@ -155,8 +145,7 @@ def split_heads(x: Tensor, right: Tensor, wrong: Tensor) -> Figure:
     for h, text in ((1, "split, then transpose"), (1 + n_heads, "view alone: mixed up")):
         axes[h].text(0, x.size(0) + 0.5, text, fontsize=10, color=GREEN if h == 1 else RED)
     axes[0].text(0, x.size(0) + 0.5, f"{tuple(x.shape)}", fontsize=10)
-    figure.tight_layout()
-    return _finish(figure)
+    return finish(figure)
 
 
 def maps(
@@ -190,8 +179,7 @@ def maps(
     axes[0][0].set_ylabel("query: who asks")
     axes[0][0].set_xlabel("key: who answers")
     figure.colorbar(image, ax=axes[0], label="weight", fraction=0.05, pad=0.01)
-    figure.suptitle(title, x=0.01, ha="left")
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.LayerChart:
@@ -255,14 +243,14 @@ def costs(
     labels = (f"sentence length n (d = {at_width})", f"width d (n = {at_length})")
     for axis, series, title, label in zip(axes, (by_length, by_width), titles, labels):
         for (name, counts), (colour, line, marker) in zip(series.items(), STYLES):
-            axis.loglog(sizes, counts, line, marker=marker, color=colour, base=2, label=name)
+            axis.loglog(sizes, counts, ls=line, marker=marker, color=colour, base=2, label=name)
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.set_yscale("log")
         axis.set(xlabel=label)
         axis.set_title(title, loc="left")
     axes[0].set_ylabel("operations, counted")
     axes[0].legend()
-    return _finish(figure)
+    return finish(figure)
 
 
 def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Figure:
@@ -270,10 +258,10 @@ def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) ->
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for (name, row), (colour, line, marker) in zip(seconds.items(), STYLES):
         times = [1000 * value for value in row]
-        axis.loglog(lengths, times, line, marker=marker, color=colour, base=2, label=name)
+        axis.loglog(lengths, times, linestyle=line, marker=marker, color=colour, base=2, label=name)
     axis.set_xticks(lengths, [str(length) for length in lengths])
     axis.set_yscale("log")
     axis.set(xlabel="sentence length n", ylabel="time on this machine [ms]")
     axis.set_title("By the count they meet at n = d; by the clock, not there", loc="left")
     axis.legend()
-    return _finish(figure)
+    return finish(figure)

@@ -8,9 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from course.bench.race import quartiles
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
-
-STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (RED, "D", ":"))
+from course.viz import BLUE, GREY, STYLES, finish
 
 
 def bars(report: Mapping) -> Figure:
@@ -22,7 +20,7 @@ def bars(report: Mapping) -> Figure:
               [BLUE if e["name"].startswith("ours") else GREY for e in ran])
     axis.set_xlabel(f"{report['unit']} a second (bar: median, whisker: quartiles)")
     axis.set_title(standing(report))
-    return finished(figure)
+    return finish(figure)
 
 
 def ladder(rates: Mapping[str, Sequence[float]], unit: str) -> Figure:
@@ -39,7 +37,7 @@ def ladder(rates: Mapping[str, Sequence[float]], unit: str) -> Figure:
     draw_bars(axis, spreads, gains, [GREY] + [BLUE] * (len(rates) - 1))
     axis.set_xlabel(f"{unit} a second (bar: median, whisker: quartiles)")
     axis.set_title(f"From the first rung to the last: {medians[-1] / medians[0]:.1f} times as fast")
-    return finished(figure)
+    return finish(figure)
 
 
 def draw_bars(
@@ -83,13 +81,13 @@ def growth(report: Mapping) -> Figure:
                                 squeeze=False)
     one = {"passes": "pass"}.get(report["unit"], report["unit"].removesuffix("s"))
     as_rate = report["bench"] == "train"
-    for curve, (color, marker, style) in zip(report["curves"], STYLES):
+    for curve, (color, style, marker) in zip(report["curves"], STYLES):
         draw_curve(axes[0][0], curve, report, as_rate, color=color, marker=marker, linestyle=style)
     axes[0][0].set_ylabel(f"{report['unit']} a second" if as_rate else f"milliseconds a {one}")
     axes[0][0].set_title(growth_title(report))
     axes[0][0].legend()
     if with_memory:
-        for curve, (color, marker, style) in zip(report["curves"], STYLES):
+        for curve, (color, style, marker) in zip(report["curves"], STYLES):
             if all(curve["peak_memory"]):
                 label = law(curve["name"], report["over"], curve["memory_exponent"])
                 axes[0][1].loglog(curve["at"], [m / 1e6 for m in curve["peak_memory"]], label=label,
@@ -98,7 +96,7 @@ def growth(report: Mapping) -> Figure:
         axes[0][1].set(ylabel="peak memory (MB)", title=times_as_much(report, "peak_memory"))
     for axis in axes[0]:
         doubling_marks(axis, report)
-    return finished(figure)
+    return finish(figure)
 
 
 def draw_curve(
@@ -152,10 +150,3 @@ def times_as_much(report: Mapping, values: str) -> str:
 def short(value: float) -> str:
     """Return a figure with two digits that count, or all before the point."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def finished(figure: Figure) -> Figure:
-    """Return the figure, closed so that a notebook shows it once."""
-    figure.tight_layout()
-    plt.close(figure)
-    return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.beyond import Bracket
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
 
 PALE = "#D6EAF5"
 
@@ -28,8 +28,7 @@ def loss_ladder(
     axis.set(xlabel="passes over the captions", ylabel="held-out loss (nats a token)")
     axis.set_ylim(0, 1.08 * max(lines.values()))
     axis.set_title(title)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def surprises(values: Mapping[str, float], people: float, title: str) -> Figure:
@@ -43,8 +42,7 @@ def surprises(values: Mapping[str, float], people: float, title: str) -> Figure:
     axis.set(ylabel="surprise (nats a token)", xlabel="how the text was made")
     axis.set_ylim(0, 1.12 * max(*values.values(), people))
     axis.set_title(title)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def blanks(answers: Mapping[str, Sequence[tuple[str, float]]], title: str) -> Figure:
@@ -62,9 +60,7 @@ def blanks(answers: Mapping[str, Sequence[tuple[str, float]]], title: str) -> Fi
         axis.set_title(text, fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("probability")
-    figure.suptitle(title, x=0.01, ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def few_labels(
@@ -82,8 +78,7 @@ def few_labels(
     axis.set(xlabel="captions with labels (log scale)", ylabel="right tags (%)")
     axis.set_title(title)
     axis.legend(title="begins as (dashes: single runs)", fontsize=9, title_fontsize=9)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def _heights(brackets: Sequence[Bracket]) -> list[int]:
@@ -131,9 +126,7 @@ def bracketings(
         _spans(axis, words, brackets, marked)
         count = f", {len(marked)} only here" if marked else ""
         axis.set_title(f"{name}: {len(brackets)} brackets{count}", fontsize=10)
-    figure.suptitle(title, x=0.01, ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def finger(offsets: Sequence[int], profile: Tensor, uniform: float, title: str) -> Figure:
@@ -147,8 +140,7 @@ def finger(offsets: Sequence[int], profile: Tensor, uniform: float, title: str) 
     axis.set(xlabel="place of the word looked at", ylabel="mean weight", ylim=(0, None))
     axis.set_title(title)
     axis.legend(fontsize=9)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def parsing_bars(table: Mapping[str, Sequence[float]], title: str) -> Figure:
@@ -164,5 +156,4 @@ def parsing_bars(table: Mapping[str, Sequence[float]], title: str) -> Figure:
     axis.set(ylabel="bracket F1 (%)", ylim=(0, 118))
     axis.set_title(title)
     axis.legend(loc="upper left", fontsize=9)
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
 
 Prefix = tuple[str, ...]
 
@@ -18,7 +18,6 @@ FATES = {
     "kept": (RED, "--", 1.6),
     "pruned": (GREY, ":", 1.0),
 }
-STYLES = ((BLUE, "o", "-"), (ORANGE, "s", "--"), (GREEN, "^", "-."), (RED, "D", ":"))
 
 
 def tree_places(nodes: Mapping[Prefix, tuple[float, str]]) -> dict[Prefix, tuple[float, float]]:
@@ -57,7 +56,8 @@ def beam_tree(nodes: Mapping[Prefix, tuple[float, str]], title: str) -> Figure:
     places = tree_places(nodes)
     depth = max(len(prefix) for prefix in nodes)
     n_leaves = 1 + max(height for _, height in places.values())
-    figure, axis = plt.subplots(figsize=(1.9 * depth + 1.4, 0.62 * n_leaves + 0.9))
+    figure, axis = plt.subplots(figsize=(1.9 * depth + 1.4, 0.62 * n_leaves + 0.9),
+                                layout="constrained")
     for prefix in sorted(nodes, key=lambda p: nodes[p][1] == "winner"):  # the winner on top
         probability, fate = nodes[prefix]
         color, style, width = FATES[fate]
@@ -80,11 +80,8 @@ def beam_tree(nodes: Mapping[Prefix, tuple[float, str]], title: str) -> Figure:
     axis.set_axis_off()
     lines = [Line2D([], [], color=c, ls=s, lw=w) for c, s, w in FATES.values()]
     names = ("the best at the end", "kept in the beam", "looked at and dropped")
-    figure.legend(lines, names, loc="lower center", ncols=3, fontsize=9)
-    figure.suptitle(title, x=0.02, ha="left", fontsize=11)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.92, bottom=0.09)
-    plt.close(figure)
-    return figure
+    figure.legend(lines, names, loc="outside lower center", ncols=3, fontsize=9)
+    return finish(figure, title)
 
 
 def length_penalties(
@@ -100,9 +97,9 @@ def length_penalties(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     lengths = range(1, 31)
-    for alpha, (color, marker, style) in zip(alphas, STYLES):
+    for alpha, (color, style, marker) in zip(alphas, STYLES):
         values = [penalty(n, alpha) for n in lengths]
-        left.plot(lengths, values, style, color=color, marker=marker, markevery=(4, 5), ms=5)
+        left.plot(lengths, values, ls=style, color=color, marker=marker, markevery=(4, 5), ms=5)
         left.text(30.5, values[-1], f"α = {alpha:g}", color=color, va="center", fontsize=9)
     left.set(xlabel="length (tokens, </s> counted)", ylabel="length penalty lp (log scale)")
     left.set(yscale="log", xlim=(0, 36), yticks=[1, 2, 5, 10, 30], ylim=(0.8, 45))
@@ -110,9 +107,9 @@ def length_penalties(
     left.minorticks_off()
     left.set_title("The longer the sentence, the larger the divisor")
     axis = [i / 50 for i in range(51)]
-    for (text, (log_prob, length)), (color, _, style) in zip(sentences.items(), STYLES):
+    for (text, (log_prob, length)), (color, style, _) in zip(sentences.items(), STYLES):
         scores = [log_prob / penalty(length, a) for a in axis]
-        right.plot(axis, scores, style, color=color, lw=2, label=f'"{text}", {length} tokens')
+        right.plot(axis, scores, ls=style, color=color, lw=2, label=f'"{text}", {length} tokens')
     right.axvline(crossing, color=GREY, lw=0.9, ls=":")
     right.annotate(f"equal at α = {crossing:.2f}", (crossing, 0.95), color=GREY, fontsize=9,
                    xycoords=("data", "axes fraction"), xytext=(4, 0),
@@ -120,8 +117,7 @@ def length_penalties(
     right.set(xlabel="α", ylabel="score (log-probability in nats / lp)")
     right.set_title(f"From α = {crossing:.2f} on, the whole sentence wins")
     right.legend(fontsize=9, loc="lower right")
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def ngram_row(axis: Axes, hypothesis: Sequence[str], reference: Sequence[str], n: int) -> int:
@@ -163,8 +159,7 @@ def ngram_boxes(hypothesis: Sequence[str], reference: Sequence[str]) -> Figure:
     axis.legend(keys, ["counts", "does not count"], loc="upper center", ncols=2,
                 bbox_to_anchor=(0.5, 0.04), fontsize=9)
     axis.set_title("The longer the run, the fewer are confirmed: " + ", ".join(shares))
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def what_is_missed(rated: Mapping[str, tuple[float, float]]) -> Figure:
@@ -182,8 +177,7 @@ def what_is_missed(rated: Mapping[str, tuple[float, float]]) -> Figure:
     keys = [Patch(fc=BLUE), Patch(fc=ORANGE, hatch="//", ec="white")]
     names = ["BLEU", "same token in the same place, %"]
     figure.legend(keys, names, loc="outside lower right", ncols=2, fontsize=9)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def over_beam(
@@ -198,8 +192,8 @@ def over_beam(
     axes[0].set(ylabel="mean log-probability, α = 0 (nats)")
     axes[0].set_title(f"Likelier sentences: {model_score[0]:.2f} to {model_score[-1]:.2f}")
     for values, axis in ((bleus, axes[1]), (lengths, axes[2])):
-        for (alpha, curve), (color, marker, style) in zip(values.items(), STYLES):
-            axis.plot(beams, curve, style, color=color, marker=marker, label=f"α = {alpha:g}")
+        for (alpha, curve), (color, style, marker) in zip(values.items(), STYLES):
+            axis.plot(beams, curve, ls=style, color=color, marker=marker, label=f"α = {alpha:g}")
     axes[1].set(ylabel="BLEU (sacrebleu)")
     low, high = min(bleus), max(bleus)
     least, most = bleus[low][-1], bleus[high][-1]
@@ -214,8 +208,7 @@ def over_beam(
         axis.set(xlabel="beam", xscale="log", xticks=beams)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def layer_with_cache(written: int, source: int) -> Figure:
@@ -241,15 +234,14 @@ def layer_with_cache(written: int, source: int) -> Figure:
     keys = [Patch(fc=BLUE, ec=BLUE), Patch(fc="white", ec=GREY, hatch="////")]
     figure.legend(keys, ["computed at this step", "kept in the cache"], loc="outside lower right",
                   ncols=2, fontsize=9)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def cache_time(lengths: Sequence[int], clock: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the seconds of a search over the tokens written, a line for each way."""
     figure, axis = plt.subplots(figsize=(6.5, 3.9), layout="constrained")
-    for (name, seconds), (color, marker, style) in zip(clock.items(), STYLES[1::-1]):
-        axis.plot(lengths, seconds, style, color=color, marker=marker)
+    for (name, seconds), (color, style, marker) in zip(clock.items(), STYLES[1::-1]):
+        axis.plot(lengths, seconds, linestyle=style, color=color, marker=marker)
         axis.annotate(name, (lengths[-1], seconds[-1]), (6, 0), textcoords="offset points",
                       color=color, va="center")
     plain, cached = (clock[name][-1] for name in ("plain", "cached"))
@@ -259,5 +251,4 @@ def cache_time(lengths: Sequence[int], clock: Mapping[str, Sequence[float]]) -> 
     axis.set_xlim(lengths[0] * 0.9, lengths[-1] * 1.5)
     axis.xaxis.set_major_formatter("{x:g}")
     axis.minorticks_off()
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREY, ORANGE, RED
+from course.viz import BLUE, GREY, ORANGE, RED, finish
 
 
 def learning_curves(
@@ -27,9 +27,7 @@ def learning_curves(
     axis.set(xlabel="step", ylabel="loss (nats a token)", ylim=(0, None))
     axis.set_title(title)
     axis.legend(loc="lower left", ncols=2, fontsize=9)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def attention_grid(
@@ -49,8 +47,7 @@ def attention_grid(
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.tight_layout()
     figure.colorbar(image, ax=axes, label="weight", fraction=0.02)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def need_and_weight(
@@ -67,7 +64,4 @@ def need_and_weight(
         axis.set_xlabel(label)
     axes[0].set_yticks(range(len(words)), words)
     axes[0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finish(figure, title)

@@ -8,16 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
-
-STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (RED, ":", "D"),
-          (GREY, (0, (3, 1, 1, 1)), "v"))
-
-
-def _finish(figure: Figure) -> Figure:
-    """Close the figure, so that a notebook shows it once: as the value of its cell."""
-    plt.close(figure)
-    return figure
+from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
 
 
 def descent(
@@ -48,14 +39,14 @@ def descent(
     levels = [low + step**2 for step in range(1, 17)]
     right.contour(ws, bs, heights.T, levels=levels, cmap="Greys_r", linewidths=0.8)
     for (rate, path), (colour, line, marker) in zip(paths.items(), STYLES):
-        right.plot([p[0] for p in path], [p[1] for p in path], line, marker=marker, ms=4,
+        right.plot([p[0] for p in path], [p[1] for p in path], linestyle=line, marker=marker, ms=4,
                    color=colour, label=f"rate {rate:g}")
     right.set(xlabel="weight w [words per standard deviation]", ylabel="bias b [words]")
     right.set(xlim=(float(ws[0]), float(ws[-1])), ylim=(float(bs[0]), float(bs[-1])))
     right.set_aspect("equal")
     right.set_title("The loss is a round bowl, seen from above")
     right.legend(loc="upper right", fontsize=9, frameon=True)
-    return _finish(figure)
+    return finish(figure)
 
 
 def graph(values: Mapping[str, float], slopes: Mapping[str, float]) -> Figure:
@@ -89,7 +80,7 @@ def graph(values: Mapping[str, float], slopes: Mapping[str, float]) -> Figure:
     axis.set(xlim=(-0.45, 5.45), ylim=(-0.95, 1.45))
     axis.axis("off")
     axis.set_title("Values go forward (blue, solid); gradients come back (red, dashed)")
-    return _finish(figure)
+    return finish(figure)
 
 
 def mlp(
@@ -131,7 +122,7 @@ def mlp(
                        color="white", fontsize=10, weight="bold")
     right.set(xlabel="direction from the end to its twin", ylabel="direction to the start")
     right.set_title("No bowl: two valleys of equal depth, a hill between")
-    return _finish(figure)
+    return finish(figure)
 
 
 def receptive_fields(
@@ -169,14 +160,14 @@ def receptive_fields(
         axis.set_yticks([])
     figure.suptitle("Plain layers add a word each; with stride or dilation each layer doubles the "
                     "reach", x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure)
 
 
 def path_lengths(distances: Sequence[int], layers: Mapping[str, Sequence[int]]) -> Figure:
     """Draw how many layers it takes until two words meet, over their distance."""
     figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for (name, row), (colour, line, marker) in zip(layers.items(), STYLES):
-        axis.loglog(distances, row, line, marker=marker, color=colour, base=2, label=name)
+        axis.loglog(distances, row, linestyle=line, marker=marker, color=colour, base=2, label=name)
         axis.annotate(f"{row[-1]}", (distances[-1], row[-1]), (8, -3),
                       textcoords="offset points", color=colour)
     axis.set_xticks(distances, [str(distance) for distance in distances])
@@ -186,7 +177,7 @@ def path_lengths(distances: Sequence[int], layers: Mapping[str, Sequence[int]]) 
              ylabel="layers until they meet, log scale")
     axis.set_title("Plain layers: linear in the distance. Dilated: logarithmic")
     axis.legend(title="convolutions, K = 3", alignment="left")
-    return _finish(figure)
+    return finish(figure)
 
 
 def unrolled(words: Sequence[str]) -> Figure:
@@ -217,7 +208,7 @@ def unrolled(words: Sequence[str]) -> Figure:
     axis.set(xlim=(-0.4, len(words) + 0.4), ylim=(0.15, 1.75))
     axis.axis("off")
     axis.set_title("The same weights at every word; gradients meet at each state and are added")
-    return _finish(figure)
+    return finish(figure)
 
 
 def order_task(losses: Mapping[str, Sequence[float]], right: Mapping[str, float]) -> Figure:
@@ -245,7 +236,7 @@ def order_task(losses: Mapping[str, Sequence[float]], right: Mapping[str, float]
     bars.set(xlabel="share of right answers, held-out sentences", xlim=(0, 1.12))
     bars.set_xticks([0, 0.25, 0.5, 0.75, 1])
     bars.set_title("Order decides: the same words, opposite answers")
-    return _finish(figure)
+    return finish(figure)
 
 
 def over_distance(panels: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Figure:
@@ -261,7 +252,7 @@ def over_distance(panels: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Figure:
                  ylabel="gradient norm, distance 0 is 1")
         axis.set_title(title)
         axis.legend(fontsize=8)
-    return _finish(figure)
+    return finish(figure)
 
 
 def gates(
@@ -297,8 +288,7 @@ def gates(
         lower.set_xticks(range(len(words)), words, rotation=60, ha="right", fontsize=9)
     axes[1][0].set_ylabel("cell c of the unit")
     figure.colorbar(image, ax=axes[0], label="1 = open", pad=0.01)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def memory(distances: Sequence[int], right: Mapping[str, Sequence[float]]) -> Figure:
@@ -314,4 +304,4 @@ def memory(distances: Sequence[int], right: Mapping[str, Sequence[float]]) -> Fi
     axis.set_xticks(list(distances))
     axis.set_title("With open gates the first word is still there; without them it is lost")
     axis.legend(loc="center right")
-    return _finish(figure)
+    return finish(figure)

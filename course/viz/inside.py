@@ -8,21 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREY, ORANGE, STYLES, finish
 
 KIND_NAMES = {
     "encoder": "encoder self-attention",
     "decoder": "decoder self-attention",
     "cross": "cross-attention",
 }
-STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"), (RED, ":", "D"),
-          (GREY, (0, (3, 1, 1, 1)), "v"))
-
-
-def _finish(figure: Figure) -> Figure:
-    """Close the figure, so that a notebook shows it once: as the value of its cell."""
-    plt.close(figure)
-    return figure
 
 
 def _heat(
@@ -148,8 +140,7 @@ def profiles(
         axis.set_title(KIND_NAMES[kind] + where, fontsize=10)
     axes[0].set_ylabel("layer.head")
     figure.supxlabel("marked keys; the number: times the share of uniform attention", fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def alignment_errors(rates: Mapping[str, Tensor], diagonal: float, title: str) -> Figure:
@@ -176,8 +167,7 @@ def alignment_errors(rates: Mapping[str, Tensor], diagonal: float, title: str) -
         axis.set_title(f"a step belongs to {name}", fontsize=10)
     figure.supxlabel("alignment error rate: 0 is perfect; white: no better than straight ahead, "
                      f"{diagonal:.2f}", fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def removal_costs(
@@ -206,8 +196,7 @@ def removal_costs(
         axis.set_title(KIND_NAMES[kind], fontsize=10)
     figure.supxlabel("rise of the loss without the head, or without the whole layer [nats a token]",
                      fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def stand_in(costs: Mapping[str, float], title: str) -> Figure:
@@ -220,7 +209,7 @@ def stand_in(costs: Mapping[str, float], title: str) -> Figure:
     axis.margins(y=0.12)
     axis.set_ylabel("rise of the loss [nats a token]")
     axis.set_title(title, fontsize=10)
-    return _finish(figure)
+    return finish(figure)
 
 
 def removal_curves(
@@ -245,7 +234,7 @@ def removal_curves(
     axis.xaxis.set_major_formatter("{x:.0%}")
     axis.set_title(title)
     axis.legend()
-    return _finish(figure)
+    return finish(figure)
 
 
 def lens_by_layer(lens: Mapping[str, Tensor], title: str) -> Figure:
@@ -274,8 +263,7 @@ def lens_by_layer(lens: Mapping[str, Tensor], title: str) -> Figure:
     right.legend(fontsize=9)
     for axis in (left, right):
         axis.set_xticks(layers)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def lens_grid(
@@ -304,7 +292,7 @@ def lens_grid(
     axis.set_title(title)
     figure.colorbar(image, ax=axis, label="probability of\nthe final choice", fraction=0.03,
                     boundaries=[i / 50 for i in range(51)], ticks=[0, 0.5, 1])
-    return _finish(figure)
+    return finish(figure)
 
 
 def word_left(left: Mapping[str, Tensor], title: str) -> Figure:
@@ -321,7 +309,7 @@ def word_left(left: Mapping[str, Tensor], title: str) -> Figure:
     axis.set_xticks(range(len(left["own"])))
     axis.set_title(title)
     axis.legend(fontsize=8, loc="center right")
-    return _finish(figure)
+    return finish(figure)
 
 
 def error_bars(bars: Mapping[str, Mapping[str, Mapping]], title: str) -> Figure:
@@ -350,8 +338,7 @@ def error_bars(bars: Mapping[str, Mapping[str, Mapping]], title: str) -> Figure:
     axes[0][0].set_ylim(0, 100)
     axes[0][0].legend(fontsize=9, loc="upper left", ncols=2)
     figure.supxlabel("in brackets: sentences in the group", fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def beam_curves(
@@ -379,8 +366,7 @@ def beam_curves(
     axes[1].axhline(1, color=GREY, lw=0.8)
     axes[1].set_ylabel("length over the reference's")
     axes[1].legend(fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)
 
 
 def bootstrap_histogram(
@@ -402,5 +388,4 @@ def bootstrap_histogram(
     right.set_title("centred: around 0; the tail is what the test counts", fontsize=10)
     for axis in (left, right):
         axis.legend(fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure, title)

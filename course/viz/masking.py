@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from course.viz import BLUE, GREY, RED
+from course.viz import BLUE, GREY, RED, finish
 
 PALE = "#E8E8E8"
 ORANGE_INK = "#A04000"  # dark enough to read on white
@@ -54,10 +54,8 @@ def masks(
         axis.set(xlabel="key: who is asked", ylabel="query: who asks")
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
     figure.legend(handles=HAND_OVER, loc="outside lower right", ncols=2, fontsize=9)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def exercises(mask: Tensor, reads: Sequence[str], predicts: Sequence[str], title: str) -> Figure:
@@ -69,9 +67,7 @@ def exercises(mask: Tensor, reads: Sequence[str], predicts: Sequence[str], title
     axis.set_ylabel("exercise")
     axis.set_xlabel("given: the blue words of the row")
     axis.text(len(reads) + 0.2, -0.35, "to predict", va="center", fontsize=9, color=GREY)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def broadcast(padding: Tensor, causal: Tensor, keys: Sequence[Sequence[str]]) -> Figure:
@@ -102,8 +98,7 @@ def broadcast(padding: Tensor, causal: Tensor, keys: Sequence[Sequence[str]]) ->
         "A dimension of size 1 is repeated: only the framed cells are stored",
         x=0.01, ha="left", fontsize=12,
     )
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def learning_curves(
@@ -134,9 +129,7 @@ def learning_curves(
     axes[0, 0].set_ylabel("loss (nats per word)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def influence(maps: Mapping[str, Tensor], words: Sequence[str], title: str) -> Figure:
@@ -166,9 +159,7 @@ def influence(maps: Mapping[str, Tensor], words: Sequence[str], title: str) -> F
         axis.set_title(name, fontsize=10)
         axis.set(xlabel="input j", ylabel="output at position i")
     figure.colorbar(image, ax=axes, label="size of the gradient (log scale)", shrink=0.8)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def ways(
@@ -196,9 +187,7 @@ def ways(
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
     axes[0, 0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)
 
 
 def rectangles(batches: Mapping[str, Sequence[int]], title: str) -> Figure:
@@ -220,6 +209,4 @@ def rectangles(batches: Mapping[str, Sequence[int]], title: str) -> Figure:
     axes[0, 0].invert_yaxis()
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower right", ncols=2, fontsize=9)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)

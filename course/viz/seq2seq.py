@@ -7,16 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE
+from course.viz import BLUE, GREEN, ORANGE, STYLES, finish
 
 Links = Collection[tuple[int, int]]
-STYLES = ((GREY, "-.", "^"), (BLUE, "-", "o"), (ORANGE, "--", "s"))
-
-
-def _finish(figure: Figure) -> Figure:
-    """Close the figure, so that a notebook shows it once: as the value of its cell."""
-    plt.close(figure)
-    return figure
+LOOKS = (STYLES[4], *STYLES[:2])  # the plain one first, in grey
 
 
 def crossings(links: Links) -> int:
@@ -38,7 +32,7 @@ def links(source: Sequence[str], target: Sequence[str], pairs: Links, title: str
     axis.set(xlim=(-0.6, width - 0.4), ylim=(-0.3, 1.3))
     axis.axis("off")
     axis.set_title(title)
-    return _finish(figure)
+    return finish(figure)
 
 
 def _box(axis: Axes, x: float, y: float, text: str, colour: str, width: float = 0.76) -> None:
@@ -105,12 +99,12 @@ def machine(source: Sequence[str], target: Sequence[str], attention: bool) -> Fi
     axis.set(xlim=(-0.7, at[-1] + 0.7), ylim=(-1.5, 2.6 if attention else 1.3))
     axis.axis("off")
     axis.set_title(title)
-    return _finish(figure)
+    return finish(figure)
 
 
 def _lines(axis: Axes, xs: Sequence[float], series: Mapping[str, Sequence[float]]) -> None:
-    for (name, row), (colour, line, marker) in zip(series.items(), STYLES):
-        axis.plot(xs, row, line, marker=marker, color=colour, label=name)
+    for (name, row), (colour, line, marker) in zip(series.items(), LOOKS):
+        axis.plot(xs, row, linestyle=line, marker=marker, color=colour, label=name)
 
 
 def after_a_mistake(series: Mapping[str, Sequence[float]]) -> Figure:
@@ -122,7 +116,7 @@ def after_a_mistake(series: Mapping[str, Sequence[float]]) -> Figure:
     axis.set_xticks(range(1, len(first) + 1))
     axis.set_title("A mistake is followed by more, if one has to live with it")
     axis.legend(title="the decoder reads", alignment="left", fontsize=8, ncols=1)
-    return _finish(figure)
+    return finish(figure)
 
 
 def quality_over_length(
@@ -135,7 +129,7 @@ def quality_over_length(
              ylim=(0, 1.03))
     axis.set_title(title)
     axis.legend(title="attention", alignment="left")
-    return _finish(figure)
+    return finish(figure)
 
 
 def alignment_maps(
@@ -163,7 +157,7 @@ def alignment_maps(
     figure.colorbar(image, ax=axes[0], label="weight", fraction=0.05, pad=0.01)
     figure.suptitle("Where each English word looked; in orange frames, where it should", x=0.01,
                     ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure)
 
 
 def error_rates(rates: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -180,7 +174,7 @@ def error_rates(rates: Mapping[str, Mapping[str, float]]) -> Figure:
     axis.set(xlabel="alignment error rate (0 is perfect)", xlim=(0, 1.1))
     axis.set_title("Attention finds alignments that nobody taught it")
     figure.legend(loc="outside lower center", ncols=2)
-    return _finish(figure)
+    return finish(figure)
 
 
 def hops(facts: Sequence[str], weights: Tensor, question: str) -> Figure:
@@ -195,18 +189,18 @@ def hops(facts: Sequence[str], weights: Tensor, question: str) -> Figure:
     axis.set(xlabel="weight p of the fact", xlim=(0, 1.02))
     axis.set_title(f"{question} The first hop finds who has it, the second where she is")
     axis.legend()
-    return _finish(figure)
+    return finish(figure)
 
 
 def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]], title: str) -> Figure:
     """Draw the measured time [s] of each network over the number of steps."""
     figure, axis = plt.subplots(figsize=(6.2, 3.5), layout="constrained")
-    for (name, row), (colour, line, marker) in zip(seconds.items(), STYLES[1:] + STYLES[:1]):
+    for (name, row), (colour, line, marker) in zip(seconds.items(), STYLES):
         times = [1000 * value for value in row]
-        axis.loglog(lengths, times, line, marker=marker, color=colour, base=2, label=name)
+        axis.loglog(lengths, times, linestyle=line, marker=marker, color=colour, base=2, label=name)
     axis.set_xticks(lengths, [str(length) for length in lengths])
     axis.set_yscale("log")
     axis.set(xlabel="steps n", ylabel="time [ms]")
     axis.set_title(title)
     axis.legend()
-    return _finish(figure)
+    return finish(figure)

@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
 
 
 def time_shares(shares: Mapping[str, float]) -> Figure:
@@ -19,8 +19,7 @@ def time_shares(shares: Mapping[str, float]) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlabel="share of a step's time", xlim=(0, max(shares.values()) * 1.12))
     axes.set_title(f"Products with weights take {shares['products with weights']:.0%} of the time")
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def same_curves(losses: Mapping[str, Sequence[float]], ends: Mapping[str, float]) -> Figure:
@@ -34,8 +33,7 @@ def same_curves(losses: Mapping[str, Sequence[float]], ends: Mapping[str, float]
     apart = max(ends.values()) - min(ends.values())
     axes.set_title(f"The faster steps learn the same: val losses at most {apart:.3f} nats apart")
     axes.legend()
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def efficiency(worlds: Sequence[int], shares: Mapping[str, Sequence[float]]) -> Figure:
@@ -52,5 +50,4 @@ def efficiency(worlds: Sequence[int], shares: Mapping[str, Sequence[float]]) -> 
     axes.set_title(f"260 MB of gradient, no overlap: 64 ranks on {slowest.split(',')[0]} compute "
                    f"{shares[slowest][-1]:.0%} of the time")
     axes.legend(loc="lower left")
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from course.viz import BLUE, GREY, ORANGE
+from course.viz import BLUE, GREY, ORANGE, finish
 
 GLOSSARY = Path(__file__).parents[2] / "assets" / "glossary.tsv"
 
@@ -335,8 +335,7 @@ def course_map(
     axis.set(xlim=(-0.55, 11.5), ylim=(0.5, 6.4))
     axis.axis("off")
     axis.set_title(title)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def alignments(
@@ -361,6 +360,4 @@ def alignments(
                       ls="-" if crossed else "--")
         axis.set(xlim=(-0.6, longest - 0.4), ylim=(-0.35, 1.35))
         axis.axis("off")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    plt.close(figure)
-    return figure
+    return finish(figure, title)

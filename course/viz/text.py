@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from course.viz import BLUE, GREEN, GREY, ORANGE
+from course.viz import BLUE, GREEN, GREY, ORANGE, finish
 
 PALE_BLUE, PALE_ORANGE = "#cfe3f1", "#f9dca6"
 MARKERS = "osD^v"
@@ -27,14 +27,6 @@ def boxes(axis: Axes, y: float, symbols: Sequence[str], new: Sequence[bool]) -> 
         label = symbol.replace(" ", "▁")
         axis.text(x + len(symbol) / 2, y, label, ha="center", va="center", family="monospace")
         x += len(symbol)
-
-
-def finish(figure: Figure, title: str) -> Figure:
-    """Set the finding as the title of the whole figure; it is then shown once, as a result."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
 
 
 def merge_panels(stages: Mapping[str, Sequence[tuple[str, ...]]], title: str) -> Figure:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
 
 Curve = Sequence[float]
 
@@ -58,7 +58,7 @@ def smoothed_target(
     curves.set_ylim(-0.05, 2.5)
     curves.set_title("The smoothed loss punishes being too sure")
     curves.legend(loc="upper right")
-    return _finished(figure)
+    return finish(figure)
 
 
 def schedules(paper: Mapping[str, Curve], ours: Mapping[str, Curve], warmup: int) -> Figure:
@@ -79,7 +79,7 @@ def schedules(paper: Mapping[str, Curve], ours: Mapping[str, Curve], warmup: int
     axes[1].axvline(warmup, color=GREY, lw=0.8, linestyle=":")
     axes[1].annotate(" warm-up ends", (warmup, 1400 * highest), fontsize=8, color=GREY)
     axes[1].set_title("Ours reaches 0 when the budget is spent")
-    return _finished(figure)
+    return finish(figure)
 
 
 def step_lengths(raw: Mapping[str, Curve], corrected: Curve) -> Figure:
@@ -92,7 +92,7 @@ def step_lengths(raw: Mapping[str, Curve], corrected: Curve) -> Figure:
     axis.set(xlabel="step", ylabel="step length / learning rate", ylim=(0, None))
     axis.set_title("Without the correction, the first steps have the wrong length")
     axis.legend(loc="upper right")
-    return _finished(figure)
+    return finish(figure)
 
 
 def overfitting(histories: Mapping[str, Sequence[tuple[float, float, float]]]) -> Figure:
@@ -117,7 +117,7 @@ def overfitting(histories: Mapping[str, Sequence[tuple[float, float, float]]]) -
     axes[0][0].set(ylabel="loss per token (nats)", ylim=(0, 1.3 * highest))
     axes[0][0].legend(loc="upper right")
     figure.suptitle("Dropout narrows the gap between known and new sentences", x=0.01, ha="left")
-    return _finished(figure)
+    return finish(figure)
 
 
 def resumed(unbroken: Mapping[int, float], parts: Mapping[str, Mapping[int, float]]) -> Figure:
@@ -130,7 +130,7 @@ def resumed(unbroken: Mapping[int, float], parts: Mapping[str, Mapping[int, floa
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_title("The broken run continues exactly on the line of the unbroken one")
     axis.legend()
-    return _finished(figure)
+    return finish(figure)
 
 
 def run_curves(log: Sequence[Mapping[str, float]], levels: Mapping[str, float]) -> Figure:
@@ -162,7 +162,7 @@ def run_curves(log: Sequence[Mapping[str, float]], levels: Mapping[str, float]) 
     norms.axhline(1, color=GREY, lw=0.9, linestyle=":")
     norms.annotate("clipped above", (x[-1], 1), ha="right", va="bottom", fontsize=8.5)
     norms.set(ylabel="gradient norm", xlabel="step", ylim=(0, None))
-    return _finished(figure)
+    return finish(figure)
 
 
 def bowl(
@@ -189,7 +189,7 @@ def bowl(
     axes[0][0].set_ylabel("second weight")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=3)
     figure.suptitle("The mean of scattered positions lies near the centre", x=0.01, ha="left")
-    return _finished(figure)
+    return finish(figure)
 
 
 def averages(runs: Mapping[str, tuple[Sequence[float], float]]) -> Figure:
@@ -204,10 +204,4 @@ def averages(runs: Mapping[str, tuple[Sequence[float], float]]) -> Figure:
     axes[0][0].set_ylabel("val loss per token (nats)")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="upper right", ncols=2)
     figure.suptitle("The average helps most where the rate has not gone to 0", x=0.01, ha="left")
-    return _finished(figure)
-
-
-def _finished(figure: Figure) -> Figure:
-    figure.tight_layout()
-    plt.close(figure)  # so that a notebook shows the returned figure once, not twice
-    return figure
+    return finish(figure)

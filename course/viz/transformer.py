@@ -10,17 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
-
-COLOURS = (RED, ORANGE, GREY, BLUE, GREEN)
-STYLES = list(zip(COLOURS, "os^Dv", ("-", "--", "-.", "-", ":")))  # colour, marker, line
-
-
-def finish(figure: Figure) -> Figure:
-    """Lay the figure out and take it from pyplot's hands, so that it is shown once."""
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
 
 
 def starts(
@@ -67,7 +57,7 @@ def encoding_map(table: Tensor, columns: Sequence[int]) -> Figure:
     figure.colorbar(image, ax=left, label="value")
     left.set(xlabel="component (column)", ylabel="position (row)")
     left.set_title("Fast waves on the left, slow ones on the right")
-    for column, (colour, marker, line) in zip(columns, STYLES):
+    for column, (colour, line, marker) in zip(columns, STYLES):
         label = f"component {column}"
         right.plot(table[:, column], color=colour, marker=marker, markevery=8, ms=4, ls=line,
                    label=label)
@@ -80,7 +70,7 @@ def encoding_map(table: Tensor, columns: Sequence[int]) -> Figure:
 def dot_products(products: Tensor, positions: Sequence[int]) -> Figure:
     """Draw the dot product of each given position's encoding with all: products (rows, length)."""
     figure, axis = plt.subplots(figsize=(8, 3))
-    for row, position, (colour, marker, line) in zip(products, positions, STYLES):
+    for row, position, (colour, line, marker) in zip(products, positions, STYLES):
         offset = np.arange(len(row)) - position
         axis.plot(offset, row, color=colour, ls=line, marker=marker, markevery=9, ms=4,
                   label=f"from position {position}")
@@ -96,7 +86,7 @@ def lines_by_depth(
     """Draw one panel for each (title, y label, y scale, {curve: {depth: value}})."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
     for axis, (title, label, scale, curves) in zip(axes[0], panels):
-        for (name, points), (colour, marker, line) in zip(curves.items(), STYLES):
+        for (name, points), (colour, line, marker) in zip(curves.items(), STYLES):
             axis.plot(list(points), list(points.values()), color=colour, marker=marker, ls=line,
                       label=name)
         axis.set(xlabel="layers in the stack", ylabel=label, yscale=scale)
@@ -199,8 +189,7 @@ def attention_heads(
     figure.suptitle(title, x=0.02, ha="left")
     figure.tight_layout(rect=(0, 0, 0.93, 1))
     figure.colorbar(image, ax=axes[0].tolist(), label="attention weight", shrink=0.7)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 # The model, drawn from a recorded call ---------------------------------------------------------

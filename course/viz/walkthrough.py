@@ -8,9 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
 
-STYLES = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, "-.", "^"))
 WIDTH, HEIGHT, STEP = 3.3, 0.62, 0.95  # of a box, and from box to box
 
 NORM = ("add and normalise", "3.1 · Residual, LayerNorm", GREEN)
@@ -100,21 +99,19 @@ def architecture(title: str) -> Figure:
     axis.set(xlim=(-2.9, right + 2.9), ylim=(0, end + 0.3), aspect="equal")
     axis.axis("off")
     axis.set_title(title, fontsize=11)
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def waiting(lengths: Sequence[int], chains: Mapping[str, Sequence[int]], title: str) -> Figure:
     """Draw how many operations wait for each other, over the sentence length: layer -> counts."""
     figure, axis = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
     for (name, counts), (colour, line, marker) in zip(chains.items(), STYLES):
-        axis.plot(lengths, counts, line, marker=marker, color=colour, label=name)
+        axis.plot(lengths, counts, linestyle=line, marker=marker, color=colour, label=name)
     axis.set(xlabel="words in the sentence", ylabel="operations in the longest chain")
     axis.set_ylim(bottom=0)
     axis.set_title(title)
     axis.legend()
-    plt.close(figure)
-    return figure
+    return finish(figure)
 
 
 def table_three(rows: Sequence[tuple[str, str, float]], base: float, title: str) -> Figure:
@@ -138,5 +135,4 @@ def table_three(rows: Sequence[tuple[str, str, float]], base: float, title: str)
     axis.margins(x=0.12)
     axis.set_xlabel(f"BLEU against base ({base}), newstest2013, as the paper reports it")
     axis.set_title(title)
-    plt.close(figure)
-    return figure
+    return finish(figure)
