@@ -3,13 +3,13 @@
 
 # %% auto #0
 __all__ = ['Decoded', 'DECODERS', 'Links', 'Seq2SeqConfig', 'lengths_of', 'RNNEncoder', 'fixed_vector', 'FixedDecoder',
-           'RNNTranslator', 'all_real', 'edit_distance', 'word_accuracy', 'masked_softmax', 'AdditiveAttention',
-           'AdditiveDecoder', 'DotDecoder', 'alignment_error_rate', 'memory_hop']
+           'RNNTranslator', 'all_real', 'Translator', 'edit_distance', 'word_accuracy', 'masked_softmax',
+           'AdditiveAttention', 'AdditiveDecoder', 'DotDecoder', 'alignment_error_rate', 'memory_hop']
 
 # %% ../notebooks/02_seq2seq.py
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -182,6 +182,44 @@ class RNNTranslator(nn.Module):
 def all_real(words: Tensor) -> Tensor:
     """Return the mask of sentences without padding: (B, S) -> (B, 1, 1, S), all True."""
     return torch.ones_like(words, dtype=torch.bool)[:, None, None, :]
+
+# %% ../notebooks/02_seq2seq.py
+@runtime_checkable
+class Translator(Protocol):
+    """What lessons 07 to 09 use of a model; a class that has these parts need not inherit them.
+
+    src (B, S), tgt_in (B, T); masks are boolean, True = may be seen: src_mask (B, 1, 1, S),
+    tgt_mask (1, 1, T, T). `RNNTranslator` has them, and the Transformer of lesson 05.
+    """
+
+    config: Any  # a frozen dataclass of the sizes, one of them d_model
+    training: bool  # True: dropout is on
+
+    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Tensor:
+        """Read the source once: (B, S) -> memory (B, S, D)."""
+        ...
+
+    def decode(
+        self,
+        tgt_in: Tensor,
+        memory: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Read what is written so far and the memory: (B, T) -> states (B, T, D)."""
+        ...
+
+    def project(self, states: Tensor) -> Tensor:
+        """Score every word of the vocabulary: (..., D) -> logits (..., V)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def eval(self) -> Self: ...
 
 # %% ../notebooks/02_seq2seq.py
 def edit_distance(a: Sequence, b: Sequence) -> int:

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -36,9 +38,9 @@
 
 # %%
 #| export
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -509,6 +511,63 @@ other[:, -1] = 3
 moved = (toy(toy_src, other) - logits).abs().amax(dim=(0, 2)) > 0  # (T,)
 assert moved.tolist() == [False] * 4 + [True]
 print("logits:", tuple(logits.shape), "· padding changes nothing · the future changes nothing")
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### What later lessons ask of a model · more
+#
+# For those who will write a model of their own: the list of parts that training, search and scoring
+# use, as a type.
+
+# %% [markdown]
+# The functions of lessons 07 to 09 work with this translator and with the Transformer, and would work
+# with yours. What they ask for is written down as a **protocol**: any class that has these parts is
+# accepted, and it need not inherit from anything. (`...` is Python for "nothing to do here": a
+# protocol only says what must be there.)
+
+# %%
+#| export
+@runtime_checkable
+class Translator(Protocol):
+    """What lessons 07 to 09 use of a model; a class that has these parts need not inherit them.
+
+    src (B, S), tgt_in (B, T); masks are boolean, True = may be seen: src_mask (B, 1, 1, S),
+    tgt_mask (1, 1, T, T). `RNNTranslator` has them, and the Transformer of lesson 05.
+    """
+
+    config: Any  # a frozen dataclass of the sizes, one of them d_model
+    training: bool  # True: dropout is on
+
+    def encode(self, src: Tensor, src_mask: Tensor | None = None) -> Tensor:
+        """Read the source once: (B, S) -> memory (B, S, D)."""
+        ...
+
+    def decode(
+        self,
+        tgt_in: Tensor,
+        memory: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Read what is written so far and the memory: (B, T) -> states (B, T, D)."""
+        ...
+
+    def project(self, states: Tensor) -> Tensor:
+        """Score every word of the vocabulary: (..., D) -> logits (..., V)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert isinstance(toy, Translator) and not isinstance(encoder, Translator)
+print("an RNNTranslator is a Translator; its encoder alone is none")
 
 # %% [markdown]
 # ## 3 · Teacher forcing: learn with the right words before you

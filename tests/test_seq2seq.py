@@ -1,5 +1,6 @@
 """course.seq2seq against slow twins, PyTorch's own, wrong variants of itself, and its pictures."""
 
+import inspect
 import json
 from dataclasses import asdict
 from functools import cache
@@ -23,6 +24,7 @@ from course.seq2seq import (
     RNNEncoder,
     RNNTranslator,
     Seq2SeqConfig,
+    Translator,
     alignment_error_rate,
     all_real,
     edit_distance,
@@ -32,6 +34,7 @@ from course.seq2seq import (
     memory_hop,
     word_accuracy,
 )
+from course.transformer import Transformer, TransformerConfig
 from course.viz import seq2seq as draw
 
 KINDS = ("none", "additive", "dot")
@@ -208,6 +211,16 @@ def test_interface_and_shapes(kind):
     torch.testing.assert_close(model(src, tgt, mask), logits)
     torch.testing.assert_close(model(src, tgt), model(src, tgt, all_real(src)))
     assert model.config.attention == kind and list(DECODERS) == list(KINDS)
+
+
+def test_a_translator_is_what_has_the_parts_with_the_same_arguments():
+    models = [translator("dot"), Transformer(TransformerConfig(20, 20, 8, 2, 8, 1))]
+    for model in models:
+        assert isinstance(model, Translator)
+        for name in ("encode", "decode", "project"):
+            asked = inspect.signature(getattr(Translator, name)).parameters
+            assert inspect.signature(getattr(type(model), name)).parameters == asked
+    assert not isinstance(models[1].encoder, Translator)
 
 
 @pytest.mark.parametrize("kind", KINDS)
