@@ -13,11 +13,11 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import spacy
 from tokenizers import Tokenizer, decoders, models
 
 from .masking import Batch
@@ -27,8 +27,10 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 
 # %% ../notebooks/06_text.py
 @cache
-def spacy_pipeline(language: str) -> spacy.Language:
+def spacy_pipeline(language: str) -> Callable[[str], Iterable[Any]]:
     """Return spaCy's rule-based pipeline for "de" or "en"; needs no model download."""
+    import spacy  # takes a second or two, and who only translates cuts no words
+
     return spacy.blank(language)
 
 

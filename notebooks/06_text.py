@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -46,11 +48,11 @@ import json
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import spacy
 from tokenizers import Tokenizer, decoders, models
 
 from course.masking import Batch
@@ -104,8 +106,10 @@ print(f"{len(train)} pairs to train, {len(val)} to validate, {len(probes)} probe
 # %%
 #| export
 @cache
-def spacy_pipeline(language: str) -> spacy.Language:
+def spacy_pipeline(language: str) -> Callable[[str], Iterable[Any]]:
     """Return spaCy's rule-based pipeline for "de" or "en"; needs no model download."""
+    import spacy  # takes a second or two, and who only translates cuts no words
+
     return spacy.blank(language)
 
 

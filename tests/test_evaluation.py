@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import sacrebleu
@@ -48,6 +50,14 @@ def test_the_reference_gets_100_and_nonsense_next_to_nothing():
 def test_unequal_counts_are_refused(said, meant):
     with pytest.raises(ValueError, match="translations for"):
         score(said, meant)
+
+
+def test_who_only_judges_loads_no_pictures_no_homework_and_no_spacy():
+    program = ("import sys, course.evaluation; "
+               "print([m for m in ('spacy', 'matplotlib', 'altair', 'course.homework', 'course.viz') "
+               "if m in sys.modules])")
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "[]"
 
 
 # ---------------------------------------------------------------- the shipped model
