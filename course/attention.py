@@ -14,16 +14,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../notebooks/03_attention.py
+def _check_mask(mask: Tensor, n_dims: int) -> None:
+    """Refuse a mask that would be added instead of applied, or would act along a wrong axis."""
+    if mask.dtype != torch.bool:
+        raise TypeError(f"the mask is {mask.dtype}: make it boolean, True = may attend")
+    if mask.dim() != n_dims:
+        wanted = {2: "(Q, K)", 3: "(B, Q, K)", 4: "(B, H, Q, K)"}.get(n_dims, "(..., Q, K)")
+        raise ValueError(
+            f"the mask has shape {tuple(mask.shape)}: give it {n_dims} dimensions, as the scores "
+            f"have, {wanted} with a 1 for each that it does not depend on"
+        )
+
+# %% ../notebooks/03_attention.py
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """Return how much each query attends to each key; every row sums to one.
 
-    query (..., Q, Dk), key (..., K, Dk), mask boolean, True = may attend, broadcastable to
-    (..., Q, K) -> (..., Q, K). A query that may attend to nothing gets a row of zeros.
-    Paper, section 3.2.1.
+    query (..., Q, Dk), key (..., K, Dk) -> (..., Q, K). mask: boolean, True = may attend, with as
+    many dimensions as the result, each of its size or 1. A query that may attend to nothing gets
+    a row of zeros. Raises TypeError for a mask that is not boolean, ValueError for one with more
+    or fewer dimensions: it would act along a wrong axis. Paper, section 3.2.1.
     """
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.size(-1))  # (..., Q, K)
     if mask is None:
         return scores.softmax(dim=-1)
+    _check_mask(mask, scores.dim())
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
     return weights.masked_fill(~mask, 0.0)  # an all-False row would be NaN
 
@@ -44,10 +58,10 @@ class MultiHeadAttention(nn.Module):
     """Attend `n_heads` times in parallel, each head in a subspace of its own.
 
     Called (query, key, value, mask=None) with query (B, Q, D), key and value (B, K, D), mask
-    boolean, True = may attend, broadcastable to (B, H, Q, K) -> (B, Q, D). `d_k` and `d_v` are
-    d_model / n_heads unless given. Raises ValueError if that division leaves a remainder,
-    TypeError for a mask that is not boolean. Paper, section 3.2.2; without biases, as its
-    equation has none.
+    boolean, True = may attend, of four dimensions, each that of (B, H, Q, K) or 1 -> (B, Q, D).
+    `d_k` and `d_v` are d_model / n_heads unless given. Raises ValueError if that division leaves
+    a remainder, or for a mask of another number of dimensions; TypeError for a mask that is not
+    boolean. Paper, section 3.2.2; without biases, as its equation has none.
     """
 
     def __init__(
@@ -75,8 +89,8 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        if mask is not None and mask.dtype != torch.bool:
-            raise TypeError(f"the mask is {mask.dtype}: make it boolean, True = may attend")
+        if mask is not None:
+            _check_mask(mask, 4)
         query = self.split_heads(self.w_q(query))  # (B, H, Q, Dk)
         key = self.split_heads(self.w_k(key))  # (B, H, K, Dk)
         value = self.split_heads(self.w_v(value))  # (B, H, K, Dv)

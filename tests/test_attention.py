@@ -1,6 +1,7 @@
 """course.attention against PyTorch's own, against wrong variants of itself, and its pictures."""
 
 import copy
+import html
 import math
 
 import altair as alt
@@ -8,6 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
+import vl_convert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -76,7 +78,7 @@ def test_gradients_equal_torch(dtype, atol):
 
 def test_gradient_by_differences():
     inputs = [random(1, n, 3, seed=n).requires_grad_() for n in (2, 4, 4)]
-    mask = torch.tensor([[True, True, False, True], [False, True, True, False]])
+    mask = torch.tensor([[[True, True, False, True], [False, True, True, False]]])
     assert torch.autograd.gradcheck(
         lambda q, k, v: scaled_dot_product_attention(q, k, v, mask)[0], inputs
     )
@@ -98,7 +100,9 @@ def test_dot_products_have_variance_d_k_and_scores_one(d_k):
     assert spread.item() == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("shape", [(5,), (4, 5), (1, 1, 5), (2, 1, 1, 5), (2, 3, 4, 5), (4, 1)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 5), (1, 1, 4, 5), (2, 1, 1, 5), (2, 3, 4, 5), (1, 3, 4, 1)]
+)
 def test_masks_broadcast_to_batch_heads_query_key(shape):
     query, key, value = random(2, 3, 4, 8), random(2, 3, 5, 8, seed=1), random(2, 3, 5, 6, seed=2)
     mask = random_mask(*shape)
@@ -109,13 +113,38 @@ def test_masks_broadcast_to_batch_heads_query_key(shape):
     assert not weights[~full].any() and (weights[full] > 0).all()
 
 
+@pytest.mark.parametrize(
+    "shape", [(), (4,), (4, 4), (4, 4, 4), (1, 4, 4), (1, 4, 4, 4, 4)]
+)
+def test_a_mask_that_has_not_the_rank_of_the_scores_is_refused(shape):
+    query = random(4, 4, 4, 2)  # B = H = Q = K: any of these would broadcast without an error
+    mask = torch.ones(shape, dtype=torch.bool)
+    wanted = r"give it 4 dimensions, as the scores have, \(B, H, Q, K\)"
+    for attend in (attention_weights, lambda q, k, m: scaled_dot_product_attention(q, k, k, m)):
+        with pytest.raises(ValueError, match=wanted):
+            attend(query, query, mask)
+    layer, x = MultiHeadAttention(8, 4).double(), random(4, 4, 8)
+    for call in (lambda: layer(x, x, x, mask), lambda: layer.weights(x, x, mask=mask)):
+        with pytest.raises(ValueError, match=wanted):
+            call()
+
+
+def test_the_rank_of_a_mask_is_that_of_the_scores_for_any_rank():
+    for rank, wanted in ((2, r"\(Q, K\)"), (3, r"\(B, Q, K\)"), (5, r"\(..., Q, K\)")):
+        query = random(*[2] * rank)
+        mask = torch.ones([2] * rank, dtype=torch.bool)
+        assert attention_weights(query, query, mask).shape == mask.shape
+        with pytest.raises(ValueError, match=f"give it {rank} dimensions, .* {wanted}"):
+            attention_weights(query, query, mask[0])
+
+
 def test_a_fully_masked_row_is_zeros_forward_and_finite_backward():
-    mask = torch.tensor([[True, False, True], [False, False, False]])
+    mask = torch.tensor([[[True, False, True], [False, False, False]]])
     inputs = [random(1, n, 4, seed=n).requires_grad_() for n in (2, 3, 3)]
     output, weights = scaled_dot_product_attention(*inputs, mask)
     assert not weights[0, 1].any() and not output[0, 1].any()
     torch.testing.assert_close(
-        output, F.scaled_dot_product_attention(*inputs, attn_mask=mask[None])
+        output, F.scaled_dot_product_attention(*inputs, attn_mask=mask)
     )
     output.sum().backward()
     assert all(t.grad.isfinite().all() for t in inputs)
@@ -132,7 +161,7 @@ def test_what_others_give_for_a_fully_masked_row():
 
 def test_half_precision_masks_do_not_overflow():
     query, key = random(1, 2, 8).half(), random(1, 3, 8).half()
-    weights = attention_weights(query, key, torch.tensor([[True, False, True], [False] * 3]))
+    weights = attention_weights(query, key, torch.tensor([[[True, False, True], [False] * 3]]))
     assert weights.dtype == torch.float16 and weights.isfinite().all()
     assert not weights[0, 1].any()
 
@@ -159,10 +188,10 @@ def test_trap_a_float_mask_is_added_and_ours_refuses_it():
     by_hand = (query @ key.mT / 2 + may.double()).softmax(-1) @ key
     torch.testing.assert_close(added, by_hand)
     for wrong in (may.double(), may.int()):
-        with pytest.raises((TypeError, RuntimeError)):
-            attention_weights(query, key, wrong)
         with pytest.raises(TypeError, match="boolean, True = may attend"):
-            MultiHeadAttention(4, 2).double()(query[0], key[0], key[0], wrong)
+            attention_weights(query, key, wrong[None, None])
+        with pytest.raises(TypeError, match="boolean, True = may attend"):
+            MultiHeadAttention(4, 2).double()(query[0], key[0], key[0], wrong[None, None])
 
 
 def test_trap_dropout_acts_in_eval_too():
@@ -174,8 +203,8 @@ def test_trap_dropout_acts_in_eval_too():
 def test_trap_is_causal_aligns_top_left():
     query, key = random(1, 1, 2, 4), random(1, 1, 5, 4, seed=1)
     causal = F.scaled_dot_product_attention(query, key, key, is_causal=True)
-    top_left = torch.ones(2, 5, dtype=torch.bool).tril()
-    cached_step = torch.ones(2, 5, dtype=torch.bool).tril(diagonal=3)
+    top_left = torch.ones(1, 1, 2, 5, dtype=torch.bool).tril()
+    cached_step = torch.ones(1, 1, 2, 5, dtype=torch.bool).tril(diagonal=3)
     torch.testing.assert_close(causal, scaled_dot_product_attention(query, key, key, top_left)[0])
     assert not torch.allclose(causal, scaled_dot_product_attention(query, key, key, cached_step)[0])
 
@@ -333,8 +362,8 @@ def parity(cls: type[MultiHeadAttention]) -> bool:
     """Say whether a class equals nn.MultiheadAttention on a masked example."""
     torch.manual_seed(1)
     layer = cls(12, 3).double()
-    x, memory, mask = random(2, 4, 12), random(2, 6, 12, seed=1), random_mask(4, 6)
-    expected, _ = twin_of(layer, 12)(x, memory, memory, attn_mask=~mask)
+    x, memory, mask = random(2, 4, 12), random(2, 6, 12, seed=1), random_mask(1, 1, 4, 6)
+    expected, _ = twin_of(layer, 12)(x, memory, memory, attn_mask=~mask[0, 0])
     return torch.allclose(layer(x, memory, memory, mask), expected, atol=1e-10)
 
 
@@ -385,11 +414,11 @@ def test_record_attention_in_nested_modules():
 
 
 def test_record_attention_sees_the_mask_and_the_latest_call():
-    model, mask = Block(), torch.ones(5, 5, dtype=torch.bool).tril()
+    model, mask = Block(), torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
     with record_attention(model) as recorded:
         model(random(1, 3, 8).float())
         model(random(1, 5, 8).float(), mask)
-    assert all(w.shape[-2:] == (5, 5) and not w[..., ~mask].any() for w in recorded.values())
+    assert all(w.shape[-2:] == (5, 5) and not w[..., ~mask[0, 0]].any() for w in recorded.values())
 
 
 def test_record_attention_of_a_bare_layer_has_a_name():
@@ -483,6 +512,42 @@ def test_picture_of_costs_and_times():
     drawn(draw.wall_time([1, 2, 4], {"a": [0.1, 0.2, 0.4]}), 1)
 
 
+STRANGE = ["$a_1$", "$", "|", "\\alpha", "_x", "<b>", "\x1f", "\x00\n", "a|b$c$", "^", "%", "' + '"]
+
+
+def test_words_are_never_read_as_tex_or_as_separators():
+    n = len(STRANGE)
+    weights = torch.rand(n, n)
+    figures = [
+        draw.maps([("one", weights, STRANGE, STRANGE)], "title"),
+        draw.worked_example(STRANGE, [("weights", weights)] * 2, ("weights",), "title"),
+        draw.head_grid({"layer": weights[None]}, STRANGE, "title"),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        ticks = [*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()]
+        assert [tick.get_text() for tick in ticks] == STRANGE * 2
+        assert not any(tick.get_parse_math() for tick in ticks)
+    record = {"layer": "1", "head": "1", "sentence": " ".join(STRANGE), "note": "",
+              "weights": weights, "queries": STRANGE, "keys": STRANGE}
+    spec = draw.gallery([record], "title").to_dict()
+    (row, *_) = spec.get("data", {}).get("values") or next(iter(spec["datasets"].values()))
+    assert row["key"].count(draw.SEPARATOR) == row["weight"].count(draw.SEPARATOR) == n - 1
+    drawn = vl_convert.vegalite_to_svg(spec, vl_version="5.20")  # a control character ends it
+    for i, word in enumerate(STRANGE, 1):
+        shown = html.escape(word, quote=False) if word.isprintable() else ""
+        assert f">{i} {shown}".rstrip() + "<" in drawn
+
+
+def test_picture_of_heads():
+    drawn(draw.heads_needed({1: [0.5, 0.6], 2: [0.0, 0.2]}, width=4, floor=0.5), 1)
+    figure = draw.head_grid({"a": torch.rand(3, 2, 2), "b": torch.rand(3, 2, 2)}, ["x", "y"], "t")
+    drawn(figure, 7)
+    assert [axis.get_title("left") for axis in figure.axes[:4]] == [
+        "a, head 1", "a, head 2", "a, head 3", "b, head 1"
+    ]
+
+
 def test_gallery_offers_every_layer_head_and_sentence():
     records = [
         {"layer": layer, "head": head, "sentence": "a b", "note": f"{layer} {head}",
@@ -498,4 +563,4 @@ def test_gallery_offers_every_layer_head_and_sentence():
     (values,) = [v for v in spec["datasets"].values()] if "datasets" in spec else [
         spec["data"]["values"]
     ]
-    assert len(values) == 4 * 2 and values[0]["weight"] == "1.000|0.000"
+    assert len(values) == 4 * 2 and values[0]["weight"].split(draw.SEPARATOR) == ["1.000", "0.000"]

@@ -468,11 +468,25 @@ def test_the_wrong_polarity_is_silent_and_reads_the_future(layer):
     assert (gradient[0, 1:] != 0).any()
 
 
-def test_a_padding_mask_of_two_dimensions_is_taken_for_queries_when_the_sizes_fit(layer):
+def test_a_padding_mask_of_two_dimensions_broadcasts_in_torch_and_is_refused_here(layer):
     tokens = torch.tensor([[5, 6, 8], [5, 6, PAD], [5, PAD, PAD]])  # as many sentences as words
+    x = torch.randn(3, 1, 3, 16, dtype=torch.double)
+    right = F.scaled_dot_product_attention(x, x, x, attn_mask=padding_mask(tokens, PAD))
+    flat = F.scaled_dot_product_attention(x, x, x, attn_mask=tokens != PAD)
+    assert (flat - right).abs().max() > 1e-2
+    for some in (tokens, tokens[:2], tokens[:1]):  # one sentence would be right by luck
+        x = torch.randn(len(some), 3, 16, dtype=torch.double)
+        for mask in (some != PAD, (some != PAD)[:, None]):
+            with pytest.raises(ValueError, match=r"\(B, H, Q, K\) with a 1 for each"):
+                layer(x, x, x, mask)
+
+
+def test_the_masks_of_this_lesson_have_the_rank_of_the_scores(layer):
+    tokens = torch.tensor([[5, 6, 8], [5, 6, PAD], [5, PAD, PAD]])
+    padding, causal = padding_mask(tokens, PAD), causal_mask(3)
     x = torch.randn(3, 3, 16, dtype=torch.double)
-    right = layer(x, x, x, padding_mask(tokens, PAD))
-    assert (layer(x, x, x, tokens != PAD) - right).abs().max() > 1e-2
+    for mask in (padding, causal, combine_masks(padding, causal)):
+        assert mask.dim() == 4 and layer(x, x, x, mask).shape == x.shape
 
 
 def test_padding_on_the_left_under_a_causal_mask_leaves_rows_without_keys():

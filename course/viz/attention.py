@@ -9,7 +9,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import GREEN, GREY, ORANGE, RED, STYLES, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
+
+SEPARATOR = "\x1f"  # ASCII's "unit separator": no sign that a word is written with
 
 
 def soft_lookup(
@@ -39,7 +41,8 @@ def soft_lookup(
         right.plot(times, row, marker, color=colour, markersize=5, label=f"width {width:g} h")
     right.axvline(asked, color=GREY, lw=0.8, ls=":")
     right.set_yscale("symlog", linthresh=0.01)
-    right.set(xlabel="hour of the reading (its key) [h]", ylabel="weight")
+    right.set(xlabel="hour of the reading (its key) [h]")
+    right.set_ylabel("weight (axis linear up to 0.01, then logarithmic)", fontsize=9)
     right.set(xlim=(0, 24), ylim=(-0.002, 1.5))
     right.set_yticks([0, 0.01, 0.1, 1], ["0", "0.01", "0.1", "1"])
     right.set_title(f"Who answers the question {asked:g} h", loc="left")
@@ -88,8 +91,8 @@ def _matrix(axis: Axes, values: Tensor, rows: Sequence[str], columns: Sequence[s
     for i, row in enumerate(values.tolist()):
         for j, number in enumerate(row):
             axis.text(j, i, f"{number:.3g}", ha="center", va="center", fontsize=9)
-    axis.set_xticks(range(len(columns)), columns, fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.set_xticks(range(len(columns)), columns, fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(rows)), rows, fontsize=8, parse_math=False)
     axis.tick_params(length=0)
     axis.grid(False)
     axis.set_title(title, fontsize=10)
@@ -148,6 +151,14 @@ def split_heads(x: Tensor, right: Tensor, wrong: Tensor) -> Figure:
     return finish(figure)
 
 
+def _words(axis: Axes, queries: Sequence[str], keys: Sequence[str]) -> None:
+    """Write the words at a heat map's sides; a `$` in a word is a letter, not TeX."""
+    axis.set_xticks(range(len(keys)), keys, rotation=90, fontsize=8, parse_math=False)
+    axis.set_yticks(range(len(queries)), queries, fontsize=8, parse_math=False)
+    axis.tick_params(length=0)
+    axis.grid(False)
+
+
 def maps(
     panels: Sequence[tuple[str, Tensor, Sequence[str], Sequence[str]]],
     title: str,
@@ -165,10 +176,7 @@ def maps(
     )
     for axis, (name, weights, queries, keys) in zip(axes[0], panels):
         image = axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axis.set_xticks(range(len(keys)), keys, rotation=90, fontsize=8)
-        axis.set_yticks(range(len(queries)), queries, fontsize=8)
-        axis.tick_params(length=0)
-        axis.grid(False)
+        _words(axis, queries, keys)
         axis.set_title(name, fontsize=10)
         for q, k in frames:
             box = plt.Rectangle((k - 0.5, q - 0.5), 1, 1, fill=False, ec=ORANGE, lw=1.6)
@@ -182,6 +190,49 @@ def maps(
     return finish(figure, title)
 
 
+def heads_needed(errors: Mapping[int, Sequence[float]], width: int, floor: float) -> Figure:
+    """Draw the mean error over the number of heads: heads -> errors, one for each seed.
+
+    The heads share `width`; `floor` is what one head cannot fall below.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for place, row in enumerate(errors.values()):
+        mean = sum(row) / len(row)
+        fails = mean > floor / 2
+        colour, hatch = (ORANGE, "//") if fails else (BLUE, "")
+        axis.bar(place, mean, color=colour, hatch=hatch, width=0.6)
+        axis.text(place, mean + 0.01, f"{mean:.3f}", ha="center", va="bottom", fontsize=9)
+    axis.axhline(floor, color="black", lw=1, ls="--")
+    axis.text(1.5, floor + 0.01, f"the floor for one head: {floor}", ha="center", va="bottom")
+    axis.set_xticks(range(len(errors)), [f"{heads} x {width // heads}" for heads in errors])
+    axis.set(xlabel="heads x width of a head (as many parameters each time)")
+    axis.set(ylabel="mean squared error, mean of the seeds", ylim=(0, 0.8))
+    return finish(figure, "Two questions need two heads, and a head needs some width")
+
+
+def head_grid(rows: Mapping[str, Tensor], words: Sequence[str], title: str) -> Figure:
+    """Draw every head of several layers over one sentence: layer -> weights (H, L, L)."""
+    n_heads = max(len(weights) for weights in rows.values())
+    figure, axes = plt.subplots(
+        len(rows), n_heads, figsize=(2.3 * n_heads + 1, 2.2 * len(rows) + 0.8), squeeze=False,
+        sharex=True, sharey=True, layout="constrained",
+    )
+    for line, (name, weights) in zip(axes, rows.items()):
+        for head, (axis, table) in enumerate(zip(line, weights), 1):
+            image = axis.imshow(table, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+            _words(axis, words, words)
+            axis.set_title(f"{name}, head {head}", fontsize=9)
+    figure.supxlabel("key: who answers", fontsize=9)
+    figure.supylabel("query: who asks", fontsize=9)
+    figure.colorbar(image, ax=axes, label="weight", fraction=0.03, pad=0.01)
+    return finish(figure, title)
+
+
+def _visible(text: str) -> str:
+    """Return a text without control characters, of which one is the separator."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.LayerChart:
     """Draw one head of many as a heat map: layer, head and sentence by menu, weights on hover.
 
@@ -190,17 +241,19 @@ def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.Layer
     """
     rows = []  # one for each query; its keys and weights are split by the chart: a small notebook
     for record in records:
-        keys = "|".join(f"{i} {word}" for i, word in enumerate(record["keys"], 1))
+        keys = SEPARATOR.join(f"{i} {_visible(word)}" for i, word in enumerate(record["keys"], 1))
         for i, word in enumerate(record["queries"]):
-            weights = "|".join(f"{weight:.3f}" for weight in record["weights"][i].tolist())
-            names = {name: record[name] for name in ("layer", "head", "sentence")}
+            weights = SEPARATOR.join(f"{weight:.3f}" for weight in record["weights"][i].tolist())
+            names = {name: _visible(record[name]) for name in ("layer", "head", "sentence")}
             names["note"] = "{layer}, head {head}: {note}".format_map(record)
-            rows.append({**names, "query": f"{i + 1} {word}", "key": keys, "weight": weights})
+            names["query"] = f"{i + 1} {_visible(word)}"
+            rows.append({**names, "key": keys, "weight": weights})
     menus = []
     for name in ("layer", "head", "sentence"):
         options = list(dict.fromkeys(row[name] for row in rows))
         bind = alt.binding_select(options=options, name=f"{name}: ")
-        menus.append(alt.param(name=f"choose_{name}", value=records[start][name], bind=bind))
+        first = _visible(records[start][name])
+        menus.append(alt.param(name=f"choose_{name}", value=first, bind=bind))
     chosen = " && ".join(f"datum.{n} == choose_{n}" for n in ("layer", "head", "sentence"))
     base = alt.Chart(alt.Data(values=rows)).transform_filter(chosen)
     note = (
@@ -211,7 +264,7 @@ def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.Layer
     shades = alt.Scale(range=["#f7fbff", "#08306b"], domain=[0, 1])
     cells = (
         base.transform_calculate(
-            key="split(datum.key, '|')", weight="split(datum.weight, '|')"
+            key=f"split(datum.key, '{SEPARATOR}')", weight=f"split(datum.weight, '{SEPARATOR}')"
         )
         .transform_flatten(["key", "weight"])
         .transform_calculate(weight="toNumber(datum.weight)")
@@ -255,7 +308,7 @@ def costs(
 
 def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the measured time of a layer over the sentence length: seconds: layer -> times [s]."""
-    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8.6, 3.6), layout="constrained")
     for (name, row), (colour, line, marker) in zip(seconds.items(), STYLES):
         times = [1000 * value for value in row]
         axis.loglog(lengths, times, linestyle=line, marker=marker, color=colour, base=2, label=name)
@@ -263,5 +316,5 @@ def wall_time(lengths: Sequence[int], seconds: Mapping[str, Sequence[float]]) ->
     axis.set_yscale("log")
     axis.set(xlabel="sentence length n", ylabel="time on this machine [ms]")
     axis.set_title("By the count they meet at n = d; by the clock, not there", loc="left")
-    axis.legend()
+    figure.legend(loc="outside right upper")
     return finish(figure)
