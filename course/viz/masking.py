@@ -18,17 +18,22 @@ TWO_COLOURS = ListedColormap([PALE, BLUE])  # forbidden, allowed: told apart in 
 HAND_OVER = (Patch(color=BLUE, label="True: may attend"), Patch(color=PALE, label="False"))
 
 
+def _words(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """Write the words at a table's two sides; a `$` in a word is a letter, not TeX."""
+    axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90, parse_math=False)
+    axis.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
+    axis.tick_params(length=0, labelsize=9)
+    axis.spines[:].set_visible(False)
+
+
 def grid(axis: Axes, table: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
     """Draw a table of True and False as squares with words on its two axes."""
     axis.pcolormesh(table, cmap=TWO_COLOURS, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     axis.invert_yaxis()
     axis.set_aspect("equal")
-    axis.set_xticks(np.arange(table.shape[1]) + 0.5, columns, rotation=90)
-    axis.set_yticks(np.arange(table.shape[0]) + 0.5, rows)
-    axis.tick_params(length=0, labelsize=9)
-    axis.spines[:].set_visible(False)
+    _words(axis, rows, columns)
     for label in (*axis.get_xticklabels(), *axis.get_yticklabels()):
-        if label.get_text().startswith("<pad"):
+        if label.get_text() == "<pad>":
             label.set(color=GREY, style="italic")
 
 
@@ -58,12 +63,27 @@ def masks(
     return finish(figure, title)
 
 
+def padding_errors(
+    added: Sequence[int], without: Sequence[float], with_mask: Sequence[float]
+) -> Figure:
+    """Draw the largest change of an output over the number of `<pad>`s behind a sentence."""
+    figure, axis = plt.subplots(layout="constrained")
+    axis.loglog(added, without, "s--", color=RED, label="without a mask")
+    shown = [max(error, 1e-9) for error in with_mask]  # a log scale has no place for zero
+    axis.loglog(added, shown, "o-", color=BLUE, label="with the mask")
+    axis.set(xlabel="<pad> tokens behind the sentence", ylabel="largest change of an output")
+    axis.set_ylim(1e-10, 10)
+    axis.legend(loc="center right")
+    return finish(figure, "With the mask, padding changes nothing but rounding")
+
+
 def exercises(mask: Tensor, reads: Sequence[str], predicts: Sequence[str], title: str) -> Figure:
     """Draw a causal mask (T, T), with what each row must predict written at its right end."""
     figure, axis = plt.subplots(figsize=(6.6, 4.6), layout="constrained")
     grid(axis, mask.cpu().numpy(), [f"{i + 1}" for i in range(len(reads))], reads)
     for i, word in enumerate(predicts):
-        axis.text(len(reads) + 0.2, i + 0.5, f"→ {word}", va="center", color=ORANGE_INK)
+        axis.text(len(reads) + 0.2, i + 0.5, f"→ {word}", va="center", color=ORANGE_INK,
+                  parse_math=False)
     axis.set_ylabel("exercise")
     axis.set_xlabel("given: the blue words of the row")
     axis.text(len(reads) + 0.2, -0.35, "to predict", va="center", fontsize=9, color=GREY)
@@ -94,11 +114,7 @@ def broadcast(padding: Tensor, causal: Tensor, keys: Sequence[Sequence[str]]) ->
     shapes = (padding.shape, causal.shape, (count, 1, size, size))
     for axis, name, shape in zip(axes[0], names, shapes):
         axis.set_title(f"{name}\n{tuple(shape)}", fontsize=10)
-    figure.suptitle(
-        "A dimension of size 1 is repeated: only the framed cells are stored",
-        x=0.01, ha="left", fontsize=12,
-    )
-    return finish(figure)
+    return finish(figure, "A dimension of size 1 is repeated: only the framed squares are stored")
 
 
 def learning_curves(
@@ -106,7 +122,7 @@ def learning_curves(
     levels: Mapping[str, float],
     title: str,
 ) -> Figure:
-    """Draw for each run what training reports against what the model is worth word by word.
+    """Draw for each run what training reports against what the model is worth with no word after.
 
     runs: name -> {"steps", "train" (a loss each step), "checked", "alone" (losses at those
     steps)}; levels: names of losses that need no model, drawn as lines.
@@ -118,7 +134,7 @@ def learning_curves(
     for axis, (name, run) in zip(axes.flat, runs.items()):
         axis.plot(run["steps"], run["train"], "-", color=BLUE, lw=1.2, label="loss in training")
         axis.plot(run["checked"], run["alone"], "s--", color=RED, ms=4, lw=1.4,
-                  label="loss when it writes word by word")
+                  label="loss when only the true words before are there")
         for level, value in levels.items():
             axis.axhline(value, color=GREY, lw=0.8, ls=":")
             axis.text(run["steps"][-1], value, level, fontsize=8, color=GREY, ha="right",
@@ -152,10 +168,7 @@ def influence(maps: Mapping[str, Tensor], words: Sequence[str], title: str) -> F
         axis.plot(columns + 0.5, rows + 0.5, ".", color=GREY, ms=3)
         axis.invert_yaxis()
         axis.set_aspect("equal")
-        axis.set_xticks(np.arange(len(words)) + 0.5, words, rotation=90)
-        axis.set_yticks(np.arange(len(words)) + 0.5, words)
-        axis.tick_params(length=0, labelsize=9)
-        axis.spines[:].set_visible(False)
+        _words(axis, words, words)
         axis.set_title(name, fontsize=10)
         axis.set(xlabel="input j", ylabel="output at position i")
     figure.colorbar(image, ax=axes, label="size of the gradient (log scale)", shrink=0.8)
