@@ -228,7 +228,11 @@ def translate(options: argparse.Namespace) -> int:
 
     model, bpe = load_checkpoint(options.checkpoint)
     model.to(pick())
-    size = 1 if sys.stdin.isatty() else 200
+    size = 200
+    if sys.stdin.isatty():
+        size = 1
+        print("Write a German sentence and press Enter; end with Ctrl-D (on Windows Ctrl-Z, "
+              "Enter).", file=sys.stderr, flush=True)
     for group in lines_of(sys.stdin.buffer, size):
         sentences = [shortened(bpe, number, line) for number, line in group]
         for line in decoding.translate(model, bpe, sentences, options.beam, options.length_penalty):
@@ -320,12 +324,12 @@ def compared(name: str, baseline: list[str], said: list[str], references: list[s
 
 def export(options: argparse.Namespace) -> int:
     """Write a checkpoint for CTranslate2 and say how to translate with it."""
-    from course.export import export_ctranslate2
+    from course.to_ctranslate2 import export_ctranslate2
     from course.training import load_checkpoint
 
     export_ctranslate2(*load_checkpoint(options.checkpoint), options.out)
     print(f"Done: {options.out}. To translate with it, in Python:\n"
-          "from course.export import translate_exported\n"
+          "from course.to_ctranslate2 import translate_exported\n"
           f"print(translate_exported({str(options.out)!r}, ['Ein Hund rennt.'], beam=4))")
     return 0
 
@@ -340,7 +344,7 @@ def bench(options: argparse.Namespace) -> int:
 def keep_for_report(name: str, figures: dict) -> None:
     """Remember the figures of a run, for `python -m course homework report`."""
     from course.device import pick
-    from course.homework.progress import record_run
+    from course.progress import record_run
 
     wanted = ("bleu", "corpus", "split", "sentences", "against")
     kept = {key: figures[key] for key in wanted if key in figures}
@@ -349,26 +353,29 @@ def keep_for_report(name: str, figures: dict) -> None:
 
 def homework(options: argparse.Namespace) -> int:
     """List the exercises, check a file, or write the report."""
+    from course import progress
     from course.authoring import ROOT
-    from course.homework import progress
-    from course.homework.exercises import EXERCISES
-    from course.homework.files import check_file
-    from course.homework.report import write_report
 
     if options.task == "list":
+        from course.homework.exercises import LISTED
+
         kept = progress.load()["exercises"]
-        for exercise in EXERCISES.values():
+        for exercise in LISTED.values():
             passed = "passed" if kept.get(exercise.name, {}).get("passed") else ""
             print(f"{exercise.assignment:12} {exercise.name:30} difficulty {exercise.difficulty}  "
                   f"{exercise.minutes:3} min  {passed}".rstrip())
         print(f"Notebooks: {ROOT / 'notebooks' / 'homework' / 'release'}")
     elif options.task == "check":
+        from course.homework.files import check_file
+
         results = check_file(options.file)
         print("\n".join(map(str, results)))
         passed = sum(result.passed for result in results)
         print(f"{passed} of {len(results)} passed")
         return 0 if passed == len(results) else 1
     else:
+        from course.homework.report import write_report
+
         print(*write_report(ROOT / "build", options.name), sep="\n")
     return 0
 
@@ -376,9 +383,8 @@ def homework(options: argparse.Namespace) -> int:
 def walkthrough(options: argparse.Namespace) -> int:
     """Run the walkthrough and print where it is and how it ended."""
     from course.authoring import NOTEBOOKS, ROOT
-    from course.authoring.book import to_html
-    from course.authoring.pair import execute
     from course.device import pick
+    from course.pages import execute, to_html
 
     source, build = NOTEBOOKS / "walkthrough.py", ROOT / "build"
     print("Running the walkthrough: about ten minutes on two cores.", flush=True)
@@ -395,6 +401,13 @@ def walkthrough(options: argparse.Namespace) -> int:
     return 0
 
 
+def told() -> tuple[type[Exception], ...]:
+    """Return the errors that are told in a line; those of modules not loaded were not raised."""
+    ours = (("course.training", "CheckpointError"), ("course.pages", "NotebookError"))
+    loaded = (getattr(sys.modules[module], name) for module, name in ours if module in sys.modules)
+    return (CorpusError, FloatingPointError, ModuleNotFoundError, OSError, ValueError, *loaded)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return the exit status."""
     for stream in (sys.stdout, sys.stderr):
@@ -407,15 +420,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if doctor() else 1
     options = parser().parse_args(arguments)
     options.arguments = arguments
-    from course.authoring import AuthoringError
-    from course.training import CheckpointError
-
     commands = {"data": data, "train": train, "translate": translate, "evaluate": evaluate,
                 "export": export, "bench": bench, "walkthrough": walkthrough, "homework": homework}
     try:
         return commands[options.command](options)
-    except (CorpusError, CheckpointError, AuthoringError, FloatingPointError,
-            ModuleNotFoundError, OSError, ValueError) as error:
+    except told() as error:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141

@@ -16,8 +16,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from .bench.machine import device_name, versions
-from .device import pick
+from .device import device_name, pick, versions
 from .evaluation import evaluate
 from .speed import FastTrainer
 from .text import Pair

@@ -89,11 +89,11 @@ def _package(requirement: str) -> Finding:
 def _device() -> str:
     import torch
 
-    from course.device import pick
+    from course.device import device_name, pick
 
     device = pick()
     torch.ones(1, device=device).sum().item()
-    return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+    return f"{device.type}, {device_name(device)}"
 
 
 def _tokenise() -> str:

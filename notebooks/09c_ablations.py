@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -47,8 +49,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from course.bench.machine import device_name, versions
-from course.device import pick
+from course.device import device_name, pick, versions
 from course.evaluation import evaluate
 from course.speed import FastTrainer
 from course.text import Pair

@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 from course import authoring
-from course.authoring import AuthoringError, book, sources, tangle
+from course import pages
+from course.authoring import AuthoringError, sources, tangle
 from course.authoring.__main__ import main
 
 SOURCE = """# ---
@@ -166,10 +167,10 @@ def test_an_unknown_name_lists_the_known_ones(house, capsys):
 
 def test_a_page_needs_no_network(house, tmp_path):
     notebook = nbformat.read(house.with_suffix(".ipynb"), as_version=4)
-    chart = {"data": {book.VEGA_LITE: {"mark": "point"}, "image/png": ""}, "metadata": {}}
+    chart = {"data": {pages.VEGA_LITE: {"mark": "point"}, "image/png": ""}, "metadata": {}}
     notebook.cells[2].outputs.append(nbformat.v4.new_output("display_data", **chart))
     notebook.cells[0].source += "\n\nSee [attention](03_attention.ipynb)."
-    book.to_html(notebook, tmp_path / "page.html", tmp_path, "Toy", links="{}.html")
+    pages.to_html(notebook, tmp_path / "page.html", tmp_path, "Toy", links="{}.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<math" in page and "<mfrac>" in page and "vegaEmbed" in page
     assert 'href="03_attention.html"' in page

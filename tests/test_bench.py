@@ -465,7 +465,7 @@ def test_naive_pads_to_72_and_goes_on_after_the_end(decode_job, monkeypatch):
 def test_ctranslate2_writes_what_ours_writes(decode_job):
     pytest.importorskip("ctranslate2")
     from course.bench import ctranslate2_peer
-    from course.export import export_ctranslate2
+    from course.to_ctranslate2 import export_ctranslate2
 
     job, model, bpe = decode_job
     export_ctranslate2(model, bpe, job.exported)

@@ -17,7 +17,7 @@ from IPython.display import HTML
 from matplotlib.colors import to_hex, to_rgb
 
 from course.authoring import NOTEBOOKS
-from course.authoring.book import to_html
+from course.pages import to_html
 from course.viz import BLUE, ORANGE
 from course.viz import start_here as draw
 from course.viz.start_here import (

@@ -7,10 +7,10 @@ import time
 import nbformat
 
 from course.authoring import ROOT, AuthoringError, is_homework, minutes, sources
-from course.authoring.book import to_html
-from course.authoring.pair import execute, problems, synchronise
+from course.authoring.pair import problems, synchronise
 from course.authoring.release import refresh_cards, release, release_problems
 from course.authoring.tangle import tangle
+from course.pages import NotebookError, execute, to_html
 
 COMMANDS = {
     "tangle": "write course/NAME.py from the export cells of notebooks/NN_NAME.py",
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return run(options.command, options.names)
-    except AuthoringError as error:
+    except (AuthoringError, NotebookError) as error:
         print(error, file=sys.stderr)
         return 1
 

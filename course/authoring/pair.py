@@ -5,40 +5,10 @@ from pathlib import Path
 import jupytext
 import nbformat
 from jupytext.cli import jupytext as jupytext_cli
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from tqdm import tqdm
 
 from course import authoring
-from course.authoring import AuthoringError, is_homework
+from course.authoring import is_homework
 from course.authoring.tangle import module_path, tangled
-
-
-def execute(source: Path, target: Path, progress: bool = False) -> nbformat.NotebookNode:
-    """Run a py:percent notebook from top to bottom and write it with its outputs.
-
-    progress: show a bar over its cells. Raises AuthoringError that shows the cell that failed;
-    `target` is then left as it was.
-    """
-    notebook = jupytext.read(source)
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number:03d}"
-    client = NotebookClient(
-        notebook, timeout=3600, kernel_name="python3", record_timing=False,
-        resources={"metadata": {"path": str(source.parent)}}, coalesce_streams=True,
-        extra_arguments=["--log-level=ERROR"],
-    )
-    bar = tqdm(total=len(notebook.cells), unit="cell", disable=not progress)
-    client.on_cell_start = lambda cell, cell_index: bar.update(cell_index - bar.n)
-    try:
-        with bar:
-            client.execute()
-    except CellExecutionError as error:
-        raise AuthoringError(f"{source.name} stopped in a cell:\n{error}") from error
-    notebook.metadata.pop("language_info", None)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, target)
-    return notebook
 
 
 def synchronise(source: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from course.bench import machine, plans
+from course.bench import plans
 from course.bench.race import race
 from course.bench.report import failed, report_of, text_of, troubles
 
@@ -111,7 +111,9 @@ def run(options: argparse.Namespace) -> int:
     checkpoint that cannot be read.
     """
     device, threads = check(options)
-    load = machine.load()
+    from course.device import load_average
+
+    load = load_average()
     reports, status = {}, 0
     for what in [options.what] if options.what else BENCHES:
         with TemporaryDirectory() as scratch:

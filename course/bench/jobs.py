@@ -170,8 +170,8 @@ def decode_job(
     Raises CheckpointError for a checkpoint that cannot be read, ValueError for one that is no
     Transformer.
     """
-    from course.export import vocabulary
     from course.text import EOS
+    from course.to_ctranslate2 import vocabulary
     from course.training import SHIPPED, load_checkpoint
     from course.transformer import Transformer
 

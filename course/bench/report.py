@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import linear_regression
 
-from course.bench import machine
 from course.bench.plans import Plan
 from course.bench.race import Race, Result, in_words, quartiles
 
@@ -92,16 +91,18 @@ def curves(entries: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
 def report_of(plan: Plan, race: Race, rounds: int, device: str, threads: int, command: str,
               load: float | None) -> dict[str, object]:
     """Return the report of a race, as JSON holds it: seconds, bytes, and rates a second."""
+    from course.device import device_name, versions
+
     entries = [entry(result, plan, race) for result in race.results]
     contestants = [e for e in entries if not e["name"].endswith(PRODUCT)]
     return {
         "bench": plan.what,
         "command": command,
-        "device": machine.device_name(device),
+        "device": device_name(device),
         "device_type": device,
         "threads": threads,
         "load_before": load,
-        "versions": machine.versions(),
+        "versions": versions(),
         "corpus": plan.corpus,
         "sizes": dict(plan.sizes),
         "unit": plan.unit,

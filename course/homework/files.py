@@ -2,18 +2,14 @@
 
 import contextlib
 import io
+import json
 import linecache
 import re
 import sys
 import types
 from pathlib import Path
 
-import jupytext
-from jupytext.formats import JupytextFormatError
-from nbformat.reader import NotJSONError
-
 from course.homework import CheckResult, check
-from course.homework.checking import explain_error
 from course.homework.exercises import EXERCISES
 
 OWN_CALL = r"\s*(from course\.homework import check\b.*\s+)?(assert )?(check|answer|model_answer)\("
@@ -29,6 +25,8 @@ def check_file(path: Path) -> list[CheckResult]:
     Its own calls of `check` are left out. A cell that fails is reported on stderr, and the next
     one runs. Raises HomeworkError for a file that is missing, empty or not a notebook.
     """
+    from course.homework.checking import explain_error
+
     module = types.ModuleType("homework")
     for number, code in enumerate(_cells(path), 1):
         if re.match(OWN_CALL, code):
@@ -50,15 +48,21 @@ def check_file(path: Path) -> list[CheckResult]:
 
 
 def _cells(path: Path) -> list[str]:
-    """Return the code cells of a file, without magics."""
+    """Return the code cells of a file, without magics; of a plain .py file, all of it."""
     if path.suffix not in (".ipynb", ".py"):
         raise HomeworkError(f"{path}: only notebooks (.ipynb) and .py files can be checked")
     try:
-        notebook = jupytext.read(path)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            kinds = re.split(r"(?m)^# %%(.*)$", "# %%\n" + text)[1:]  # its first line, its rest
+            code = [rest for first, rest in zip(kinds[::2], kinds[1::2]) if "[" not in first]
+        else:
+            cells = json.loads(text)["cells"]
+            code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     except FileNotFoundError:
         raise HomeworkError(f"{path} does not exist: give the path of your notebook") from None
-    except (JupytextFormatError, NotJSONError, UnicodeDecodeError, KeyError, ValueError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise HomeworkError(f"{path} can't be read as a notebook: {error}") from error
-    code = [cell.source.splitlines() for cell in notebook.cells if cell.cell_type == "code"]
     magic = ("%", "!")
-    return ["\n".join(s for s in lines if not s.lstrip().startswith(magic)) for lines in code]
+    cells = [cell.strip("\n").splitlines() for cell in code]
+    return ["\n".join(s for s in lines if not s.lstrip().startswith(magic)) for lines in cells]

@@ -2,18 +2,15 @@
 
 import html
 import json
-import platform
 from datetime import datetime
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
 from matplotlib.font_manager import get_font_names
 
-from course import ASSETS
-from course.device import pick
-from course.homework import progress
-from course.homework.exercises import EXERCISES
+from course import ASSETS, progress
+from course.device import device_name, pick, versions
+from course.homework.exercises import LISTED
 from course.homework.questions import QUESTIONS
 
 # the first draws Latin letters, the others names and words in Chinese, where one is installed
@@ -34,8 +31,8 @@ def summary() -> list[tuple[str, int, int, int, int]]:
     """Return (assignment, passed, exercises, points, of) for each assignment."""
     kept = progress.load()["exercises"]
     rows = []
-    for name in dict.fromkeys(exercise.assignment for exercise in EXERCISES.values()):
-        part = [exercise for exercise in EXERCISES.values() if exercise.assignment == name]
+    for name in dict.fromkeys(exercise.assignment for exercise in LISTED.values()):
+        part = [exercise for exercise in LISTED.values() if exercise.assignment == name]
         passed = [exercise for exercise in part if kept.get(exercise.name, {}).get("passed")]
         points = (sum(exercise.difficulty for exercise in some) for some in (passed, part))
         rows.append((name, len(passed), len(part), *points))
@@ -68,10 +65,9 @@ def write_report(folder: Path, name: str = "") -> tuple[Path, Path]:
 
 def about() -> str:
     """Return device, versions and date in a line."""
-    device = pick()
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{kind}, {versions}, {datetime.now():%Y-%m-%d %H:%M}"
+    found = versions()
+    return (f"{device_name(pick())}, Python {found['python']}, torch {found['torch']}, "
+            f"{datetime.now():%Y-%m-%d %H:%M}")
 
 
 def as_html(name: str) -> str:
@@ -84,7 +80,7 @@ def as_html(name: str) -> str:
         for title, passed, n, points, of in rows
     )
     exercises = "".join(_exercise_row(e, kept["exercises"].get(e.name, {}))
-                        for e in EXERCISES.values())
+                        for e in LISTED.values())
     answers = "".join(
         f"<h3>{number}. {html.escape(question)}</h3>"
         + (f"<blockquote>{html.escape(kept['answers'][str(number)]['text'].strip())}</blockquote>"

@@ -6,9 +6,10 @@ import re
 import pytest
 from PIL import Image
 
+from course import progress
 from course.__main__ import keep_for_report, main
 from course.authoring import NOTEBOOKS
-from course.homework import progress, report
+from course.homework import report
 from course.homework.exercises import EXERCISES
 from course.homework.questions import QUESTIONS, answer, count_words, model_answer
 

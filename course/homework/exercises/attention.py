@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from course.homework.checking import Candidate, Case, Exercise, Wrong, function_exam, normal
+from course.homework.twins import INVERTED
 from course.homework.values import mismatch
 
 OVERFLOW = (
@@ -93,7 +94,6 @@ SOFTMAX = Exercise(
 
 
 OVER_QUERIES = "Your weights sum to one over the queries: softmax runs over the keys, dim=-1"
-INVERTED = "The mask is inverted: in this course True = may attend (masked_fill needs ~mask)"
 
 
 def sdpa_cases(generator: Generator) -> Iterator[Case]:

@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from course.homework.checking import Candidate, Case, Exercise, Wrong, function_exam
-from course.homework.exercises.text import Mistake, dice, first_to_show
+from course.homework.probe import dice, first_to_show
+from course.homework.twins import Mistake
 from course.homework.values import kind, show
 
 Row = dict[int, float]

@@ -8,39 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from course.homework.checking import Case, Exercise, function_exam, normal
+from course.homework.twins import FLOAT32, Fault, alike, double_twins, named_part, near, twins
 from course.homework.values import mismatch
-
-Fault = tuple[str, dict[str, object]]  # what it says, the dials of a twin that make this mistake
-FLOAT32 = "somewhere you go through float32: a torch.zeros(...) without dtype, or a .float()"
-
-
-def twins(make: Callable[..., Callable], faults: Sequence[Fault]) -> list[tuple[str, Callable]]:
-    """Return one wrong twin for each fault: make(**dials) with these dials turned."""
-    return [(message, make(**dials)) for message, dials in faults]
-
-
-def double_twins(
-    make: Callable[..., Callable], faults: Sequence[Fault]
-) -> Iterator[tuple[str, Callable]]:
-    """Return a wrong twin for every two faults that can be made together."""
-    for (first, one), (second, other) in itertools.combinations(faults, 2):
-        if not one.keys() & other.keys():
-            yield f"Two things at once. {first}. And: {second}", make(**one, **other)
-
-
-def named_part(part: object, args: tuple, actual, candidates) -> str | None:
-    """Return what is said of the first twin whose result has the same part; None: the whole."""
-    for message, twin in candidates:
-        try:
-            result = twin(*args)
-        except Exception:
-            continue  # this mistake can't be made with these arguments
-        if part is not None:
-            result = result[part]
-        if mismatch(actual if part is None else actual[part], result) is None:
-            return message
-    return None
-
 
 # rnn_backward
 
@@ -342,20 +311,6 @@ def explain_rnn(args: tuple, actual: object, expected: dict[str, Tensor]) -> str
             f"For {wrong[0]}: {RNN_TIPS[wrong[0]]}"
         )
     return None
-
-
-def alike(actual: object, expected: Tensor) -> bool:
-    """Say whether it is a tensor of the right shape and type."""
-    return isinstance(actual, Tensor) and (actual.shape, actual.dtype) == (
-        expected.shape, expected.dtype
-    )
-
-
-def near(actual: object, expected: Tensor) -> bool:
-    """Say whether it is right but for rounding."""
-    return alike(actual, expected) and bool(
-        (actual - expected).abs().max() < 0.01 * expected.abs().max()
-    )
 
 
 def echo(x, h0, w_x, w_h, b, grad_h):

@@ -904,3 +904,5 @@ DECODER = Exercise(
     forbidden=FORBIDDEN_IN_LAYERS,
     examine=examine_decoder,
 )
+
+EXERCISES = (ENCODER, DECODER)

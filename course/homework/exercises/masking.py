@@ -8,12 +8,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from course.homework.checking import Case, Exercise, function_exam
+from course.homework.probe import whole
 from course.homework.values import mismatch
-
-
-def draw(generator: Generator, low: int, high: int) -> int:
-    """Return a fresh whole number, low <= n <= high."""
-    return int(torch.randint(low, high + 1, (), generator=generator))
 
 
 def sentences(generator: Generator, lengths: list[int], pad_id: int, left: bool = False) -> Tensor:
@@ -69,7 +65,7 @@ def padding_cases(generator: Generator) -> Iterator[Case]:
     yield Case("one sentence", (F.pad(sentences(generator, [3], 0), (0, 2)), 0))
     yield Case("three sentences of different lengths", (sentences(generator, [4, 2, 1], 0), 0),
                "you lose the batch dimension")
-    pad_id = draw(generator, 3, 9)
+    pad_id = whole(generator, 3, 9)
     tokens = sentences(generator, [2, 5], pad_id)
     tokens[0, 0], tokens[1, 1] = 0, 1
     yield Case(f"pad_id = {pad_id}, beside tokens 0 and 1", (tokens, pad_id),
@@ -162,7 +158,7 @@ def causal_reference(size: int) -> Tensor:
 
 def causal_cases(generator: Generator) -> Iterator[Case]:
     yield Case("three words", (3,))
-    yield Case("more words", (draw(generator, 5, 8),), "you ignore size")
+    yield Case("more words", (whole(generator, 5, 8),), "you ignore size")
     yield Case("one word", (1,), "you squeeze a dimension of size 1")
     yield Case("twenty words", (20,), "a number is fixed in your code")
 
@@ -244,7 +240,7 @@ def shift_cases(generator: Generator) -> Iterator[Case]:
     tgt = torch.randint(10, 100, (1, 4), generator=generator)
     yield Case("one sentence", (tgt, 1))
     tgt = torch.randint(10, 100, (3, 5), generator=generator)
-    yield Case("three sentences", (tgt, draw(generator, 2, 9)),
+    yield Case("three sentences", (tgt, whole(generator, 2, 9)),
                "bos_id is fixed in your code, or you treat the first sentence alone")
     short = sentences(generator, [5, 2, 4], 0)
     short[[0, 1, 2], [4, 1, 3]] = 2  # </s>

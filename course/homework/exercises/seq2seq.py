@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor
 
 from course.homework.checking import Case, Exercise, function_exam, normal
-from course.homework.exercises.attention import INVERTED
-from course.homework.exercises.foundations import (
+from course.homework.twins import (
     FLOAT32,
+    INVERTED,
     Fault,
     alike,
     double_twins,

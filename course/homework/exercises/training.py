@@ -13,12 +13,8 @@ from torch import Generator, Tensor
 from torch.optim.adam import adam as adam_of_torch
 
 from course.homework.checking import Candidate, Case, Exercise, Wrong, function_exam, normal
+from course.homework.probe import whole
 from course.homework.values import kind, mismatch, show
-
-
-def whole(generator: Generator, low: int, high: int) -> int:
-    """Return a fresh whole number from low to high, both included."""
-    return int(torch.randint(low, high + 1, (), generator=generator))
 
 
 def rate_cases(generator: Generator) -> Iterator[Case]:

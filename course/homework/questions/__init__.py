@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from course.homework import progress
+from course import progress
 
 QUESTIONS = {
     1: "What is the difference between attention and self-attention?",

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from course.attention import MultiHeadAttention, scaled_dot_product_attention
-from course.device import by_scale
-from course.homework.questions.threads import one_thread
+from course.device import by_scale, one_thread
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
 
 WIDTH, LENGTH, HEADS = 128, 512, 4

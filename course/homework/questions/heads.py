@@ -6,8 +6,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.attention import MultiHeadAttention
-from course.device import by_scale
-from course.homework.questions.threads import one_thread
+from course.device import by_scale, one_thread
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED
 
 PLACES, NUMBERS, WIDTH = 8, 8, 16  # places on a ring, numbers at each, their one-hot sum

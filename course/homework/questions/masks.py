@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.device import by_scale
-from course.homework.questions.threads import one_thread
+from course.device import by_scale, one_thread
 from course.masking import Batch, causal_mask, padding_mask
 from course.transformer import Transformer, TransformerConfig
 from course.viz import BLUE, GREEN, GREY, RED

@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course.device import by_scale
-from course.homework.questions.threads import one_thread
+from course.device import by_scale, one_thread
 from course.masking import causal_mask
 from course.transformer import FeedForward, LayerNorm, TokenEmbedding
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from course.device import by_scale
-from course.homework.questions.threads import one_thread
+from course.device import by_scale, one_thread
 from course.transformer import Encoder, Residual, Transformer, TransformerConfig
 from course.viz import BLUE, GREY, RED
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from course import ASSETS
 from course.attention import record_attention
-from course.homework.questions.threads import one_thread
+from course.device import one_thread
 from course.masking import Batch
 from course.text import BOS, EOS, PAD
 from course.training import load_checkpoint

@@ -1,17 +1,52 @@
-"""Pages: a notebook as one HTML file that needs neither a kernel nor a network."""
+"""Pages: a notebook run from top to bottom, and as one HTML file that needs no network."""
 
 import json
 import os
 import re
 from pathlib import Path
 
+import jupytext
 import nbformat
 import vl_convert
 from latex2mathml.converter import convert as to_mathml
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from tqdm import tqdm
 
 VEGA_LITE = "application/vnd.vegalite.v5+json"
+
+
+class NotebookError(RuntimeError):
+    """A notebook stopped; the message shows the cell and what it raised."""
+
+
+def execute(source: Path, target: Path, progress: bool = False) -> nbformat.NotebookNode:
+    """Run a py:percent notebook from top to bottom and write it with its outputs.
+
+    progress: show a bar over its cells. Raises NotebookError that shows the cell that failed;
+    `target` is then left as it was.
+    """
+    notebook = jupytext.read(source)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number:03d}"
+    client = NotebookClient(
+        notebook, timeout=3600, kernel_name="python3", record_timing=False,
+        resources={"metadata": {"path": str(source.parent)}}, coalesce_streams=True,
+        extra_arguments=["--log-level=ERROR"],
+    )
+    bar = tqdm(total=len(notebook.cells), unit="cell", disable=not progress)
+    client.on_cell_start = lambda cell, cell_index: bar.update(cell_index - bar.n)
+    try:
+        with bar:
+            client.execute()
+    except CellExecutionError as error:
+        raise NotebookError(f"{source.name} stopped in a cell:\n{error}") from error
+    notebook.metadata.pop("language_info", None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+    return notebook
 
 
 class Renderer(IPythonRenderer):

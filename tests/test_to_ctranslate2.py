@@ -14,14 +14,19 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from course import export
+from course import to_ctranslate2
 from course.__main__ import main
 from course.corpora import pairs
 from course.decoding import NextLogProbs, cached_log_probs, ranked, translate
-from course.export import ExportedTranslator, export_ctranslate2, translate_exported, vocabulary
 from course.masking import causal_mask, pad, padding_mask
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BOS, BPE, EOS, PAD, SPECIAL_TOKENS, UNK, encode_pairs, make_batches
+from course.to_ctranslate2 import (
+    ExportedTranslator,
+    export_ctranslate2,
+    translate_exported,
+    vocabulary,
+)
 from course.training import CheckpointError, batch_loss, load_checkpoint, save_checkpoint
 from course.transformer import Transformer, TransformerConfig, positional_encoding
 
@@ -179,13 +184,13 @@ def test_the_comparison_catches_wrong_weights_positions_and_scales(tmp_path, mon
 
     def sabotaged(name: str, wrong) -> float:
         with monkeypatch.context() as patch:
-            patch.setattr(export, name, wrong)
+            patch.setattr(to_ctranslate2, name, wrong)
             return distance(model, exported(model, tmp_path / name), TRAIN[:20])
 
     def norm_without_bias(spec, norm):
         spec.gamma, spec.beta = norm.gain.detach(), torch.zeros_like(norm.bias)
 
-    def scale_of_d_model(spec, attention, norm, set_attention=export.set_attention):
+    def scale_of_d_model(spec, attention, norm, set_attention=to_ctranslate2.set_attention):
         set_attention(spec, attention, norm)
         spec.queries_scale = model.config.d_model**-0.5
 

@@ -5,7 +5,8 @@ import multiprocessing
 
 import pytest
 
-from course.homework import CheckFailed, check, progress
+from course import progress
+from course.homework import CheckFailed, check
 
 
 @pytest.fixture
