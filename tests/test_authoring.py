@@ -7,8 +7,7 @@ import jupytext
 import nbformat
 import pytest
 
-from course import authoring
-from course import pages
+from course import authoring, pages
 from course.authoring import AuthoringError, sources, tangle
 from course.authoring.__main__ import main
 

@@ -54,9 +54,10 @@ def test_unequal_counts_are_refused(said, meant):
 
 def test_who_only_judges_loads_no_pictures_no_homework_and_no_spacy():
     program = ("import sys, course.evaluation; "
-               "print([m for m in ('spacy', 'matplotlib', 'altair', 'course.homework', 'course.viz') "
-               "if m in sys.modules])")
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+               "heavy = ('spacy', 'matplotlib', 'altair', 'course.homework', 'course.viz'); "
+               "print([m for m in heavy if m in sys.modules])")
+    command = [sys.executable, "-c", program]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 
 

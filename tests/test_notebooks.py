@@ -14,7 +14,8 @@ from course.corpora import multi30k
 SOURCES = {("homework/" if is_homework(path) else "") + path.stem: path for path in sources()}
 NAMES = [name for name in SOURCES if not name.startswith("homework/")]
 # a lesson may use the modules of earlier lessons, and these, which belong to none
-SHARED = {"device", "corpora", "viz", "bench", "doctor", "authoring"}
+GROUND = {"device", "progress", "pages", "corpora"}
+SHARED = {*GROUND, "viz", "bench", "doctor", "authoring", "homework"}
 
 
 def cells(name: str, kind: str) -> list[str]:

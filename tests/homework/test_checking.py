@@ -17,7 +17,7 @@ from torch import nn
 import course.attention
 from course.homework import CheckFailed, check, code_hash
 from course.homework.checking import Case, Exercise, examine, function_exam, normal
-from course.homework.exercises import ASSIGNMENTS, EXERCISES
+from course.homework.exercises import EXERCISES, MODULES, entries
 
 
 def cases(generator):
@@ -306,7 +306,7 @@ def test_every_exercise_has_a_whole_card():
         assert 1 <= exercise.difficulty <= 5 and 1 <= exercise.minutes <= 240
         assert len(exercise.hints) == 3 and len(set(exercise.hints)) == 3
         assert min(map(len, (exercise.what, exercise.why))) > 20
-    assert len(EXERCISES) == sum(len(module.EXERCISES) for module in ASSIGNMENTS)
+    assert len(EXERCISES) == sum(len(list(entries(module))) for module in MODULES)
 
 
 def test_the_names_of_the_specification_are_all_there():
