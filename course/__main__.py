@@ -358,12 +358,16 @@ def homework(options: argparse.Namespace) -> int:
 
     if options.task == "list":
         from course.homework.exercises import LISTED
+        from course.homework.reasons import questions
 
         kept = progress.load()["exercises"]
         for exercise in LISTED.values():
             passed = "passed" if kept.get(exercise.name, {}).get("passed") else ""
             print(f"{exercise.assignment:12} {exercise.name:30} difficulty {exercise.difficulty}  "
                   f"{exercise.minutes:3} min  {passed}".rstrip())
+        for name, topic in questions().items():
+            passed = "passed" if kept.get(name, {}).get("passed") else ""
+            print(f"{'reasons':12} {name:30} {topic:54} {passed}".rstrip())
         print(f"Notebooks: {ROOT / 'notebooks' / 'homework' / 'release'}")
     elif options.task == "check":
         from course.homework.files import check_file

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
 
-EMPTY = {"exercises": {}, "answers": {}, "runs": {}}
+EMPTY = {"exercises": {}, "answers": {}, "runs": {}, "guesses": {}, "learner": {}}
+
+FIRST = ("exercises", "answers", "runs")  # parts that every file has; later ones may be missing
 
 
 def location() -> Path | None:
@@ -32,7 +35,8 @@ def load() -> dict:
         return json.loads(json.dumps(EMPTY))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {part: dict(content[part]) for part in EMPTY}
+        later = {part: {} for part in EMPTY if part not in FIRST}
+        return {part: dict((later | content)[part]) for part in EMPTY}
     except (ValueError, KeyError, TypeError):
         aside = path.with_suffix(f".unreadable-{datetime.now(UTC):%Y%m%dT%H%M%S%f}.json")
         os.replace(path, aside)
@@ -103,3 +107,18 @@ def record_answer(number: int, text: str) -> None:
 def record_run(name: str, figures: dict) -> None:
     """Keep the figures of the walkthrough or of an evaluation, under its name."""
     update(lambda content: content["runs"].update({name: {**figures, "at": now()}}))
+
+
+def record_guess(name: str, guess: object, truth: object) -> None:
+    """Keep a learner's first guess of a figure that a page then measured."""
+    entry = {"guess": guess, "truth": truth, "at": now()}
+    update(lambda content: content["guesses"].setdefault(name, entry))
+
+
+def learner() -> str:
+    """Return what this learner's options are shuffled by: the name given to `i_am`, or a number."""
+    kept = load()["learner"].get("name")
+    if kept or location() is None:
+        return kept or "nobody"
+    number = secrets.token_hex(4)
+    return update(lambda content: content["learner"].setdefault("name", number))["learner"]["name"]

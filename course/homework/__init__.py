@@ -11,8 +11,12 @@ from dataclasses import dataclass
 
 from course import progress
 from course.homework.exercises import EXERCISES
+from course.homework.guesses import compare
+from course.homework.reasons import Question, ask, judge, reasons
+from course.homework.reasons.counts import COUNTS
+from course.homework.reasons.counts import KEYS as COUNT_KEYS
 
-__all__ = ["CheckFailed", "CheckResult", "check"]
+__all__ = ["CheckFailed", "CheckResult", "check", "compare", "i_am"]
 
 
 class CheckFailed(AssertionError):
@@ -73,33 +77,95 @@ class CheckResult:
         )
 
 
-def check(name: str, candidate: object, strict: bool = False) -> CheckResult:
-    """Examine a candidate for an exercise and return what came out; progress is kept.
+ASKED = object()  # check("why_scale"): no answer yet
 
-    name: an exercise of the course ("softmax"; `python -m course homework list` names them all).
-    candidate: the function or class that you wrote. A wrong candidate never raises, except with
-    strict=True: then CheckFailed, and it is no try that unlocks a hint. Raises ValueError for an
-    unknown name.
+
+def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
+    """Examine an answer and return what came out; progress is kept.
+
+    name: an exercise, a reason or a count of the course (`python -m course homework list` names
+    them all). candidate: the function or class that you wrote; for a reason the letter of an
+    option; for a count a dictionary of numbers, or a function that returns it. Without one: the
+    question. A wrong candidate never raises, except with strict=True: then CheckFailed, and it is
+    no try that unlocks a hint. Raises ValueError for an unknown name.
     """
-    if name not in EXERCISES:
-        near = difflib.get_close_matches(str(name), EXERCISES, n=1)
-        meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(EXERCISES)}"
+    if name in EXERCISES:
+        result = _check_code(name, candidate, strict)
+    elif name in reasons():
+        result = _check_reason(name, candidate, strict)
+    elif name in COUNTS:
+        result = _check_count(name, candidate, strict)
+    else:
+        known = [*EXERCISES, *reasons(), *COUNTS]
+        near = difflib.get_close_matches(str(name), known, n=1)
+        meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(known)}"
         raise ValueError(f"there is no exercise {name!r}{meant}")
+    if strict and not result.passed:
+        raise CheckFailed(str(result))
+    return result
+
+
+def i_am(name: str) -> None:
+    """Say who answers here: the options of the reasons are shuffled by this name, on any machine.
+
+    A notebook that is handed in says it once, so that a letter means the same where it is marked.
+    """
+    global _here
+    _here = name.strip()
+    if _here:
+        progress.update(lambda content: content["learner"].update(name=_here))
+
+
+_here: str | None = None  # the name that this process was told
+
+
+def _check_code(name: str, candidate: object, strict: bool) -> CheckResult:
     from course.homework.checking import UNWRITTEN, examine  # imports torch: a list needs none
 
     exercise = EXERCISES[name]
+    if candidate is ASKED:
+        return CheckResult(name, False, f"hand it over: check({name!r}, {name}). {exercise.what}",
+                           given=exercise.signature)
     wrong = examine(exercise, candidate, secrets.randbits(62))
     tried = not strict and not (wrong and wrong.message.startswith(UNWRITTEN))
     failures = progress.record_check(name, wrong is None, code_hash(candidate), tried)
     if wrong is None:
         return CheckResult(name, True, f"right, in every case. {exercise.why}")
-    result = CheckResult(
+    return CheckResult(
         name, False, wrong.message, exercise.hints[:failures], wrong.expected, wrong.actual,
         wrong.given,
     )
-    if strict:
-        raise CheckFailed(str(result))
-    return result
+
+
+def _check_reason(name: str, answer: object, strict: bool) -> CheckResult | Question:
+    if answer is ASKED:
+        return ask(name)
+    if strict and not _here and progress.location() is None:
+        return CheckResult(name, False, "whose letters are these? Write your name into "
+                           'i_am("...") at the top of the page: options are shuffled by it')
+    right, said = judge(name, answer, _here or progress.learner())
+    progress.record_check(name, right is True, str(answer)[:12], right is not None and not strict)
+    return CheckResult(name, right is True, said)
+
+
+def _check_count(name: str, answer: object, strict: bool) -> CheckResult:
+    count, kept = COUNTS[name], progress.load()["exercises"].get(name, {})
+    seed = f"{_here or progress.learner()}/{kept.get('checks', 0)}"
+    sizes = count.draw(seed)
+    if answer is ASKED:
+        given = ", ".join(f"{letter} = {value}" for letter, value in sizes.items())
+        keys = ", ".join(f'"{key}": ...' for key in COUNT_KEYS)
+        return CheckResult(name, False, f"{count.question} Answer: check({name!r}, {{{keys}}})",
+                           given=given)
+    fresh = [count.draw(secrets.token_hex(8)) for _ in range(5)]
+    for drawn in fresh if callable(answer) else [sizes]:
+        right, said = count.judge(answer(**drawn) if callable(answer) else answer, drawn)
+        if not right:
+            break
+    progress.record_check(name, right, "", not strict)
+    if not right and not callable(answer):
+        said += f". New sizes are drawn: check({name!r}) shows them"
+    return CheckResult(name, right, said)
 
 
 def code_hash(candidate: object) -> str:

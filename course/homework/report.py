@@ -12,6 +12,7 @@ from course import ASSETS, progress
 from course.device import device_name, pick, versions
 from course.homework.exercises import LISTED
 from course.homework.questions import QUESTIONS
+from course.homework.reasons import questions
 
 # the first draws Latin letters, the others names and words in Chinese, where one is installed
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei",
@@ -87,6 +88,14 @@ def as_html(name: str) -> str:
            if str(number) in kept["answers"] else '<p class="no">not answered yet</p>')
         for number, question in QUESTIONS.items()
     )
+    reasons = "".join(
+        f"<tr><td>{html.escape(topic)}</td><td>{passed} of {n}</td><td>{tries or ''}</td></tr>"
+        for topic, passed, n, tries in reason_lines()
+    )
+    guesses = "".join(
+        f"<tr><td>{html.escape(title)}</td><td>{mine}</td><td>{truth}</td></tr>"
+        for title, mine, truth in guess_lines()
+    )
     figures = "".join(f"<tr><td>{html.escape(title)}</td><td>{html.escape(line)}</td></tr>"
                       for title, line in run_lines())
     who = f", by {html.escape(name)}" if name else ""
@@ -97,6 +106,11 @@ def as_html(name: str) -> str:
 <table><tr><th>assignment</th><th>exercises</th><th>points</th><th></th></tr>{assignments}</table>
 <h2>Exercises</h2>
 <table><tr><th>exercise</th><th>passed</th><th>code</th><th>checks</th></tr>{exercises}</table>
+<h2>Reasons</h2>
+<table><tr><th>topic</th><th>answered rightly</th><th>answers given</th></tr>{reasons}</table>
+<h2>Guesses</h2>
+{f"<table><tr><th>of</th><th>guessed</th><th>measured</th></tr>{guesses}</table>"
+ if guesses else '<p class="no">none yet</p>'}
 <h2>Walkthrough and experiments</h2>
 {f"<table>{figures}</table>" if figures else '<p class="no">none yet</p>'}
 <h2>The six questions</h2>{answers}
@@ -110,6 +124,27 @@ def _exercise_row(exercise, kept: dict) -> str:
     code = f"<code>{html.escape(kept.get('code', ''))}</code>"
     cells = (f"<code>{exercise.name}</code>", when, code, str(kept.get("checks", 0)))
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def reason_lines() -> list[tuple[str, int, int, int]]:
+    """Return (topic, answered rightly, questions, answers given) for each topic of the reasons."""
+    kept, topics = progress.load()["exercises"], questions()
+    lines = []
+    for topic in dict.fromkeys(topics.values()):
+        part = [kept.get(name, {}) for name, its_topic in topics.items() if its_topic == topic]
+        passed = sum("passed" in entry for entry in part)
+        lines.append((topic, passed, len(part), sum(entry.get("checks", 0) for entry in part)))
+    return lines
+
+
+def guess_lines() -> list[tuple[str, str, str]]:
+    """Return (what, guess, truth) for each guess that was kept, in the order of guessing."""
+    kept = sorted(progress.load()["guesses"].items(), key=lambda item: item[1]["at"])
+
+    def shown(value: object) -> str:
+        return html.escape(f"{value:.3g}" if isinstance(value, float) else str(value))
+
+    return [(name, shown(entry["guess"]), shown(entry["truth"])) for name, entry in kept]
 
 
 def run_lines() -> list[tuple[str, str]]:

@@ -1,0 +1,132 @@
+"""Checked reasons: a question with options, of which each wrong one has an answer of its own."""
+
+import html
+import os
+import random
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from course import progress
+
+LETTERS = "abcde"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that somebody may think, and what is to be said to it."""
+
+    text: str
+    verdict: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A question on why something is so. where: (lesson, heading) of the section that shows it."""
+
+    name: str
+    topic: str
+    where: tuple[str, str]
+    question: str
+    options: tuple[Option, ...]
+
+    def shuffled(self, learner: str) -> dict[str, Option]:
+        """Return the options by their letters, in an order that follows from the learner."""
+        options = list(self.options)
+        random.Random(f"{learner}/{self.name}").shuffle(options)
+        return dict(zip(LETTERS, options))
+
+    def shown_in(self) -> str:
+        """Return where the course shows it: lesson 03, "How large is a dot product?"."""
+        lesson, heading = self.where
+        return f"lesson {lesson.partition('_')[0]}, “{heading}”"
+
+
+@cache
+def reasons() -> dict[str, Reason]:
+    """Return all checked reasons by their names, in the order of their files."""
+    found = {}
+    for file in ("before", "attention", "model", "training", "beyond"):
+        text = (Path(__file__).parent / f"{file}.toml").read_text(encoding="utf-8")
+        for name, entry in tomllib.loads(text).items():
+            right = Option(entry["right"], entry["because"], True)
+            wrong = (Option(*pair, False) for pair in entry["wrong"])
+            found[name] = Reason(
+                name, entry["topic"], tuple(entry["where"]), entry["question"], (right, *wrong)
+            )
+    return found
+
+
+def questions() -> dict[str, str]:
+    """Return the topic of every reason and every count, by their names."""
+    from course.homework.reasons.counts import COUNTS
+
+    topics = {name: reason.topic for name, reason in reasons().items()}
+    return topics | {name: "cost of a layer, in numbers" for name in COUNTS}
+
+
+def marked(text: str) -> str:
+    """Return text as HTML, `code` and *emphasis* as such."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"\*(\S(?:[^*]*\S)?)\*", r"<em>\1</em>", text)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A reason as it is asked: a card in a notebook, text in a terminal.
+
+    On a page that was run for readers without a kernel each option opens to its verdict.
+    """
+
+    reason: Reason
+    learner: str
+
+    def __str__(self) -> str:
+        lines = [self.reason.question]
+        lines += [f"  {letter}  {o.text}" for letter, o in self._options().items()]
+        return "\n".join([*lines, f"Answer with a letter: {self._call()}"])
+
+    __repr__ = __str__
+
+    def _options(self) -> dict[str, Option]:
+        return self.reason.shuffled(self.learner)
+
+    def _call(self) -> str:
+        return f'check("{self.reason.name}", "a")'
+
+    def _repr_html_(self) -> str:
+        lines = []
+        for letter, option in self._options().items():
+            text = f"<b>{letter}</b>&ensp;{marked(option.text)}"
+            if os.environ.get("COURSE_PAGE"):
+                verdict = f"{'✓' if option.right else '✗'} {marked(option.verdict)}"
+                text = (f'<details><summary>{text}</summary>'
+                        f'<div style="margin:.2em 2em">{verdict}</div></details>')
+            lines.append(f'<div style="margin:.15em 0">{text}</div>')
+        foot = f"Answer with a letter: <code>{html.escape(self._call(), quote=False)}</code>"
+        return (
+            '<div style="border-left:6px solid #0072B2;padding:.3em 1em;margin:.3em 0">'
+            f"<p style=\"margin:.2em 0\"><b>{marked(self.reason.question)}</b></p>"
+            f'{"".join(lines)}<p style="margin:.4em 0 0">{foot}</p></div>'
+        )
+
+
+def ask(name: str) -> Question:
+    """Return a reason's question, its options in the learner's order."""
+    page = os.environ.get("COURSE_PAGE")
+    return Question(reasons()[name], "page" if page else progress.learner())
+
+
+def judge(name: str, answer: object, learner: str) -> tuple[bool | None, str]:
+    """Return whether a letter is the right option, and what is to be said; None for no letter."""
+    reason = reasons()[name]
+    options = reason.shuffled(learner)
+    letter = answer.strip().lower() if isinstance(answer, str) else answer
+    if letter not in options:
+        return None, f"{answer!r} is none of the options: answer with a letter, {' '.join(options)}"
+    option = options[letter]
+    said = f"{option.text} {option.verdict}"
+    return option.right, said if option.right else f"{said} See {reason.shown_in()}"
