@@ -46,7 +46,7 @@ def test_a_reason_is_whole(name):
     right = [option for option in reason.options if option.right]
     assert len(right) == 1 and 4 <= len(reason.options) <= 5
     texts = [option.text for option in reason.options]
-    assert len({*texts}) == len(texts) and reason.question.endswith(("?", ").", "one?"))
+    assert len({*texts}) == len(texts)
     assert all(len(option.verdict) > 25 for option in reason.options)
     verdicts = [option.verdict for option in reason.options]
     assert len({*verdicts}) == len(verdicts)
@@ -127,8 +127,9 @@ def test_a_count_is_right_or_named(name, kept):
     for key, message, formula in count.mistakes:
         if formula(**sizes) != right[key]:
             passed, said = count.judge(right | {key: formula(**sizes)}, sizes)
-            assert not passed and (message in said or sum(
-                formula(**sizes) == other(**sizes) for k, _, other in count.mistakes if k == key) > 1)
+            same = [text for k, text, other in count.mistakes
+                    if k == key and other(**sizes) == formula(**sizes)]
+            assert not passed and any(text in said for text in same) and message in same
     assert not count.judge(right | {"path": -1}, sizes)[0]
     assert not count.judge([1, 2, 3], sizes)[0] and not count.judge({"steps": 1}, sizes)[0]
     assert check(name, count.right).passed

@@ -12,6 +12,7 @@ from course.authoring import NOTEBOOKS
 from course.homework import report
 from course.homework.exercises import EXERCISES
 from course.homework.questions import QUESTIONS, answer, count_words, model_answer
+from course.homework.reasons import questions
 
 RIGHT = "def merge_heads(x):\n    return x.transpose(1, 2).flatten(-2)\n"
 
@@ -26,7 +27,7 @@ def test_list_names_every_exercise_and_what_is_passed(capsys):
     progress.record_check("softmax", True, "abc")
     assert main(["homework", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(EXERCISES) + 1
+    assert len(lines) == len(EXERCISES) + len(questions()) + 1
     assert [line for line in lines if line.endswith("passed")][0].split()[1] == "softmax"
 
 
