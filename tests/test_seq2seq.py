@@ -485,8 +485,10 @@ def test_picture_of_the_machine(attention):
 
 def test_pictures_of_lines():
     rows = {"none": [0.1, 0.2], "additive": [0.3, 0.4], "dot": [0.5, 0.6]}
-    for figure in (draw.after_a_mistake(rows), draw.quality_over_length([5, 9], rows, "t")):
-        axis = drawn(figure).axes[0]
+    pictures = {2: draw.after_a_mistake(rows, dict.fromkeys(rows, 0.4)),
+                1: draw.quality_over_length([5, 9], rows, "t")}
+    for panels, figure in pictures.items():
+        axis = drawn(figure, panels).axes[0]
         assert [list(line.get_ydata()) for line in axis.lines] == list(rows.values())
     drawn(draw.wall_time([8, 16], {"a": [0.1, 0.2], "b": [0.01, 0.01]}, "t"))
 

@@ -1,4 +1,4 @@
-"""Pictures of lesson 02: machines, alignments, mistakes, quality over length, the queue."""
+"""Pictures of lesson 02: machines, alignments, mistakes, quality over length, time."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from course.viz import BLUE, GREEN, ORANGE, STYLES, finish
 
 Links = Collection[tuple[int, int]]
-LOOKS = (STYLES[4], *STYLES[:2])  # the plain one first, in grey
+LOOKS = (STYLES[4], *STYLES[:4])  # the plain one first, in grey
 
 
 def crossings(links: Links) -> int:
@@ -107,15 +107,29 @@ def _lines(axis: Axes, xs: Sequence[float], series: Mapping[str, Sequence[float]
         axis.plot(xs, row, linestyle=line, marker=marker, color=colour, label=name)
 
 
-def after_a_mistake(series: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the share of right words 1, 2, ... places after the first mistake, for each decoder."""
-    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+def after_a_mistake(
+    series: Mapping[str, Sequence[float]], rest: Mapping[str, float]
+) -> Figure:
+    """Draw the share of right words 1, 2, ... places after the first mistake, for each decoder.
+
+    rest: decoder -> word accuracy of all that follows the mistake, shifts forgiven.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
     (first, *_) = series.values()
-    _lines(axis, range(1, len(first) + 1), series)
-    axis.set(xlabel="words after the first mistake", ylabel="share of right words", ylim=(0, 1))
-    axis.set_xticks(range(1, len(first) + 1))
-    axis.set_title("A mistake is followed by more, if one has to live with it")
-    axis.legend(title="the decoder reads", alignment="left", fontsize=8, ncols=1)
+    _lines(left, range(1, len(first) + 1), series)
+    left.set(xlabel="words after the first mistake", ylabel="share of right words", ylim=(0, 1))
+    left.set_xticks(range(1, len(first) + 1))
+    left.set_title("By place: on its own words it stays behind")
+    left.legend(title="the decoder reads", alignment="left", fontsize=8)
+    for place, (name, (colour, _, _)) in enumerate(zip(series, LOOKS)):
+        bars = right.bar([place - 0.2, place + 0.2], [sum(series[name]) / len(first), rest[name]],
+                         0.36, color=colour)
+        bars[1].set(hatch="//", ec="white")
+        right.bar_label(bars, [f"{bar.get_height():.0%}" for bar in bars], padding=2)
+    right.set_xticks(range(len(series)), [name.split(" (")[0].replace(", ", ",\n")
+                                          for name in series])
+    right.set(ylabel="share of right words, word accuracy", ylim=(0, 1))
+    right.set_title("Plain: by place. Hatched: shifts forgiven")
     return finish(figure)
 
 
