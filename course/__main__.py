@@ -391,7 +391,7 @@ def walkthrough(options: argparse.Namespace) -> int:
     from course.pages import execute, to_html
 
     source, build = NOTEBOOKS / "walkthrough.py", ROOT / "build"
-    print("Running the walkthrough: about ten minutes on two cores.", flush=True)
+    print("Running the walkthrough: about ten minutes on two quiet cores.", flush=True)
     notebook = execute(source, build / "walkthrough.ipynb", progress=True)
     title, links = "Attention Is All You Need", "../notebooks/{}.ipynb"
     to_html(notebook, build / "walkthrough.html", NOTEBOOKS, title, links)
@@ -402,6 +402,8 @@ def walkthrough(options: argparse.Namespace) -> int:
     print(f"{result['german']}\n-> {result['english']}")
     print(f"BLEU {result['bleu']:.1f} on {result['corpus']} {result['split']} "
           f"({result['sentences']} sentences, {result['signature']})")
+    print(f"The model that comes with the course, BLEU {result['shipped_bleu']:.1f}:\n"
+          f"-> {result['shipped']}")
     return 0
 
 
