@@ -27,13 +27,13 @@
 #
 # - say whether your machine is ready, and run a page of the course;
 # - go from any box of the paper's figure 1 to the lesson that builds it;
-# - read a research paper in three passes, with a plan of twelve hours for this one;
+# - read a research paper in three passes, with a plan for this one;
 # - look up each hard word of the paper, in English, Chinese and German;
 # - read a line such as `scores = query @ key.mT  # (B, H, T, S)` aloud.
 #
 # **You need first:** Python. Some calculus later. No deep learning.
 #
-# **Time:** 30 minutes. **In the paper:** title, abstract, figure 1.
+# **Time:** 30 minutes; 35 with all that is marked *more*. **In the paper:** title, abstract, figure 1.
 
 # %%
 import difflib
@@ -46,6 +46,7 @@ from pathlib import Path
 import torch
 from IPython.display import HTML, Markdown
 
+from course.authoring.minutes import measure
 from course.corpora import captions
 from course.device import SCALES, pick, scale
 from course.doctor import doctor
@@ -57,8 +58,8 @@ from course.viz import start_here as draw
 #
 # | way | for whom | time |
 # |---|---|---|
-# | the **lessons** | you want to understand and build every part | 1 to 2 hours each |
-# | the [**walkthrough**](walkthrough.ipynb) | you want the whole paper, in its own order | 90 minutes |
+# | the **lessons** | you want to understand and build every part | about an hour each |
+# | the [**walkthrough**](walkthrough.ipynb) | you want the whole paper, in its own order | about an hour |
 # | the **homework** | you want to know whether you *can* do it | 15 minutes to 3 hours each |
 #
 # Lessons 01 to 08 end with a link to their homework: you close the lesson and write its parts yourself.
@@ -81,6 +82,10 @@ from course.viz import start_here as draw
 # - A cell with `assert` is a **claim**. It checks the sentence beside it, and stops if the sentence
 #   is false. What it prints, it has checked.
 # - **Try it** marks something to change.
+# - A heading that ends in **· more** may be left out at a first reading. JupyterLab folds it: click
+#   the small arrow beside it. What stays open is the *core* of the page.
+# - A cell that begins with `# NBVAL_CHECK_OUTPUT` must print the same on every machine: `make test`
+#   compares it. For you it is a cell as any other.
 #
 # Each page exists twice: `03_attention.ipynb` is what you open; `03_attention.py` is the same page
 # as plain text, easy to read and to compare in an editor. JupyterLab keeps the two alike when you
@@ -114,19 +119,6 @@ assert os.environ.get("COURSE_SCALE", "auto") in ("auto", *SCALES)
 print(f"VERDICT: ready. This machine runs the course on {pick().type}, at scale {scale()}.")
 
 # %% [markdown]
-# Device and scale are chosen by themselves. You change them with **environment variables**, before
-# you open JupyterLab:
-#
-# | variable | values | what it does |
-# |---|---|---|
-# | `COURSE_DEVICE` | `cpu`, `cuda`, `mps` | chooses the device |
-# | `COURSE_SCALE` | `auto` (or not set), `smoke`, `cpu`, `gpu` | chooses the sizes |
-# | `COURSE_DATA` | a folder | where the files of Multi30k lie, if you have them |
-# | `COURSE_OFFLINE` | `1` | asks no network for data |
-#
-# On Linux and macOS: `COURSE_SCALE=smoke make lab`. In Windows PowerShell:
-# `.venv\Scripts\Activate.ps1`, then `$env:COURSE_SCALE = "smoke"`, then `jupyter lab`.
-#
 # Does the device also compute *rightly*? The next cell takes a **softmax**, a function that you
 # will meet on every page. It turns scores into positive numbers that sum to one:
 # $p_i = e^{s_i} / \sum_j e^{s_j}$. We compare the device's answer with one made by hand.
@@ -145,7 +137,27 @@ print("softmax of 1, 2, 3:", [round(p, 3) for p in on_device])
 # %% [markdown]
 # Two thirds: the exponential makes a lead larger. If this cell has passed, the device computes
 # rightly.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### To choose device and scale yourself · more
 #
+# Four environment variables, for whoever wants another device, other sizes, or the files of the large corpus from a folder.
+
+# %% [markdown]
+# Device and scale are chosen by themselves. You change them with **environment variables**, before
+# you open JupyterLab:
+#
+# | variable | values | what it does |
+# |---|---|---|
+# | `COURSE_DEVICE` | `cpu`, `cuda`, `mps` | chooses the device |
+# | `COURSE_SCALE` | `auto` (or not set), `smoke`, `cpu`, `gpu` | chooses the sizes |
+# | `COURSE_DATA` | a folder | where the files of Multi30k lie, if you have them |
+# | `COURSE_OFFLINE` | `1` | asks no network for data |
+#
+# On Linux and macOS: `COURSE_SCALE=smoke make lab`. In Windows PowerShell:
+# `.venv\Scripts\Activate.ps1`, then `$env:COURSE_SCALE = "smoke"`, then `jupyter lab`.
+
+# %% [markdown]
 # ## 3 · Figure 1, and where each box is built
 #
 # The paper's figure 1 shows the whole model. Here it is, drawn anew. Read it from the bottom to
@@ -181,7 +193,7 @@ HTML(draw.with_still(figure, "The Transformer, drawn by this course"))
 # | output probabilities: how a sentence is made of them | 6.1 | [08 · Decoding](08_decoding.ipynb) |
 #
 # Two things are not in the figure: how the model **learns** ([07 · Training](07_training.ipynb),
-# section 5 of the paper) and how it is **judged** ([09 · Multi30k](09_evaluation.ipynb), section 6).
+# section 5 of the paper) and how it is **judged** ([09 · Evaluation](09_evaluation.ipynb), section 6).
 #
 # Now count.
 
@@ -213,28 +225,34 @@ print("; ".join(f"{name}: {count} times" for name, count in inside.most_common()
 # name**. Lesson `03_attention` makes `course/attention.py`; the cells of the lesson that begin with
 # `#| export` *are* the module. So whenever a page says `from course.attention import ...`, you know
 # which page explains it. A module uses only modules of earlier lessons.
+#
+# **Numbers are the path.** Who reads 00 to 09 has read the paper and built a translator. **Letters
+# are the machine room and the deeper rooms.** In 07b, 07c and 08b you see what makes a run safe and
+# fast; 09b, 09c and 10 go deeper. They may be left out at a first reading.
 
 # %%
-LESSONS = [  # notebook, title, main names that its module defines, minutes
-    ("01_foundations", "Foundations", ["mlp_forward", "conv1d_forward", "lstm_step"], 120),
-    ("02_seq2seq", "Sequences", ["RNNTranslator", "alignment_error_rate"], 120),
-    ("03_attention", "Attention", ["attention_weights", "MultiHeadAttention"], 120),
-    ("04_masking", "Masking", ["causal_mask", "padding_mask", "Batch"], 60),
-    ("05_transformer", "Transformer", ["EncoderLayer", "DecoderLayer", "Transformer"], 120),
-    ("06_text", "Text", ["BPE", "token_batches", "make_batches"], 90),
-    ("07_training", "Training", ["label_smoothed_loss", "paper_learning_rate", "Trainer"], 90),
-    ("07c_speed", "Speed", ["Switches", "FastStep", "FastTrainer"], 75),
-    ("08_decoding", "Decoding", ["greedy_search", "beam_search", "translate", "bleu"], 75),
-    ("09_evaluation", "Multi30k", ["score", "evaluate"], 60),
-    ("09b_inside", "Inside", ["prune", "paired_bootstrap"], 75),
-    ("09c_ablations", "Ablations", ["run_trial", "pooled_spread"], 45),
-    ("10_beyond", "Beyond", ["LanguageModel", "sample", "linearise"], 90),
-]
-here = {name: Path(f"{name}.py").exists() for name, *_ in LESSONS}
-number_of = {name: name.split("_")[0] for name, *_ in LESSONS}
-module_of = {name: name.split("_")[1] for name, *_ in LESSONS if here[name]}
+LESSONS = {  # page -> title, main names that its module defines
+    "01_foundations": ("Foundations", ["mlp_forward", "conv1d_forward", "lstm_step"]),
+    "02_seq2seq": ("Sequences", ["RNNTranslator", "alignment_error_rate"]),
+    "03_attention": ("Attention", ["attention_weights", "MultiHeadAttention"]),
+    "04_masking": ("Masking", ["causal_mask", "padding_mask", "Batch"]),
+    "05_transformer": ("Transformer", ["EncoderLayer", "DecoderLayer", "Transformer"]),
+    "06_text": ("Text", ["BPE", "token_batches", "make_batches"]),
+    "07_training": ("Training", ["label_smoothed_loss", "paper_learning_rate", "train_step"]),
+    "08_decoding": ("Decoding", ["greedy_search", "beam_search", "bleu"]),
+    "09_evaluation": ("Evaluation", ["score", "evaluate"]),
+    "07b_runs": ("Runs", ["Budget", "Trainer"]),
+    "07c_speed": ("Speed", ["Switches", "FastStep"]),
+    "08b_cache": ("Cache", ["DecoderCache", "cached_log_probs"]),
+    "09b_inside": ("Inside", ["prune"]),
+    "09c_ablations": ("Ablations", ["run_trial", "pooled_spread"]),
+    "10_beyond": ("Beyond", ["LanguageModel", "sample", "linearise"]),
+}
+here = {name: Path(f"{name}.py").exists() for name in LESSONS}
+number_of = {name: name.split("_")[0] for name in LESSONS}
+module_of = {name: name.split("_")[1] for name in LESSONS if here[name]}
 boxes = [("00", "Start here", "this page", True)]
-boxes += [(number_of[n], title, module_of.get(n, ""), here[n]) for n, title, _, _ in LESSONS]
+boxes += [(number_of[n], title, module_of.get(n, ""), here[n]) for n, (title, _) in LESSONS.items()]
 boxes += [("", "walkthrough", "the whole paper", True)]
 numbers = {module: number_of[name] for name, module in module_of.items()}
 draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules hand the data on")
@@ -242,21 +260,28 @@ draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules h
 # %% [markdown]
 # Follow the arrows below. A corpus gives **sentences**. `text` cuts them into tokens and numbers
 # them. `masking` makes rectangles of them and says who may see what. The `transformer`, whose heart
-# is `attention`, gives each possible next token a score, a *logit*. `training` improves the weights
-# and writes a **checkpoint**. `decoding` uses it to translate, and `multi30k` judges the
-# translations. Lessons 01 and 02 stand before this way: they build what was there before the
+# is `attention`, gives each possible next token a score, a *logit*. `training` improves the weights,
+# and a run writes them into a **checkpoint**. `decoding` uses it to translate, and `evaluation` judges
+# the translations. Lessons 01 and 02 stand before this way: they build what was there before the
 # Transformer, and so show what it was made for.
 #
-# The table is made from the files that lie beside this page.
+# The table is made from the files that lie beside this page, the minutes too: at 180 words of text
+# and 12 lines of code a minute, without the exercises. *Core* is what is not marked *more*.
 
 # %%
-rows = ["| lesson | makes | main names | minutes |", "|---|---|---|---|"]
-for name, title, names, minutes in LESSONS:
-    label = f"{number_of[name]} · {title}"
-    link = f"[{label}]({name}.ipynb)" if here[name] else f"{label} (to come)"
+def link_to(page: str, label: str) -> str:
+    """Return a link to a page, or its name alone while the page is still to come."""
+    return f"[{label}]({page}.ipynb)" if Path(f"{page}.py").exists() else f"{label} (to come)"
+
+
+minutes = {p.stem: measure(p) for p in Path().glob("*.py") if p.stem in here or p.stem in
+           ("00_start_here", "walkthrough")}  # page -> (core, all)
+rows = ["| lesson | makes | main names | minutes: core | all |", "|---|---|---|---|---|"]
+for name, (title, names) in LESSONS.items():
     module = f"`course.{module_of[name]}`" if here[name] else ""
-    time = minutes if here[name] else ""
-    rows.append(f"| {link} | {module} | {', '.join(f'`{n}`' for n in names)} | {time} |")
+    core, whole = minutes.get(name, ("", ""))
+    label = link_to(name, f"{number_of[name]} · {title}")
+    rows.append(f"| {label} | {module} | {', '.join(f'`{n}`' for n in names)} | {core} | {whole} |")
 Markdown("\n".join(rows))
 
 # %% [markdown]
@@ -265,11 +290,14 @@ Markdown("\n".join(rows))
 
 # %%
 # NBVAL_CHECK_OUTPUT
-for name, _, names, _ in LESSONS:
-    if here[name] and names:
+checked = 0
+for name, (_, names) in LESSONS.items():
+    if here[name]:
         module = import_module(f"course.{module_of[name]}")
-        assert all(getattr(module, n).__module__ == module.__name__ for n in names)
-        print(f"{module.__name__}: {', '.join(names)}")
+        assert all(getattr(module, n).__module__ == module.__name__ for n in names), name
+        checked += 1
+assert checked == sum(here.values()) >= 13
+print("each lesson's module has the names that the table gives it")
 
 # %% [markdown]
 # ## 5 · How to read a paper: three times
@@ -317,49 +345,37 @@ for name, _, names, _ in LESSONS:
 # reason, or only a guess ("we suspect", "we hypothesize")? The walkthrough has a measurement for
 # many of them.
 #
-# ### A plan of twelve hours
+# ### The plan: the path, core by core
 #
-# Two plans, for two readers. Each goes from the overview to the parts, and from the parts to the
-# paper. Divide it into sittings of two hours; a lesson is a good place to stop.
+# The plan is the path: the cores of 00 to 09 in order, each with its sections of the paper, so that
+# the second pass is done when you arrive. Then the third pass, with the walkthrough. Divide it into
+# sittings of an hour or two; a lesson is a good place to stop.
 
 # %%
-TIMES = {"00_start_here": 30, "walkthrough": 90, "paper, pass 1": 10, "paper, pass 3": 60}
-TIMES |= {name: minutes for name, _, _, minutes in LESSONS}
-OVERVIEW = ["00_start_here", "paper, pass 1"]
-ITSELF = ["walkthrough", "paper, pass 3"]
-PLANS = {
-    "deep learning is new to you": [
-        "01_foundations", "02_seq2seq", "03_attention", "04_masking", "05_transformer",
-    ],
-    "you know backpropagation and RNNs": [
-        "03_attention", "04_masking", "05_transformer", "06_text", "07_training", "08_decoding",
-    ],
-}
-rows = []
-for reader, parts in PLANS.items():
-    rows += [f"\n**If {reader}**\n", "| stage | what | minutes | hours so far |", "|---|---|---|---|"]
-    clock = 0
-    for stage, steps in (("overview", OVERVIEW), ("parts", parts), ("the paper itself", ITSELF)):
-        for step in steps:
-            clock += TIMES[step]
-            what = f"[{step}]({step}.ipynb)" if Path(f"{step}.py").exists() else step
-            rows.append(f"| {stage} | {what} | {TIMES[step]} | {clock // 60}:{clock % 60:02} |")
+PATH = ["00_start_here", *(name for name in LESSONS if number_of[name].isdigit() and number_of[name] < "10")]
+KNOWN: list[str] = []  # put "01_foundations" and "02_seq2seq" here if you know backpropagation and RNNs
+rows = ["| stage | what | minutes: core | hours so far | all |", "|---|---|---|---|---|"]
+steps = [("pass 1 and 2", name, *minutes[name]) for name in PATH if name not in KNOWN]
+steps += [("pass 3", "walkthrough", *minutes["walkthrough"]), ("pass 3", "the paper, every line", 60, 60)]
+clock = 0
+for stage, step, core, whole in steps:
+    clock += core
+    what = link_to(step, step) if step in minutes else step
+    rows.append(f"| {stage} | {what} | {core} | {clock // 60}:{clock % 60:02} | {whole} |")
 Markdown("\n".join(rows))
 
 # %%
 # NBVAL_CHECK_OUTPUT
-for reader, parts in PLANS.items():
-    total = sum(TIMES[step] for step in (*OVERVIEW, *parts, *ITSELF))
-    assert 11 * 60 <= total <= 13 * 60
-    left = [name for name, *_ in LESSONS if name not in parts and name[:2] > max(parts)[:2]]
-    print(f"{total // 60} h {total % 60:02} min if {reader}; later: {', '.join(left)}")
+assert [name[:2] for name in PATH] == [f"{number:02}" for number in range(10)]
+assert all(here[name] for name in PATH[1:])
+assert all(core <= whole for core, whole in minutes.values())
+print("the path:", " ".join(name[:3].rstrip("_") for name in PATH))
 
 # %% [markdown]
-# These are minutes of reading and running, without the exercises. The first plan ends where you
-# understand the model; lessons 06 to 09 then make a translator of it. The second plan already
-# contains most of that.
+# These are minutes of reading and running, without the exercises; if this is new to you, take twice
+# as long, and nobody minds. The first pass, ten minutes, is part of this page.
 #
-# > **Try it.** Put your own plan into `PLANS`, and run both cells. Does the claim still hold?
+# > **Try it.** Put what you know already into `KNOWN`, and run the cell. How many hours are left?
 
 # %% [markdown]
 # ## 6 · The words that stop a first reader
@@ -411,8 +427,28 @@ assert len(terms) >= 200 and len({term.term_en for term in terms}) == len(terms)
 show(draw.glossary_search(terms, first="residual"))
 
 # %% [markdown]
-# **The words in the order of the paper.** Keep this list beside you in the first pass. Click a
-# section, and its words are explained.
+# **Six words that mean something else here.** They are dangerous, because you know them.
+#
+# | word | you may think of | here |
+# |---|---|---|
+# | *draw* dependencies | a picture | make a connection |
+# | *employ* | a job | use |
+# | *factor* (verb) | a cause | split into parts |
+# | *literature* | novels | published research |
+# | *memory* | what you remember | the stored vectors (in our code: the encoder's output) |
+# | *respectively* | 尊敬地, respektvoll | in the order just named |
+
+# %% [markdown]
+# > **Try it.** The glossary is a plain file, `assets/glossary.tsv`: six columns with a tab between
+# > them. Add a word that stopped *you*, run this section again, and find it in the chart.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### The words in the order of the paper, and all of them · more
+#
+# Two lists to keep beside you in the first pass: the hard words of each section, and the whole glossary.
+
+# %% [markdown]
+# Click a section, and its words are explained.
 
 # %%
 PAPER_WORDS = {
@@ -454,33 +490,18 @@ HTML("\n".join(parts))
 # NBVAL_CHECK_OUTPUT
 listed = [word for words in PAPER_WORDS.values() for word in words.split(", ")]
 assert set(listed) <= set(entry) and len(set(listed)) == len(listed)
-print(f"All {len(listed)} words are in the glossary; it explains {len(entry)} terms.")
+print(f"All {len(listed)} words are in the glossary.")
 
 # %% [markdown]
 # Some entries stand here under the name that the glossary uses: the paper writes *gated*, *dispensing
 # with*, *desiderata*; you look up *gating*, *dispense with*, *desideratum*. One famous word is not in the paper:
 # **ablation**. It is what everybody calls the kind of experiment that its table 3 reports.
 #
-# **Six words that mean something else here.** They are dangerous, because you know them.
-#
-# | word | you may think of | here |
-# |---|---|---|
-# | *draw* dependencies | a picture | make a connection |
-# | *employ* | a job | use |
-# | *factor* (verb) | a cause | split into parts |
-# | *literature* | novels | published research |
-# | *memory* | what you remember | the stored vectors (in our code: the encoder's output) |
-# | *respectively* | 尊敬地, respektvoll | in the order just named |
-#
 # **The whole glossary**, to scroll and to print:
 
 # %%
 table = draw.glossary_table(terms, lessons_here)
 HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table}</details>")
-
-# %% [markdown]
-# > **Try it.** The glossary is a plain file, `assets/glossary.tsv`: six columns with a tab between
-# > them. Add a word that stopped *you*, run this section again, and find it in the chart.
 
 # %% [markdown]
 # ## 7 · The notation
@@ -598,7 +619,7 @@ print(f"{share:.0%} of {len(pairs)} captions change the order of their words")
 # |---|---|
 # | a verdict on your machine | every page runs on it |
 # | figure 1 with links | from a box to its lesson |
-# | three passes and a plan | an order for twelve hours |
+# | three passes and a plan | the path, lesson by lesson |
 # | `look_up`, and the chart above | words, in three languages |
 # | the letters B, S, T, L, D, H, V | to read every line of code of the course |
 #

@@ -70,14 +70,29 @@ FIGURE_SIZE = (760, 822)
 # data's way through the package: (x, y) of each station, and what travels between two of them
 PLACES = {
     "corpora": (0, 1), "text": (1, 1), "masking": (2, 1), "transformer": (3, 1),
-    "training": (4, 1), "decoding": (4, 0), "multi30k": (3, 0), "attention": (3, 2),
+    "training": (4, 1), "runs": (4, 0), "decoding": (3, 0), "evaluation": (2, 0),
+    "attention": (3, 2), "cache": (3, -1),
 }
 WAYS = [
     ("corpora", "text", "sentences"), ("text", "masking", "token ids"),
     ("masking", "transformer", "batches"), ("transformer", "training", "logits"),
-    ("training", "decoding", "checkpoint"), ("decoding", "multi30k", "translations"),
-    ("attention", "transformer", "is a part of"),
+    ("training", "runs", "steps"), ("runs", "decoding", "checkpoint"),
+    ("decoding", "evaluation", "translations"), ("attention", "transformer", "is a part of"),
+    ("cache", "decoding", "makes faster"),
 ]
+
+
+def ways_among(here: Collection[str]) -> list[tuple[str, str, str]]:
+    """Return the ways between the stations that are there; a way goes past one that is not."""
+    found = []
+    for start, end, what in WAYS:
+        while start not in here:
+            start = next((a for a, b, _ in WAYS if b == start), "")
+            if not start:
+                break
+        if start and end in here:
+            found.append((start, end, what))
+    return found
 
 
 def _path(*points: tuple[int, int], head: bool = True) -> str:
@@ -299,40 +314,48 @@ def _box(
 def course_map(
     lessons: Sequence[tuple[str, str, str, bool]], numbers: Mapping[str, str], title: str
 ) -> Figure:
-    """Draw the lessons in order, and below them the way of the data through the package.
+    """Draw the path and the other rooms, and below them the way of the data through the package.
 
     lessons: (number, title, module, is it there?), the number "" for a page outside the order;
     numbers: module -> the number of the lesson that it comes from.
     """
-    figure, axis = plt.subplots(figsize=(11.8, 6.2), layout="constrained")
-    per_row = 8
-    for i, (number, name, module, here) in enumerate(lessons):
-        x, y = 0.2 + 1.505 * (i % per_row), 5.6 - 0.85 * (i // per_row)
-        label = f"{number} · {name}" if number else name
-        _box(axis, x, y, 1.36, label, module if here else "to come", here, BLUE)
-        if i % per_row and number:
-            style = {"arrowstyle": "-|>", "color": GREY, "lw": 1, "shrinkA": 0, "shrinkB": 0}
-            axis.annotate("", (x - 0.68, y), (x - 0.825, y), arrowprops=style)
-    axis.text(-0.45, 6.15, "The lessons, in order", fontsize=10, weight="bold")
-    axis.text(-0.45, 3.95, "The way of the data through the modules that they make", fontsize=10,
-              weight="bold")
-    at = {name: (0.6 + 2.45 * x, 1.0 + 1.15 * y) for name, (x, y) in PLACES.items()}
+    figure, axis = plt.subplots(figsize=(12.4, 7.2), layout="constrained")
+    path = [lesson for lesson in lessons if lesson[0].isdigit() and lesson[0] < "10"]
+    others = [lesson for lesson in lessons if lesson not in path]
+    for row, y in ((path, 6.75), (others, 5.55)):
+        for i, (number, name, module, here) in enumerate(row):
+            x = 0.1 + 1.22 * i
+            label = f"{number} · {name}" if number else name
+            _box(axis, x, y, 1.08, label, module if here else "to come", here, BLUE)
+            if i and row is path:
+                style = {"arrowstyle": "-|>", "color": GREY, "lw": 1, "shrinkA": 0, "shrinkB": 0}
+                axis.annotate("", (x - 0.54, y), (x - 0.68, y), arrowprops=style)
+    heads = {
+        7.25: "The path, in order",
+        6.05: "To be left out at a first reading: machine room (07b, 07c, 08b) and deeper rooms",
+        4.85: "The way of the data through the modules that they make",
+    }
+    for y, head in heads.items():
+        axis.text(-0.45, y, head, fontsize=10, weight="bold")
+    there = {name for name in PLACES if name in numbers or name == "corpora"}
+    at = {name: (0.7 + 2.55 * PLACES[name][0], 1.9 + 1.15 * PLACES[name][1]) for name in there}
     for name, (x, y) in at.items():
         label = f"lesson {numbers[name]}" if name in numbers else "no lesson: the data"
         _box(axis, x, y, 1.5, name, label, True, ORANGE)
-    for start, end, what in WAYS:
+    for start, end, what in ways_among(there):
         (x0, y0), (x1, y1) = at[start], at[end]
         if y0 == y1:
             side = 0.75 if x1 > x0 else -0.75
             ends, place = ((x0 + side, y0), (x1 - side, y1)), ((x0 + x1) / 2, y0 + 0.1)
             how = {"ha": "center", "va": "bottom"}
         else:
-            ends, place = ((x0, y0 - 0.3), (x1, y1 + 0.3)), (x0 + 0.1, (y0 + y1) / 2)
+            side = 0.3 if y1 > y0 else -0.3
+            ends, place = ((x0, y0 + side), (x1, y1 - side)), (x0 + 0.1, (y0 + y1) / 2)
             how = {"ha": "left", "va": "center"}
         style = {"arrowstyle": "-|>", "color": "black", "lw": 1.1, "shrinkA": 0, "shrinkB": 0}
         axis.annotate("", ends[1], ends[0], arrowprops=style)
         axis.text(*place, what, fontsize=8, **how)
-    axis.set(xlim=(-0.55, 11.5), ylim=(0.5, 6.4))
+    axis.set(xlim=(-0.55, 11.8), ylim=(0.35, 7.5))
     axis.axis("off")
     axis.set_title(title)
     return finish(figure)
