@@ -222,7 +222,7 @@ def record(trainer, options: argparse.Namespace, changes: dict, val_pairs) -> No
 
 def translate(options: argparse.Namespace) -> int:
     """Translate standard input; at a terminal each line at once, else in groups."""
-    from course import decoding
+    from course import cache
     from course.device import pick
     from course.training import load_checkpoint
 
@@ -235,7 +235,7 @@ def translate(options: argparse.Namespace) -> int:
               "Enter).", file=sys.stderr, flush=True)
     for group in lines_of(sys.stdin.buffer, size):
         sentences = [shortened(bpe, number, line) for number, line in group]
-        for line in decoding.translate(model, bpe, sentences, options.beam, options.length_penalty):
+        for line in cache.translate(model, bpe, sentences, options.beam, options.length_penalty):
             print(line.replace("\n", " "), flush=True)
     return 0
 

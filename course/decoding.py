@@ -2,9 +2,8 @@
 """Decoding: greedy search, beam search with a length penalty, and BLEU (paper, section 6.1)."""
 
 # %% auto #0
-__all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'is_live', 'in_turn', 'largest', 'continuations',
-           'beam_step', 'length_penalty', 'Hypothesis', 'ranked', 'beam_search', 'scorer', 'next_log_probs',
-           'AttentionCache', 'DecoderCache', 'read_step', 'cached_log_probs', 'translate_batch', 'translate', 'ngrams',
+__all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'continuations', 'beam_step', 'length_penalty',
+           'Hypothesis', 'ranked', 'check_search', 'beam_search', 'scorer', 'next_log_probs', 'translate', 'ngrams',
            'bleu']
 
 # %% ../notebooks/08_decoding.py
@@ -12,17 +11,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
-from .attention import MultiHeadAttention
-from .masking import causal_mask, pad, padding_mask
+from .masking import causal_mask, padding_mask
+from .seq2seq import Translator
 from .text import BOS, BPE, EOS, PAD, UNK
-from .transformer import Transformer
 
 # %% ../notebooks/08_decoding.py
 NextLogProbs = Callable[[Tensor, Tensor], Tensor]  # prefixes (n, t), rows (n,) -> (n, V)
@@ -75,78 +70,35 @@ def greedy_search(
     return written
 
 # %% ../notebooks/08_decoding.py
-def is_live(prefixes: Tensor, totals: Tensor) -> Tensor:
-    """Return which prefixes can grow: (n, k, t) and (n, k) -> (n, k).
+def continuations(score: NextLogProbs, row: int, prefixes: Tensor, totals: Tensor) -> Tensor:
+    """Return the log-probability of every prefix of a sentence with every next token.
 
-    Not those that have written EOS, and not those of probability 0.
+    row: which source sentence; prefixes (k, t), totals (k,): their log-probabilities -> (k, V).
+    Only prefixes that have not ended are shown to the model; the others go on with EOS, for nothing.
     """
-    return (prefixes[..., -1] != EOS) & totals.isfinite()
-
-# %% ../notebooks/08_decoding.py
-def in_turn(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each row of values (n, m), by k looks, and where they are."""
-    values = values.clone()
-    found, where = [], []
-    for _ in range(min(k, values.size(1))):
-        index = values.argmax(1, keepdim=True)  # (n, 1)
-        found.append(values.gather(1, index))
-        where.append(index)
-        values.scatter_(1, index, -math.inf)
-    return torch.cat(found, 1), torch.cat(where, 1)
-
-
-def largest(values: Tensor, k: int, width: int = 64) -> tuple[Tensor, Tensor]:
-    """Return the k largest of each row of values (n, m), and where they are; both (n, min(k, m)).
-
-    Like `torch.topk`, but of equal values the first comes first, on every device. Where a row has
-    fewer than k finite values, the rest are -inf, and their places mean nothing.
-    """
-    n, m = values.shape
-    full = m // width  # so many blocks, and a rest
-    blocks = values[:, : full * width].reshape(n, full, width).amax(2)
-    rest = F.pad(values[:, full * width :], (0, 1), value=-math.inf).amax(1, keepdim=True)
-    best = torch.cat([blocks, rest], 1).clamp(min=torch.finfo(values.dtype).min)  # finite: once each
-    chosen = in_turn(best, k)[1].sort(1).values  # (n, k) blocks, in their order
-    places = (chosen[..., None] * width + torch.arange(width, device=values.device)).flatten(1)
-    inside = values.gather(1, places.clamp(max=m - 1)).masked_fill(places >= m, -math.inf)  # (n, k * w)
-    found, where = in_turn(inside, min(k, m))
-    return found, places.gather(1, where)
-
-# %% ../notebooks/08_decoding.py
-def continuations(
-    score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor, best: int
-) -> tuple[Tensor, Tensor]:
-    """Return the `best` likeliest continuations of every prefix: log-probability and last token.
-
-    rows (n,): the source sentences; prefixes (n, k, t): k of each; totals (n, k): their
-    log-probabilities; returns two of (n, k, c), where c is the smaller of `best` and V. Only live
-    prefixes are shown to the model. In the row of a finished one EOS comes first, for nothing, and
-    the other places are -inf.
-    """
-    live = is_live(prefixes, totals)  # (n, k)
-    which = rows[live.nonzero()[:, 0]]  # the source sentence of each live prefix
-    scored, words = largest(score(prefixes[live], which), best)  # (live ones, c)
-    log_probs = scored.new_full((*live.shape, scored.size(1)), -math.inf)
-    tokens = torch.full_like(log_probs, EOS, dtype=torch.long)
-    log_probs[..., 0][~live] = 0.0
-    log_probs[live], tokens[live] = scored, words
-    return log_probs + totals[..., None], tokens
+    live = prefixes[:, -1] != EOS  # (k,)
+    asked = prefixes[live]
+    scored = score(asked, torch.full((len(asked),), row, device=asked.device))  # (live ones, V)
+    log_probs = scored.new_full((len(prefixes), scored.size(1)), -math.inf)
+    log_probs[~live, EOS] = 0.0
+    log_probs[live] = scored
+    return totals[:, None] + log_probs
 
 # %% ../notebooks/08_decoding.py
 def beam_step(
-    score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor, beam: int
+    score: NextLogProbs, row: int, prefixes: Tensor, totals: Tensor, beam: int
 ) -> tuple[Tensor, Tensor]:
-    """Let every prefix grow by one token and keep the `beam` likeliest of each sentence.
+    """Let every prefix of a sentence grow by one token and keep the `beam` likeliest, best first.
 
-    prefixes (n, k, t), totals (n, k) -> prefixes (n, k', t + 1), totals (n, k'), the best first;
-    k' is `beam`, or k * c where that is smaller. Of equal totals the child of the better prefix
-    comes first. A place that no possible candidate fills has the total -inf.
+    prefixes (k, t), totals (k,) -> prefixes (k', t + 1), totals (k',); k' is `beam`, or fewer where
+    fewer are possible.
     """
-    candidates, tokens = continuations(score, rows, prefixes, totals, beam)  # (n, k, c)
-    totals, place = in_turn(candidates.flatten(1), beam)  # (n, k')
-    parent, token = place // candidates.size(-1), tokens.flatten(1).gather(1, place)
-    sentence = torch.arange(len(rows), device=rows.device)[:, None]  # (n, 1)
-    return torch.cat([prefixes[sentence, parent], token[..., None]], dim=-1), totals
+    candidates = continuations(score, row, prefixes, totals)  # (k, V)
+    totals, place = candidates.flatten().sort(descending=True, stable=True)
+    totals, place = totals[:beam], place[:beam]
+    totals, place = totals[totals.isfinite()], place[totals.isfinite()]
+    parent, token = place // candidates.size(1), place % candidates.size(1)
+    return torch.cat([prefixes[parent], token[:, None]], dim=1), totals
 
 # %% ../notebooks/08_decoding.py
 def length_penalty(length: int, alpha: float) -> float:
@@ -180,6 +132,16 @@ def ranked(
     return sorted(hypotheses, key=lambda h: (h.finished, h.score), reverse=True)
 
 # %% ../notebooks/08_decoding.py
+def check_search(beam: int, alpha: float) -> None:
+    """Raise ValueError for a beam below 1, and for a length penalty that is not from 0 to 10."""
+    if beam < 1:
+        raise ValueError(f"beam={beam}: a beam keeps at least one prefix (1 is greedy search)")
+    if not 0 <= alpha <= 10:  # nan is refused, too
+        raise ValueError(
+            f"length penalty {alpha}: choose a number from 0 (none) to 10; the paper takes 0.6"
+        )
+
+
 @torch.no_grad()
 def beam_search(
     score: NextLogProbs,
@@ -191,27 +153,22 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """Keep the `beam` likeliest prefixes of every sentence; return them when they end, best first.
 
-    A finished prefix keeps its place and stops growing; a sentence leaves the batch when nothing
-    can grow, or after `max_len` tokens (one number, or one for each sentence). The length penalty
-    chooses among what is found. Raises ValueError for a beam below 1. Paper, section 6.1.
+    A finished prefix keeps its place and stops growing; a sentence is done when nothing can grow,
+    or after `max_len` tokens (one number, or one for each sentence). The length penalty chooses
+    among what is found. Raises ValueError as `check_search`. Paper, section 6.1.
     """
-    if beam < 1:
-        raise ValueError(f"beam={beam}: a beam keeps at least one prefix (1 is greedy search)")
-    found: list[list[Hypothesis]] = [[] for _ in range(n_sentences)]
-    limits = limits_of(max_len, n_sentences, device)
-    rows = torch.arange(n_sentences, device=device)  # sentences still being searched
-    prefixes = torch.full((n_sentences, 1, 1), BOS, device=device)  # (n, k, 1 + tokens)
-    totals = torch.zeros(n_sentences, 1, device=device)  # (n, k)
-    while len(rows):
-        prefixes, totals = beam_step(score, rows, prefixes, totals, beam)
-        leaving = ~is_live(prefixes, totals).any(1) | (prefixes.size(-1) > limits[rows])
-        for i in leaving.nonzero()[:, 0].tolist():
-            found[rows[i]] = ranked(prefixes[i].tolist(), totals[i].tolist(), alpha)
-        rows, prefixes, totals = rows[~leaving], prefixes[~leaving], totals[~leaving]
+    check_search(beam, alpha)
+    found = []
+    for row, limit in enumerate(limits_of(max_len, n_sentences, device).tolist()):
+        prefixes = torch.full((1, 1), BOS, device=device)  # (k, 1 + tokens)
+        totals = torch.zeros(1, device=device)  # (k,)
+        while (prefixes[:, -1] != EOS).any() and prefixes.size(1) <= limit:
+            prefixes, totals = beam_step(score, row, prefixes, totals, beam)
+        found.append(ranked(prefixes.tolist(), totals.tolist(), alpha))
     return found
 
 # %% ../notebooks/08_decoding.py
-def scorer(model: Transformer, read: Callable[[Tensor, Tensor], Tensor]) -> NextLogProbs:
+def scorer(model: Translator, read: Callable[[Tensor, Tensor], Tensor]) -> NextLogProbs:
     """Return a score function for the searches; PAD, BOS and UNK get -inf.
 
     read(prefixes (n, t), rows (n,)) gives the decoder's state at the last token of each prefix,
@@ -230,7 +187,7 @@ def scorer(model: Transformer, read: Callable[[Tensor, Tensor], Tensor]) -> Next
 
 # %% ../notebooks/08_decoding.py
 @torch.no_grad()
-def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
+def next_log_probs(model: Translator, src: Tensor) -> NextLogProbs:
     """Return a function that scores the next token of prefixes, given the source sentences.
 
     src (B, S). The function takes prefixes (n, t), each beginning with BOS, and rows (n,), the
@@ -246,168 +203,22 @@ def next_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
     return scorer(model, read)
 
 # %% ../notebooks/08_decoding.py
-class AttentionCache:
-    """What one attention has read, computed once and asked often: keys (n, H, L, Dk), values Dv."""
-
-    def __init__(self, attention: MultiHeadAttention, x: Tensor) -> None:
-        self.attention = attention
-        self.keys, self.values = self.project(x)
-
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of positions x (n, L, D)."""
-        a = self.attention
-        return a.split_heads(a.w_k(x)), a.split_heads(a.w_v(x))
-
-    def append(self, x: Tensor) -> None:
-        """Put the keys and values of x (n, 1, D) behind those that are here."""
-        keys, values = self.project(x)
-        self.keys, self.values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
-
-    def keep(self, places: Tensor) -> None:
-        """Make row i what row places[i] was; or keep the rows where `places` (n,) is True."""
-        self.keys, self.values = self.keys[places], self.values[places]
-
-    def ask(self, query: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend with query (n, Q, D) to what is here -> (n, Q, D)."""
-        a = self.attention
-        query = a.split_heads(a.w_q(query))  # (n, H, Q, Dk)
-        heads = F.scaled_dot_product_attention(query, self.keys, self.values, attn_mask=mask)
-        return a.w_o(a.merge_heads(heads))
-
-    def __repr__(self) -> str:
-        n, heads, places, d_k = self.keys.shape
-        megabytes = (self.keys.nbytes + self.values.nbytes) / 1e6
-        return f"{n} rows x {heads} heads x {places} places x {d_k}: {megabytes:.2f} MB"
-
-# %% ../notebooks/08_decoding.py
-class DecoderCache:
-    """What the decoder has read so far of n prefixes, for m source sentences.
-
-    own: for each layer the keys and values of the prefixes; source: those of the sentences.
-    """
-
-    def __init__(self, model: Transformer, src: Tensor) -> None:
-        self.src_mask = padding_mask(src, PAD)  # (m, 1, 1, S)
-        memory = model.encode(src, self.src_mask)  # (m, S, D), read once
-        layers = model.decoder.layers
-        self.source = [AttentionCache(layer.cross_attention, memory) for layer in layers]
-        self.own = [AttentionCache(layer.self_attention, memory[:, :0]) for layer in layers]
-        self.sentences = torch.arange(len(src), device=src.device)
-        self.places = {(row,): row for row in range(len(src))}  # (sentence, *prefix) -> its row
-
-    def follow(self, prefixes: Tensor, rows: Tensor) -> None:
-        """Give each prefix (n, t) what its parent has read, and let sentences without one leave."""
-        names = [(row, *ids) for row, ids in zip(rows.tolist(), prefixes.tolist())]
-        if strangers := [name for name in names if name[:-1] not in self.places]:
-            raise ValueError(
-                f"the prefix {strangers[0][1:]} did not grow out of one of the step before: a cache "
-                "goes one token a step; begin again with a new one"
-            )
-        parents = [self.places[name[:-1]] for name in names]
-        if parents != list(range(len(self.own[0].keys))):
-            for cache in self.own:
-                cache.keep(torch.tensor(parents, device=rows.device))
-        self.places = {name: row for row, name in enumerate(names)}
-        present = torch.isin(self.sentences, rows)
-        if not present.all():
-            self.sentences, self.src_mask = self.sentences[present], self.src_mask[present]
-            for cache in self.source:
-                cache.keep(present)
-
-    def __repr__(self) -> str:
-        lines = [f"layer {i}: own {own}, source {source}"
-                 for i, (own, source) in enumerate(zip(self.own, self.source))]
-        return "\n".join(lines)
-
-# %% ../notebooks/08_decoding.py
-def read_step(model: Transformer, cache: DecoderCache, prefixes: Tensor, rows: Tensor) -> Tensor:
-    """Read the last token of each prefix (n, t); return the decoder's states there, (n, D)."""
-    cache.follow(prefixes, rows)
-    _, sentence = rows.unique(return_inverse=True)  # (n,) which of the cache's sentences
-    slot = (sentence[:, None] == sentence).tril().sum(1) - 1  # (n,) which of its prefixes
-    x = model.tgt_embedding(prefixes[:, -1:])  # (n, 1, D)
-    x = x + model.positions(x.new_zeros(1, prefixes.size(1), x.size(2)))[:, -1:]
-    for layer, own, source in zip(model.decoder.layers, cache.own, cache.source):
-
-        def ask_own(x: Tensor, own: AttentionCache = own) -> Tensor:
-            own.append(x)
-            return own.ask(x)
-
-        def ask_source(x: Tensor, source: AttentionCache = source) -> Tensor:
-            queries = x.new_zeros(len(cache.sentences), int(slot.max()) + 1, x.size(2))  # (m, k, D)
-            queries[sentence, slot] = x[:, 0]
-            return source.ask(queries, cache.src_mask)[sentence, slot][:, None]
-
-        x = layer.residuals[0](x, ask_own)
-        x = layer.residuals[1](x, ask_source)
-        x = layer.residuals[2](x, layer.feed_forward)
-    return model.decoder.norm(x)[:, 0]
-
-# %% ../notebooks/08_decoding.py
-@torch.no_grad()
-def cached_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
-    """Return what `next_log_probs` returns, with a cache inside: every position is read once.
-
-    Each call must show prefixes that grew by one token out of those of the call before, as the
-    searches do; any other raises ValueError.
-    """
-    return scorer(model, partial(read_step, model, DecoderCache(model, src)))
-
-# %% ../notebooks/08_decoding.py
-def translate_batch(
-    model: Transformer, sources: Sequence[Sequence[int]], beam: int, alpha: float
-) -> list[list[int]]:
-    """Return the best target ids of source ids (each ending in EOS); beam 1 is greedy search.
-
-    At most 50 tokens more than the source are written (paper, section 6.1), and no more than
-    learned positions have. Raises ValueError for a source longer than those.
-    """
-    device = next(model.parameters()).device
-    learned = getattr(model.config, "positions", None) == "learned"  # a recurrent model has none
-    room = model.config.max_len if learned else math.inf
-    limits = [min(len(source) + 50, room) for source in sources]
-    with_cache = isinstance(model, Transformer)  # a recurrent model reads its prefixes again
-    score = (cached_log_probs if with_cache else next_log_probs)(model, pad(sources, PAD).to(device))
-    if beam == 1:
-        return greedy_search(score, len(sources), limits, device)
-    found = beam_search(score, len(sources), limits, beam, alpha, device)
-    return [list(hypotheses[0].ids) for hypotheses in found]
-
-# %% ../notebooks/08_decoding.py
 def translate(
-    model: Transformer,
-    bpe: BPE,
-    sentences: Sequence[str],
-    beam: int = 1,
-    alpha: float = 0.6,
-    max_tokens: int = 4000,
-    progress: bool = False,
+    model: Translator, bpe: BPE, sentences: Sequence[str], beam: int = 1, alpha: float = 0.6
 ) -> list[str]:
     """Return the translation of each sentence, in the same order; an empty line stays empty.
 
-    beam 1 is greedy search. Batches hold at most `max_tokens` padded source tokens, counted once
-    for each place in the beam; their size changes a translation only where rounding decides between
-    two that are almost equal. Dropout is off meanwhile.
+    beam 1 is greedy search. One sentence after the other: slow, and easy to check;
+    `course.cache.translate` writes the same, fast. Raises ValueError if the model is in training
+    mode, and as `check_search`. At most 50 tokens more than the source (paper, section 6.1).
     """
-    if isinstance(sentences, str):
-        raise TypeError("translate takes a list of sentences: write [sentence] for a single one")
-    sources = {i: [*bpe.encode(s), EOS] for i, s in enumerate(sentences) if s.strip()}
-    waiting = sorted(sources, key=lambda i: len(sources[i]))  # the longest last
-    translations = [""] * len(sentences)
-    training = model.training
-    model.eval()
-    bar = tqdm(total=len(sources), unit="sentence", disable=not progress)
-    try:
-        while waiting:
-            size = max(1, max_tokens // (beam * len(sources[waiting[-1]])))
-            chosen, waiting = waiting[-size:], waiting[:-size]
-            written = translate_batch(model, [sources[i] for i in chosen], beam, alpha)
-            for i, ids in zip(chosen, written):
-                translations[i] = bpe.decode(ids)
-            bar.update(len(chosen))
-    finally:
-        bar.close()
-        model.train(training)
+    translations = []
+    for sentence in sentences:
+        source = [*bpe.encode(sentence), EOS]
+        src = torch.tensor([source], device=next(model.parameters()).device)  # (1, S)
+        score, limit = next_log_probs(model, src), len(source) + 50
+        found = beam_search(score, 1, limit, beam, alpha, src.device)[0]
+        translations.append(bpe.decode(found[0].ids) if sentence.strip() else "")
     return translations
 
 # %% ../notebooks/08_decoding.py

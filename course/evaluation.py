@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 
-from .decoding import translate
+from .cache import translate
 from .text import BPE
 from .transformer import Transformer
 

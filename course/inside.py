@@ -24,7 +24,8 @@ from sacrebleu.significance import PairedTest
 from torch import Tensor
 
 from .attention import MultiHeadAttention, record_attention
-from .decoding import Hypothesis, beam_search, cached_log_probs, length_penalty
+from .cache import beam_search, cached_log_probs
+from .decoding import Hypothesis, length_penalty
 from .masking import Batch, pad
 from .text import BOS, BPE, EOS, PAD, Pair, encode_pairs, pieces
 from .training import batch_loss

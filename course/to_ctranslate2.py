@@ -254,7 +254,7 @@ class ExportedTranslator:
     ) -> list[str]:
         """Return the translation of each sentence, in the same order; an empty line stays empty.
 
-        The arguments are those of `course.decoding.translate`, and so is greedy search, beam 1. A
+        The arguments are those of `course.cache.translate`, and so is greedy search, beam 1. A
         larger beam follows CTranslate2's rules. In our beam a finished hypothesis keeps its place,
         and the search ends when every place holds a finished one. In CTranslate2 a finished one
         leaves the beam to another that still grows, and the search ends when the likeliest of the

@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import torch
 from sacrebleu.metrics import BLEU, CHRF
 
-from course.decoding import translate
+from course.cache import translate
 from course.text import BPE
 from course.transformer import Transformer
 

@@ -58,7 +58,8 @@ from sacrebleu.significance import PairedTest
 from torch import Tensor
 
 from course.attention import MultiHeadAttention, record_attention
-from course.decoding import Hypothesis, beam_search, cached_log_probs, length_penalty
+from course.cache import beam_search, cached_log_probs
+from course.decoding import Hypothesis, length_penalty
 from course.masking import Batch, pad
 from course.text import BOS, BPE, EOS, PAD, Pair, encode_pairs, pieces
 from course.training import batch_loss
@@ -74,7 +75,7 @@ from tqdm import tqdm
 
 from course import ASSETS
 from course.corpora import captions, choose, pairs
-from course.decoding import translate
+from course.cache import translate
 from course.device import by_scale, pick
 from course.evaluation import rank_correlation, score
 from course.seq2seq import alignment_error_rate

@@ -65,7 +65,8 @@ from tqdm import tqdm
 
 from course.attention import record_attention
 from course.corpora import captions, choose, pairs
-from course.decoding import beam_search, cached_log_probs, greedy_search
+from course.cache import beam_search, cached_log_probs
+from course.decoding import greedy_search
 from course.device import by_scale, pick
 from course.inside import word_index
 from course.speed import keep_freed_memory

@@ -989,7 +989,7 @@ print(f"val loss {trained:.2f} nats a token: perplexity {math.exp(trained):.1f} 
 # to whom, and at rare words.
 
 # %%
-from course.decoding import translate
+from course.cache import translate
 from course.training import load_checkpoint
 
 beam = by_scale(smoke=1, cpu=4, gpu=4)

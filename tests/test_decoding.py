@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections import Counter
-from functools import partial
 
 import matplotlib
 import pytest
@@ -13,37 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from course import decoding
+from course import cache, decoding
 from course.decoding import (
-    DecoderCache,
     Hypothesis,
-    beam_search,
-    beam_step,
     bleu,
-    cached_log_probs,
-    continuations,
     greedy_search,
-    in_turn,
-    is_live,
-    largest,
     length_penalty,
     next_log_probs,
     ngrams,
     ranked,
-    read_step,
-    scorer,
     translate,
-    translate_batch,
     until_eos,
 )
 from course.masking import causal_mask, pad, padding_mask
-from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BOS, BPE, EOS, PAD, UNK
 from course.transformer import Transformer, TransformerConfig
 
 matplotlib.use("agg")
 FIRST = 4  # the first id that is a word
 INF = math.inf
+plain_and_batched = pytest.mark.parametrize(
+    "search", [decoding.beam_search, cache.beam_search], ids=["plain", "batched"]
+)
 
 
 # --- toy models -------------------------------------------------------------------------------
@@ -129,6 +119,7 @@ def as_tuples(hypotheses):
     return [(h.ids, pytest.approx(h.score, abs=1e-5), h.finished) for h in hypotheses]
 
 
+@plain_and_batched
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -137,9 +128,9 @@ def as_tuples(hypotheses):
     alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
     limits=st.lists(st.integers(1, 6), min_size=3, max_size=3),
 )
-def test_beam_search_equals_the_spec(seed, n_words, beam, alpha, limits):
+def test_beam_search_equals_the_spec(search, seed, n_words, beam, alpha, limits):
     trees = RandomTrees(3, n_words, depth=5, seed=seed)
-    found = beam_search(trees, 3, limits, beam, alpha)
+    found = search(trees, 3, limits, beam, alpha)
     for row, limit in enumerate(limits):
         assert spec_beam_search(trees, row, limit, beam, alpha) == as_tuples(found[row])
 
@@ -161,33 +152,36 @@ def all_scores(trees, n_trees, n_words, max_len):
     return sentences, totals
 
 
+@plain_and_batched
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 2.0])
 @pytest.mark.parametrize(("n_words", "depth", "seed"), [(1, 4, 0), (2, 4, 1), (3, 3, 2), (4, 2, 3)])
-def test_a_beam_as_wide_as_the_tree_is_exhaustive_search(alpha, n_words, depth, seed):
+def test_a_beam_as_wide_as_the_tree_is_exhaustive_search(search, alpha, n_words, depth, seed):
     n_trees = 60
     trees = RandomTrees(n_trees, n_words, depth, seed)
     sentences, totals = all_scores(trees, n_trees, n_words, depth + 1)
     assert torch.allclose(totals.exp().sum(1), torch.ones(n_trees), atol=1e-4)
     divisors = torch.tensor([((5 + len(s) + 1) / 6) ** alpha for s in sentences])
     order = (totals / divisors).argsort(1, descending=True)
-    found = beam_search(trees, n_trees, depth + 1, len(sentences), alpha)
+    found = search(trees, n_trees, depth + 1, len(sentences), alpha)
     for row in range(n_trees):
         assert len(found[row]) == len(sentences)  # every sentence, each once
         assert [h.ids for h in found[row]][:3] == [sentences[j] for j in order[row, :3]]
 
 
+@plain_and_batched
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
-def test_exhaustive_search_under_a_limit_returns_the_best_that_ends(alpha):
+def test_exhaustive_search_under_a_limit_returns_the_best_that_ends(search, alpha):
     n_trees, limit = 60, 3
     trees = RandomTrees(n_trees, 2, depth=5, seed=4, ends=False)
     sentences, totals = all_scores(trees, n_trees, 2, limit)
     divisors = torch.tensor([length_penalty(len(s) + 1, alpha) for s in sentences])
     best = (totals / divisors).argmax(1)
-    found = beam_search(trees, n_trees, limit, 100, alpha)
+    found = search(trees, n_trees, limit, 100, alpha)
     assert [h[0].ids for h in found] == [sentences[j] for j in best]
     assert all(h[0].finished and not h[-1].finished for h in found)
 
 
+@plain_and_batched
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -195,17 +189,18 @@ def test_exhaustive_search_under_a_limit_returns_the_best_that_ends(alpha):
     alpha=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
     limits=st.lists(st.integers(1, 7), min_size=8, max_size=8),
 )
-def test_beam_1_is_greedy_search(seed, n_words, alpha, limits):
+def test_beam_1_is_greedy_search(search, seed, n_words, alpha, limits):
     trees = RandomTrees(8, n_words, depth=6, seed=seed)
-    found = beam_search(trees, 8, limits, beam=1, alpha=alpha)
+    found = search(trees, 8, limits, beam=1, alpha=alpha)
     assert [list(h[0].ids) for h in found] == greedy_search(trees, 8, limits)
     assert all(len(h) == 1 for h in found)
 
 
-def test_the_mean_score_rises_with_the_beam_but_not_for_every_sentence():
+@plain_and_batched
+def test_the_mean_score_rises_with_the_beam_but_not_for_every_sentence(search):
     n_trees = 2000
     trees = RandomTrees(n_trees, 3, depth=4, seed=1, eos_bias=-3.0)
-    best = [[h[0].score for h in beam_search(trees, n_trees, 5, b, 0.0)] for b in (1, 2, 4)]
+    best = [[h[0].score for h in search(trees, n_trees, 5, b, 0.0)] for b in (1, 2, 4)]
     means = [sum(scores) / n_trees for scores in best]
     assert means[0] < means[1] < means[2]
     assert any(two < one - 1e-4 for one, two in zip(best[0], best[1]))
@@ -227,6 +222,7 @@ GREEDY_LOSES = {
 }
 
 
+@plain_and_batched
 @pytest.mark.parametrize(
     ("table", "beam", "ids", "p"),
     [
@@ -237,43 +233,46 @@ GREEDY_LOSES = {
         (TRAP, 3, (4, 4, 4), 0.4 * 0.4),
     ],
 )
-def test_tables_one_can_multiply(table, beam, ids, p):
-    best = beam_search(table_score(table, 3), 1, 10, beam, alpha=0.0)[0][0]
+def test_tables_one_can_multiply(search, table, beam, ids, p):
+    best = search(table_score(table, 3), 1, 10, beam, alpha=0.0)[0][0]
     assert best.ids == ids
     assert math.exp(best.score) == pytest.approx(p, rel=1e-5)
 
 
-def test_without_a_length_penalty_the_half_sentence_wins():
+@plain_and_batched
+def test_without_a_length_penalty_the_half_sentence_wins(search):
     table = {
         (): {4: 1.0},
         (4,): {EOS: 0.42, 5: 0.58},
         (4, 5): {EOS: 0.2, 6: 0.8},
         (4, 5, 6): {4: 0.8, 5: 0.2},
     }
-    best = {a: beam_search(table_score(table, 3), 1, 9, 2, a)[0][0].ids for a in (0.0, 0.6)}
+    best = {a: search(table_score(table, 3), 1, 9, 2, a)[0][0].ids for a in (0.0, 0.6)}
     assert best == {0.0: (4,), 0.6: (4, 5, 6, 4)}
 
 
 # --- what a search must not do -------------------------------------------------------------------
 
 
+@plain_and_batched
 @pytest.mark.parametrize("beam", [1, 2, 5])
-def test_finished_and_impossible_prefixes_are_not_shown_to_the_model(beam):
+def test_finished_and_impossible_prefixes_are_not_shown_to_the_model(search, beam):
     trees = RandomTrees(20, 3, depth=4, seed=5)
-    beam_search(trees, 20, 5, beam)
+    search(trees, 20, 5, beam)
     assert all(EOS not in prefix for _, prefix in trees.seen)
     assert len(trees.seen) == len(set(trees.seen)), "no prefix is scored twice"
     steps = Counter((row, len(prefix)) for row, prefix in trees.seen)
     assert max(steps.values()) <= beam
 
     narrow = RandomTrees(4, 1, depth=3, seed=0)  # fewer candidates than places
-    beam_search(narrow, 4, 4, beam)
+    search(narrow, 4, 4, beam)
     assert all(set(prefix[1:]) <= {FIRST} for _, prefix in narrow.seen)
 
 
+@plain_and_batched
 @pytest.mark.parametrize("beam", [1, 2, 3, 50])
-def test_hypotheses_are_distinct_and_no_more_than_the_beam(beam):
-    found = beam_search(RandomTrees(20, 2, depth=3, seed=6), 20, 4, beam)
+def test_hypotheses_are_distinct_and_no_more_than_the_beam(search, beam):
+    found = search(RandomTrees(20, 2, depth=3, seed=6), 20, 4, beam)
     for hypotheses in found:
         ids = [h.ids for h in hypotheses]
         assert len(ids) == len(set(ids)) == min(beam, 15)
@@ -281,132 +280,63 @@ def test_hypotheses_are_distinct_and_no_more_than_the_beam(beam):
         assert scores == sorted(scores, reverse=True)
 
 
-def test_a_sentence_that_never_ends_is_cut_at_its_limit():
+@plain_and_batched
+def test_a_sentence_that_never_ends_is_cut_at_its_limit(search):
     assert greedy_search(never_ends, 2, [3, 5]) == [[4] * 3, [4] * 5]
-    found = beam_search(never_ends, 2, [3, 5], beam=2, alpha=0.6)
+    found = search(never_ends, 2, [3, 5], beam=2, alpha=0.6)
     assert [h[0].ids for h in found] == [(4,) * 3, (4,) * 5]
     assert not any(h.finished for hypotheses in found for h in hypotheses)
     assert found[0][0].score == pytest.approx(3 * math.log(0.6) / (8 / 6) ** 0.6)
 
 
-def test_a_finished_hypothesis_goes_before_a_likelier_unfinished_one():
+@plain_and_batched
+def test_a_finished_hypothesis_goes_before_a_likelier_unfinished_one(search):
     table = {(): {4: 0.9, EOS: 0.1}, (4,): {4: 1.0}, (4, 4): {4: 1.0}}
-    best, cut = beam_search(table_score(table, 1), 1, 2, beam=2, alpha=0.0)[0]
+    best, cut = search(table_score(table, 1), 1, 2, beam=2, alpha=0.0)[0]
     assert (best.ids, best.finished) == ((), True)
     assert (cut.ids, cut.finished) == ((4, 4), False)
     assert cut.score > best.score
 
 
-def test_a_limit_belongs_to_its_sentence():
+@plain_and_batched
+def test_a_limit_belongs_to_its_sentence(search):
     trees = RandomTrees(6, 3, depth=6, seed=7, eos_bias=-6.0)
     limits = [1, 2, 3, 4, 5, 7]
-    together = beam_search(trees, 6, limits, beam=3)
+    together = search(trees, 6, limits, beam=3)
     for row, limit in enumerate(limits):
 
         def only(prefixes, rows, row=row):
             return trees(prefixes, torch.full_like(rows, row))
 
-        assert beam_search(only, 1, limit, beam=3)[0] == together[row]
+        assert search(only, 1, limit, beam=3)[0] == together[row]
         assert greedy_search(only, 1, limit)[0] == greedy_search(trees, 6, limits)[row]
         assert max(len(h.ids) for h in together[row]) <= limit
 
 
-def test_ties_go_to_the_first_word():
+@plain_and_batched
+def test_ties_go_to_the_first_word(search):
     def uniform(prefixes, rows):
         log_probs = torch.full((len(prefixes), 8), -INF)
         log_probs[:, [EOS] if prefixes.size(1) > 2 else list(range(FIRST, 8))] = 0.0
         return log_probs.log_softmax(-1)
 
-    found = beam_search(uniform, 2, 5, beam=3, alpha=0.0)
+    found = search(uniform, 2, 5, beam=3, alpha=0.0)
     assert [h.ids for h in found[0]] == [(4, 4), (4, 5), (4, 6)]
     assert found[0] == found[1]
     assert greedy_search(uniform, 1, 5) == [[4, 4]]
 
 
-def test_largest_is_topk_and_orders_ties():
-    values = torch.randn(7, 50, generator=torch.Generator().manual_seed(0))
-    expected = values.topk(5)
-    found, where = largest(values, 5)
-    assert torch.equal(found, expected.values) and torch.equal(where, expected.indices)
-    assert torch.isfinite(values).all(), "the caller's values are untouched"
-    found, where = largest(torch.tensor([[1.0, 3.0, 3.0, 2.0, 3.0]]), 4)
-    assert where.tolist() == [[1, 2, 4, 3]] and found.tolist() == [[3.0, 3.0, 3.0, 2.0]]
-    assert largest(torch.zeros(2, 3), 10)[0].shape == (2, 3)
-    tied = torch.zeros(1, 1000)
-    tied[0, [7, 70, 700]] = 1.0  # in three blocks
-    assert largest(tied, 2)[1].tolist() == in_turn(tied, 2)[1].tolist() == [[7, 70]]
-
-
-@pytest.mark.parametrize(
-    "m, k, width", [(50, 5, 64), (64, 4, 64), (65, 4, 64), (1000, 7, 10), (9, 9, 2)]
-)
-def test_largest_looks_into_the_right_blocks(m, k, width):
-    """Many equal values, so that every choice among blocks and within them counts."""
-    values = torch.randint(0, 6, (40, m), generator=torch.Generator().manual_seed(m)).float()
-    expected = values.sort(dim=1, descending=True, stable=True)
-    found, where = largest(values, k, width)
-    assert torch.equal(found, expected.values[:, :k])
-    assert torch.equal(where, expected.indices[:, :k])
-
-
-def test_one_step():
-    score = table_score(GREEDY_LOSES, 3)
-    prefixes, totals = torch.tensor([[[BOS]]]), torch.zeros(1, 1)
-    for shape in [(1, 2, 2), (1, 2, 3), (1, 2, 4), (1, 2, 5)]:
-        prefixes, totals = beam_step(score, torch.tensor([0]), prefixes, totals, beam=2)
-        assert prefixes.shape == shape and totals.shape == shape[:2]
-    assert prefixes[0].tolist() == [[BOS, 5, 4, EOS, EOS], [BOS, 4, 4, EOS, EOS]]
-    assert totals.exp().tolist() == [pytest.approx([0.36, 0.2])]
-    assert not is_live(prefixes, totals).any()
-
-
-def test_a_finished_prefix_goes_on_for_nothing():
-    prefixes = torch.tensor([[[BOS, 4], [BOS, EOS], [BOS, 5]]])
-    totals = torch.tensor([[-1.0, -2.0, -INF]])
-    candidates, tokens = continuations(never_ends, torch.tensor([0]), prefixes, totals, best=2)
-    assert candidates.shape == tokens.shape == (1, 3, 2)
-    assert (candidates[0, 1, 0], tokens[0, 1, 0]) == (-2.0, EOS)
-    assert candidates[0, 1].isfinite().sum() == 1
-    assert not candidates[0, 2].isfinite().any()
-    assert candidates[0, 0, 0].item() == pytest.approx(-1 + math.log(0.6))
-    assert tokens[0, 0, 0] == 4
-
-
-@pytest.mark.parametrize("beam", [1, 2, 5, 40])
-def test_a_step_keeps_the_best_of_all_candidates(beam):
-    """Against a search through all k * V of them; few different values, so that ties count."""
-    generator = torch.Generator().manual_seed(beam)
-    prefixes = torch.randint(FIRST, 9, (6, 3, 4), generator=generator)
-    prefixes[0, 1, -1] = prefixes[3, :2, -1] = EOS
-    totals = torch.randint(-4, 0, (6, 3), generator=generator).float()
-    totals[2, 2] = totals[3, 2] = -INF
-    table = torch.randint(-3, 1, (18, 9), generator=generator).float()
-    score = lambda prefixes, rows: table[: len(prefixes)]  # noqa: E731
-    grown, sums = beam_step(score, torch.arange(6), prefixes, totals, beam)
-    shown = iter(table.tolist())
-    for i in range(6):
-        candidates = []
-        for ids, total in zip(prefixes[i].tolist(), totals[i].tolist()):
-            if ids[-1] == EOS or total == -INF:
-                candidates.append((total, [*ids, EOS]))
-            else:
-                candidates += [(total + p, [*ids, t]) for t, p in enumerate(next(shown))]
-        best = [c for c in sorted(candidates, key=lambda c: -c[0]) if c[0] > -INF][:beam]
-        alive = sums[i].isfinite()
-        assert sums[i][alive].tolist() == [total for total, _ in best]
-        assert grown[i][alive].tolist() == [ids for _, ids in best]
-
-
-def test_edges_of_the_searches():
-    assert greedy_search(never_ends, 0, 5) == [] == beam_search(never_ends, 0, 5)
-    assert greedy_search(never_ends, 0, []) == [] == beam_search(never_ends, 0, [])
+@plain_and_batched
+def test_edges_of_the_searches(search):
+    assert greedy_search(never_ends, 0, 5) == [] == search(never_ends, 0, 5)
+    assert greedy_search(never_ends, 0, []) == [] == search(never_ends, 0, [])
     with pytest.raises(ValueError, match="beam=0"):
-        beam_search(never_ends, 1, 5, beam=0)
-    for search in (greedy_search, beam_search):
+        search(never_ends, 1, 5, beam=0)
+    for either in (greedy_search, search):
         with pytest.raises(ValueError, match="max_len=0"):
-            search(never_ends, 2, [4, 0])
+            either(never_ends, 2, [4, 0])
         with pytest.raises(ValueError, match="3 limits for 2 sentences"):
-            search(never_ends, 2, [4, 4, 4])
+            either(never_ends, 2, [4, 4, 4])
     assert until_eos([BOS, 5, EOS, EOS]) == [5]
     assert until_eos([BOS]) == []
     assert ranked([[BOS, 4, EOS]], [-INF], 0.6) == []
@@ -481,80 +411,18 @@ def test_special_tokens_are_never_written(model, sources):
     assert log_probs.dtype == torch.float32 and not log_probs.requires_grad
 
 
-def test_the_source_is_read_once(model, sources, monkeypatch):
-    calls = []
-    encode = model.encode
-    monkeypatch.setattr(model, "encode", lambda *a: calls.append(1) or encode(*a))
-    translate_batch(model, sources, beam=3, alpha=0.6)
-    assert len(calls) == 1
-
-
 def test_a_model_in_training_mode_is_refused(bpe, sources):
     model = make_model(bpe).train()
     with pytest.raises(ValueError, match=r"model\.eval\(\)"):
         next_log_probs(model, pad(sources, PAD))
 
 
-def test_beam_1_is_greedy_search_on_a_model(model, sources):
+@plain_and_batched
+def test_beam_1_is_greedy_search_on_a_model(search, model, sources):
     score = next_log_probs(model, pad(sources, PAD))
     limits = [len(s) + 10 for s in sources]
-    single = beam_search(score, len(sources), limits, beam=1, alpha=0.6)
+    single = search(score, len(sources), limits, beam=1, alpha=0.6)
     assert [list(h[0].ids) for h in single] == greedy_search(score, len(sources), limits)
-
-
-@pytest.mark.parametrize("beam", [1, 3])
-def test_order_empty_lines_and_batches(model, bpe, beam):
-    together = translate(model, bpe, GERMAN, beam=beam)
-    assert [t == "" for t in together] == [not s.strip() for s in GERMAN]
-    assert together == [translate(model, bpe, [s], beam=beam)[0] for s in GERMAN]
-    assert together == translate(model, bpe, GERMAN, beam=beam, max_tokens=40)
-    assert together[::-1] == translate(model, bpe, GERMAN[::-1], beam=beam)
-    assert len(set(together)) > 3, "else the order would not show"
-
-
-def test_the_limit_is_the_source_and_fifty(bpe, sources, monkeypatch):
-    model = make_model(bpe)
-    monkeypatch.setattr(decoding, "cached_log_probs", lambda model, src: never_ends)
-    written = translate_batch(model, sources, beam=1, alpha=0.6)
-    assert [len(ids) for ids in written] == [len(s) + 50 for s in sources]
-    assert [len(ids) for ids in translate_batch(model, sources, 2, 0.6)] == [
-        len(s) + 50 for s in sources
-    ]
-
-
-def test_learned_positions_end(bpe, sources, monkeypatch):
-    longest = max(map(len, sources))
-    model = make_model(bpe, positions="learned", max_len=longest)
-    assert len(translate(model, bpe, GERMAN, beam=2)) == len(GERMAN)  # no more than max_len
-    with pytest.raises(ValueError, match=f"{longest + 1} tokens.*max_len={longest}"):
-        translate_batch(model, [[FIRST] * longest + [EOS]], beam=2, alpha=0.6)
-    monkeypatch.setattr(decoding, "cached_log_probs", lambda model, src: never_ends)
-    assert {len(ids) for ids in translate_batch(model, sources, 1, 0.6)} == {longest}
-
-
-def test_translate_keeps_the_mode_and_switches_dropout_off(bpe):
-    model = make_model(bpe)
-    expected = translate(model, bpe, GERMAN[:3], beam=2)
-    model.train()
-    assert translate(model, bpe, GERMAN[:3], beam=2) == expected
-    assert model.training
-    assert not make_model(bpe).training
-
-
-def test_the_mode_comes_back_after_an_error_too(bpe):
-    model = make_model(bpe, positions="learned", max_len=3).train()
-    with pytest.raises(ValueError, match="max_len=3"):
-        translate(model, bpe, GERMAN)
-    assert model.training
-
-
-def test_edges_of_translate(model, bpe, capsys):
-    assert translate(model, bpe, []) == []
-    assert translate(model, bpe, ["", " \t"], beam=4) == ["", ""]
-    with pytest.raises(TypeError, match=r"\[sentence\]"):
-        translate(model, bpe, "Ein Hund schläft.")
-    translate(model, bpe, GERMAN[:2], progress=True)
-    assert "1/1" in capsys.readouterr().err
 
 
 def checked(log_probs):
@@ -562,88 +430,11 @@ def checked(log_probs):
     return log_probs
 
 
-def test_searches_keep_no_graph(model, sources):
+@plain_and_batched
+def test_searches_keep_no_graph(search, model, sources):
     score = next_log_probs(model, pad(sources, PAD))
-    beam_search(lambda *a: checked(score(*a)), len(sources), 3, beam=2)
+    search(lambda *a: checked(score(*a)), len(sources), 3, beam=2)
     greedy_search(lambda *a: checked(score(*a)), len(sources), 3)
-
-
-# --- the cache ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("beam", [1, 2, 5])
-@pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("positions", ["sinusoidal", "learned"])
-def test_the_cache_changes_no_translation(bpe, sources, beam, norm, positions):
-    model = make_model(bpe, norm=norm, positions=positions, max_len=80)
-    src, limits = pad(sources, PAD), [len(s) + 9 for s in sources]
-    plain = beam_search(next_log_probs(model, src), len(sources), limits, beam)
-    cached = beam_search(cached_log_probs(model, src), len(sources), limits, beam)
-    assert [[h.ids for h in hs] for hs in cached] == [[h.ids for h in hs] for hs in plain]
-    for a, b in zip(cached, plain):
-        assert [h.score for h in a] == pytest.approx([h.score for h in b], rel=1e-5)
-    if beam == 1:
-        cached = greedy_search(cached_log_probs(model, src), len(sources), limits)
-        assert cached == [list(hs[0].ids) for hs in plain]
-
-
-def test_the_cache_follows_prefixes_in_any_order(model, sources):
-    src = pad(sources, PAD)
-    plain, cached = next_log_probs(model, src), cached_log_probs(model, src)
-    rows = torch.tensor([0, 1, 2, 3])
-    prefixes = torch.full((4, 1), BOS)
-    generator = torch.Generator().manual_seed(1)
-    for _ in range(6):
-        expected = plain(prefixes, rows)
-        assert torch.allclose(cached(prefixes, rows), expected, atol=1e-4)
-        parents = torch.randint(len(rows), (5,), generator=generator)  # some twice, some not at all
-        tokens = torch.randperm(expected.size(1) - FIRST, generator=generator)[:5] + FIRST
-        rows = rows[parents]
-        prefixes = torch.cat([prefixes[parents], tokens[:, None]], dim=1)
-
-
-def test_the_cache_reads_one_position_a_step_and_the_source_is_not_copied(model, sources):
-    seen = []
-    handle = model.decoder.layers[0].feed_forward.register_forward_hook(
-        lambda module, args, output: seen.append(args[0].shape[:-1].numel())
-    )
-    with torch.no_grad():
-        cache = DecoderCache(model, pad(sources, PAD))
-    shared = cache.source[0].keys
-    score = scorer(model, partial(read_step, model, cache))
-    prefixes, rows = torch.full((5, 1), BOS), torch.arange(5)
-    score(prefixes, rows)
-    twice = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
-    tokens = torch.arange(FIRST, FIRST + 10)[:, None]
-    score(torch.cat([prefixes[twice], tokens], 1), rows[twice])
-    handle.remove()
-    assert seen == [5, 10]
-    assert cache.source[0].keys is shared and len(cache.own[0].keys) == 10
-    shown = "layer 0: own 10 rows x 2 heads x 2 places x 8: 0.01 MB, source 5 rows x"
-    assert repr(cache).startswith(shown)
-
-
-def test_a_sentence_that_nobody_asks_leaves_the_cache(model, sources):
-    with torch.no_grad():
-        cache = DecoderCache(model, pad(sources, PAD))
-    score = scorer(model, partial(read_step, model, cache))
-    score(torch.full((5, 1), BOS), torch.arange(5))
-    score(torch.tensor([[BOS, FIRST], [BOS, FIRST]]), torch.tensor([1, 4]))
-    assert cache.sentences.tolist() == [1, 4] and len(cache.source[0].keys) == 2
-    assert len(cache.src_mask) == 2 and len(cache.own[0].keys) == 2
-
-
-def test_a_prefix_that_did_not_grow_is_refused(model, sources):
-    score = cached_log_probs(model, pad(sources, PAD))
-    score(torch.full((5, 1), BOS), torch.arange(5))
-    with pytest.raises(ValueError, match="did not grow out of"):
-        score(torch.tensor([[BOS, FIRST, FIRST]]), torch.tensor([0]))
-
-
-def test_a_recurrent_model_translates_without_a_cache(bpe):
-    config = Seq2SeqConfig(len(bpe), len(bpe), d_model=16)
-    translations = translate(RNNTranslator(config).eval(), bpe, GERMAN, beam=2)
-    assert len(translations) == len(GERMAN)
 
 
 # --- BLEU ----------------------------------------------------------------------------------------

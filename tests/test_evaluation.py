@@ -10,8 +10,8 @@ import sacrebleu
 import torch
 
 from course import ASSETS
+from course.cache import translate
 from course.corpora import pairs
-from course.decoding import translate
 from course.evaluation import evaluate, rank_correlation, score
 from course.training import load_checkpoint, read_log
 from course.viz.evaluation import attention_grid, learning_curves, need_and_weight

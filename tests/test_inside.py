@@ -15,8 +15,9 @@ from sacrebleu.significance import PairedTest
 from torch import nn
 
 from course.attention import record_attention
+from course.cache import beam_search, cached_log_probs, translate
 from course.corpora import captions
-from course.decoding import Hypothesis, beam_search, cached_log_probs, length_penalty, translate
+from course.decoding import Hypothesis, length_penalty
 from course.inside import (
     KINDS,
     Head,

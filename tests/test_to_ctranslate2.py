@@ -16,8 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from course import to_ctranslate2
 from course.__main__ import main
+from course.cache import cached_log_probs, translate
 from course.corpora import pairs
-from course.decoding import NextLogProbs, cached_log_probs, ranked, translate
+from course.decoding import NextLogProbs, ranked
 from course.masking import causal_mask, pad, padding_mask
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BOS, BPE, EOS, PAD, SPECIAL_TOKENS, UNK, encode_pairs, make_batches

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 
 import course
 from course.attention import scaled_dot_product_attention
+from course.cache import translate
 from course.corpora import multi30k, pairs
-from course.decoding import bleu, translate
+from course.decoding import bleu
 from course.masking import Batch
 from course.text import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, Vocabulary, tokenize
 from course.training import (

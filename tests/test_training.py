@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from course import training
-from course.decoding import translate
+from course.cache import translate
 from course.masking import Batch
 from course.seq2seq import RNNTranslator
 from course.text import BOS, BPE, EOS, PAD

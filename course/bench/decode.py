@@ -7,14 +7,8 @@ from torch import Tensor
 
 from course.bench.jobs import DecodeJob
 from course.bench.race import Work
-from course.decoding import (
-    NextLogProbs,
-    cached_log_probs,
-    greedy_search,
-    next_log_probs,
-    translate,
-    until_eos,
-)
+from course.cache import cached_log_probs, translate
+from course.decoding import NextLogProbs, greedy_search, next_log_probs, until_eos
 from course.text import BPE
 from course.training import load_checkpoint
 from course.transformer import Transformer
@@ -28,7 +22,7 @@ def model_of(job: DecodeJob) -> tuple[Transformer, BPE]:
 
 
 def ours(job: DecodeJob, beam: int = 1) -> Callable[[], Work]:
-    """Return `course.decoding.translate`: batches of similar lengths, cached; text to text."""
+    """Return `course.cache.translate`: batches of similar lengths, cached; text to text."""
     model, bpe = model_of(job)
 
     def work() -> Work:
