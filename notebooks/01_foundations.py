@@ -27,7 +27,7 @@
 #
 # **You need first:** Python, matrix products, derivatives. **No deep learning at all.**
 #
-# **Time:** about two hours. **In the paper:** the last part of section 1, section 2, section 3.3,
+# **Time:** 115 minutes. **In the paper:** the last part of section 1, section 2, section 3.3,
 # and the column *maximum path length* of Table 1.
 #
 # This page builds everything that the paper wants to replace. The Transformer is an answer. Here

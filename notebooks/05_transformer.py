@@ -24,7 +24,7 @@
 # - count the parameters of the base and the big model by hand, and read table 3 like a detective;
 # - train a Transformer that copies unseen sequences without one mistake.
 #
-# **You need** lesson 03 (attention) and lesson 04 (masks). **Time:** about two hours.
+# **You need** lesson 03 (attention) and lesson 04 (masks). **Time:** 100 minutes.
 # **Paper:** sections 3, 3.1, 3.3, 3.4, 3.5, 5.4, and the column of parameters in table 3.
 #
 # Attention is one part of the model. The paper stacks it with five other parts, and explains them

@@ -27,7 +27,7 @@
 #
 # **You need** lesson 04 (padding, `Batch`) and Python's `dict` and `Counter`; regular expressions
 # are explained where they are used.
-# **Time:** about 90 minutes. **Paper:** section 5.1, and one sentence of section 3.4.
+# **Time:** 80 minutes. **Paper:** section 5.1, and one sentence of section 3.4.
 #
 # A Transformer adds and multiplies numbers. It cannot read. Four steps carry a sentence to it,
 # and this lesson builds each of them:

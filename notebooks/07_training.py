@@ -31,7 +31,7 @@
 # - average checkpoints, and say when that helps.
 #
 # **You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
-# and what a gradient is (lesson 01). **Time:** about 90 minutes. **In the paper:** section 5, all
+# and what a gradient is (lesson 01). **Time:** 130 minutes. **In the paper:** section 5, all
 # of it; the averaging of checkpoints is in section 6.1.
 #
 # Five words that we use all the time:

@@ -29,7 +29,7 @@
 # - split a step among several processes so that the result is the step of one;
 # - start, kill and continue a run on several devices, and estimate what the network costs.
 #
-# **You need first** lessons 06 and 07. **Time:** about 75 minutes. **In the paper:** section 5.2 (hardware
+# **You need first** lessons 06 and 07. **Time:** 85 minutes. **In the paper:** section 5.2 (hardware
 # and schedule); section 3.2.1 says why dot products are fast: "matrix multiplication code".
 #
 # Every timing on this page was measured on the machine that ran it, except where a device is named.

@@ -29,7 +29,7 @@
 # - say what a wider beam, and a higher BLEU, do *not* promise.
 #
 # **You need first:** lesson 04 (masks), 05 (the model), 06 (token ids), 07 (training).
-# **Time:** 50 minutes; 75 with all that is marked *more*. **In the paper:** section 6.1, the BLEU
+# **Time:** 55 minutes; 65 with all that is marked *more*. **In the paper:** section 6.1, the BLEU
 # columns of table 2, and one sentence of section 3 ("auto-regressive": each word is an input for the
 # next one). **Where you are:** on the path. The code is written to be read; the machine room
 # [08b](08b_cache.ipynb) makes the same searches fast.

@@ -28,7 +28,7 @@
 # - let many beams grow in one batch,
 # - say where the time of one decoding step goes.
 #
-# **You need first:** lesson 08. **Time:** 50 minutes. **In the paper:** nothing of this; it is what makes its
+# **You need first:** lesson 08. **Time:** 40 minutes. **In the paper:** nothing of this; it is what makes its
 # decoder usable. **Where you are:** the machine room. You may skip this page at first reading: lesson 09 only
 # uses its `translate`, which writes what lesson 08's writes.
 

@@ -22,7 +22,7 @@
 # a reason for every number of the recipe, measure the result so that others can check it, and look
 # inside a trained model.
 #
-# **You need** lessons 03 to 08. **Time:** 60 minutes of reading; two minutes of computing.
+# **You need** lessons 03 to 08. **Time:** 40 minutes.
 # **Paper:** sections 5 and 6.1.
 #
 # Until now each part was shown to do what it says. Now comes the only question that counts: does the

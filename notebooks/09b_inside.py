@@ -29,7 +29,7 @@
 # - decide whether one system is better than another, or only luckier.
 #
 # **You need first:** lessons 03, 05, 08 and 09; the alignment error rate of lesson 02.
-# **Time:** 75 minutes of reading; two minutes of computing. **In the paper:** the end of section 4,
+# **Time:** 110 minutes. **In the paper:** the end of section 4,
 # the pictures of its appendix, row (A) of Table 3, section 6.1.
 #
 # At the end of its section 4 the paper makes a promise: attention can be *looked at*. Its heads, it
