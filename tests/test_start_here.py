@@ -17,6 +17,7 @@ from IPython.display import HTML
 from matplotlib.colors import to_hex, to_rgb
 
 from course.authoring import NOTEBOOKS
+from course.authoring.minutes import ROW, measure, refreshed
 from course.pages import to_html
 from course.viz import BLUE, ORANGE
 from course.viz import start_here as draw
@@ -36,6 +37,7 @@ from course.viz.start_here import (
     glossary_search,
     glossary_table,
     read_glossary,
+    ways_among,
     with_still,
 )
 
@@ -53,10 +55,12 @@ def assigned(name: str):
     raise KeyError(name)
 
 
-LESSONS = {name: minutes for name, _, _, minutes in assigned("LESSONS")}
-TIMES = assigned("TIMES") | LESSONS
+LESSONS = assigned("LESSONS")
+ON_DISK = [path.stem for path in sorted(NOTEBOOKS.glob("*.py"))]
+README = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
 PAPER = {word for words in assigned("PAPER_WORDS").values() for word in words.split(", ")}
 ELSEWHERE = {"activation function", "element-wise", "induction"}
+OWN = {"claim", "core"}  # words of the course itself, which lesson 00 introduces
 GLOSSARY = read_glossary()  # ELSEWHERE: what a reader meets in every other text on the subject
 
 
@@ -136,7 +140,7 @@ def test_the_words_that_stop_a_first_reader_are_there():
 
 def test_ordinary_words_are_words_of_the_paper():
     ordinary = {term.term_en for term in GLOSSARY if term.lesson == "00_start_here"}
-    assert ordinary <= PAPER | ELSEWHERE
+    assert ordinary <= PAPER | ELSEWHERE | OWN
 
 
 @pytest.mark.parametrize("line", ["a\tb\tc", "a\tb\tc\td\te\t ", "a\tb\tc\td\te\tf\tg"])
@@ -353,24 +357,56 @@ def test_in_a_built_page_the_links_lead_to_pages(tmp_path: Path):
 # The plan
 
 
-def stated_minutes(lesson: str) -> int:
-    """The minutes that a lesson promises in its first lines."""
-    text = (NOTEBOOKS / f"{lesson}.py").read_text(encoding="utf-8").split("**Time:**")[1]
-    found = re.search(r"(two hours)|(\d+) minutes|(about ninety to read)", text)
-    return 120 if found[1] else int(found[2]) if found[2] else 90
+def test_the_lists_hold_every_lesson_that_is_there():
+    assert {*ON_DISK} - {"00_start_here", "walkthrough"} <= {*LESSONS}
 
 
-@pytest.mark.parametrize("name", [n for n in TIMES if (NOTEBOOKS / f"{n}.py").exists()])
-def test_the_minutes_are_those_of_the_lesson(name: str):
-    assert TIMES[name] == stated_minutes(name)
+def path_of(names: dict) -> list[str]:
+    """What the lesson's own line takes for the path."""
+    line = next(line for cell in CODE for line in cell.splitlines() if line.startswith("PATH = "))
+    found = {"LESSONS": names, "number_of": {name: name.split("_")[0] for name in names}}
+    exec(line, found)
+    return found["PATH"]
 
 
-def test_each_plan_takes_about_twelve_hours_from_overview_to_paper():
-    overview, itself = assigned("OVERVIEW"), assigned("ITSELF")
-    assert "paper, pass 1" in overview and itself[-1] == "paper, pass 3"
-    for parts in assigned("PLANS").values():
-        assert parts == sorted(parts) and set(parts) <= set(LESSONS)
-        assert 11 <= sum(TIMES[step] for step in (*overview, *parts, *itself)) / 60 <= 13
+def test_the_plan_is_the_path_of_numbers_without_letters():
+    assert path_of(LESSONS) == [name for name in ON_DISK if re.match(r"0\d_", name)]
+    assert path_of({"02_b": 0, "07b_x": 0, "10_y": 0}) == ["00_start_here", "02_b"]
+
+
+# README: its table of lessons, its floor plan
+
+
+def wrong_minutes(readme: str) -> list[str]:
+    """The pages whose minutes (core / all) in README's table are not the measured ones."""
+    told = {row[2]: [*map(int, re.findall(r"\d+", row[0].rsplit("|", 2)[1]))]
+            for row in ROW.finditer(readme)}
+    return [name for name in ON_DISK
+            if max(abs(a - b) for a, b in zip(told.get(name, (-99, -99)),
+                                              measure(NOTEBOOKS / f"{name}.py"), strict=True)) > 5]
+
+
+def test_readme_tells_the_measured_minutes_of_every_page():
+    assert wrong_minutes(README) == [], "python -m course.authoring minutes --readme mends it"
+
+
+def test_wrong_minutes_are_found_and_mended():
+    row = "| [w](notebooks/walkthrough.ipynb) | x | {} / {} |"
+    core, whole = measure(NOTEBOOKS / "walkthrough.py")
+    assert "walkthrough" in wrong_minutes(row.format(core + 10, whole))
+    assert "walkthrough" in wrong_minutes(row.format(core, whole - 10))
+    assert wrong_minutes("") == ON_DISK
+    mended = refreshed(row.format(1, 2), NOTEBOOKS)
+    assert mended == row.format(core, whole) and "walkthrough" not in wrong_minutes(mended)
+
+
+def test_the_floor_plan_names_every_room_of_the_package_and_no_other():
+    plan = README.split("## Floor plan")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]+) \|", plan, flags=re.M)
+    named = [room for row in rows for room in re.findall(r"`(\w+)`", row)]
+    rooms = {path.stem for path in (NOTEBOOKS.parent / "course").iterdir()
+             if path.suffix == ".py" or path.is_dir() and path.name[0] not in "_."}
+    assert sorted(named) == sorted(rooms)
 
 
 def test_the_stored_page_has_a_verdict_and_live_links():
@@ -395,19 +431,29 @@ def words(figure) -> list[str]:
 
 def test_the_map_shows_what_is_there_and_what_is_to_come():
     lessons = [("01", "One", "", False), ("03", "Three", "attention", True)]
+    lessons += [("03b", "Deep", "", False)]
     figure = course_map([*lessons, ("", "walk", "x", True)], {"attention": "03"}, "title")
     text = words(figure)
     assert "01 · One" in text and "to come" in text and "lesson 03" in text and "walk" in text
-    styles = [patch.get_linestyle() for patch in figure.axes[0].patches[:3]]
-    assert styles[0] != styles[1] == styles[2]
+    styles = [patch.get_linestyle() for patch in figure.axes[0].patches[:2]]
+    assert styles[0] != styles[1]
+    heights = {t.get_text(): t.get_position()[1] for t in figure.axes[0].texts}
+    assert heights["01 · One"] == heights["03 · Three"] > heights["03b · Deep"] == heights["walk"]
     assert {name for way in WAYS for name in way[:2]} == set(PLACES)
 
 
-def test_the_stations_of_the_map_are_modules():
-    for name in PLACES:
-        assert (Path(NOTEBOOKS).parent / "course" / name).exists() or [
-            *NOTEBOOKS.glob(f"[0-9]*_{name}.py")
-        ]
+def test_a_way_goes_past_a_station_that_is_not_there():
+    everything = ways_among(PLACES)
+    assert everything == WAYS
+    without = ways_among({*PLACES} - {"runs", "cache"})
+    assert ("training", "decoding", "checkpoint") in without
+    assert not [way for way in without if {"runs", "cache"} & {*way}]
+
+
+def test_the_stations_of_the_map_are_modules_of_lessons_or_the_data():
+    lessons = {name.split("_")[1] for name in LESSONS}
+    assert {*PLACES} - lessons == {"corpora"}
+    assert (NOTEBOOKS.parent / "course" / "corpora").is_dir()
 
 
 def test_alignments_show_which_links_cross():

@@ -6,7 +6,7 @@ import time
 
 import nbformat
 
-from course.authoring import ROOT, AuthoringError, is_homework, minutes, sources
+from course.authoring import NOTEBOOKS, ROOT, AuthoringError, is_homework, minutes, sources
 from course.authoring.pair import problems, synchronise
 from course.authoring.release import refresh_cards, release, release_problems
 from course.authoring.tangle import tangle
@@ -33,7 +33,12 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("names", nargs="*", help="03_attention, homework/attention; all if none")
+    parser.add_argument("--readme", action="store_true",
+                        help="minutes: write them into README's table, too")
     options = parser.parse_args(arguments)
+    if options.readme:
+        readme = ROOT / "README.md"
+        readme.write_text(minutes.refreshed(readme.read_text("utf-8"), NOTEBOOKS), "utf-8")
     try:
         return run(options.command, options.names)
     except (AuthoringError, NotebookError) as error:

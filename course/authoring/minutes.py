@@ -55,3 +55,15 @@ def problems(notebook: Path) -> list[str]:
                 f"is marked {FOLDED}=true"
             )
     return found
+
+
+ROW = re.compile(r"^(\| \[[^]]+\]\(notebooks/(\w+)\.ipynb\) \|.*\|) \d+(?: / \d+)? \|$", re.M)
+
+
+def refreshed(readme: str, notebooks: Path) -> str:
+    """Return README with the measured minutes, core / all, in each row that links a page."""
+    def row(found: re.Match[str]) -> str:
+        core, whole = measure(notebooks / f"{found[2]}.py")
+        return f"{found[1]} {core} / {whole} |"
+
+    return ROW.sub(row, readme)

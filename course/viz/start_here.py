@@ -296,7 +296,8 @@ def glossary_search(terms: Sequence[Term], first: str, most: int = 6) -> alt.Lay
 
 
 def _box(
-    axis: Axes, x: float, y: float, width: float, name: str, below: str, here: bool, colour: str
+    axis: Axes, x: float, y: float, width: float, name: str, below: str, here: bool, colour: str,
+    size: float = 9,
 ) -> None:
     """Draw a box around (x, y) with a name in bold; dashed and pale if it is still to come."""
     frame = FancyBboxPatch(
@@ -307,7 +308,7 @@ def _box(
     axis.add_patch(frame)
     ink = "black" if here else GREY
     kwargs = {"ha": "center", "va": "center", "color": ink}
-    axis.text(x, y + 0.12, name, weight="bold", fontsize=9, **kwargs)
+    axis.text(x, y + 0.12, name, weight="bold", fontsize=size, **kwargs)
     axis.text(x, y - 0.12, below, fontsize=7.5, **kwargs)
 
 
@@ -326,13 +327,13 @@ def course_map(
         for i, (number, name, module, here) in enumerate(row):
             x = 0.1 + 1.22 * i
             label = f"{number} · {name}" if number else name
-            _box(axis, x, y, 1.08, label, module if here else "to come", here, BLUE)
+            _box(axis, x, y, 1.08, label, module if here else "to come", here, BLUE, 7.5)
             if i and row is path:
                 style = {"arrowstyle": "-|>", "color": GREY, "lw": 1, "shrinkA": 0, "shrinkB": 0}
                 axis.annotate("", (x - 0.54, y), (x - 0.68, y), arrowprops=style)
     heads = {
         7.25: "The path, in order",
-        6.05: "To be left out at a first reading: machine room (07b, 07c, 08b) and deeper rooms",
+        6.05: "Beside the path: machine room (07b, 07c, 08b), deeper rooms, the paper as a whole",
         4.85: "The way of the data through the modules that they make",
     }
     for y, head in heads.items():
