@@ -42,7 +42,7 @@ def problems(notebook: Path) -> list[str]:
     """Return what is wrong with a lesson's stated minutes and its folded sections."""
     found = []
     cells = [cell for cell in jupytext.read(notebook).cells if cell.cell_type == "markdown"]
-    head = " ".join(cells[0].source.split())
+    head = " ".join(" ".join(cell.source for cell in cells[:2]).split())
     said = re.search(r"\*\*Time:\*\* (\d+) minutes(?:; (\d+) with)?", head)
     core, whole = measure(notebook)
     if said is None or max(abs(int(said[1]) - core), abs(int(said[2] or said[1]) - whole)) > 5:
