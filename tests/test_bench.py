@@ -539,7 +539,7 @@ def in_process(contestants, rounds, device="cpu", cases=(None,), pause=0.0):
 def bench(monkeypatch, capsys):
     """Return a function that runs the command with tiny sizes, in this process."""
     monkeypatch.setattr(command, "race", in_process)
-    monkeypatch.setattr(command.machine, "load", lambda: 0.0)
+    monkeypatch.setattr("course.device.load_average", lambda: 0.0)
 
     def run(*arguments):
         status = main(["bench", *arguments, "--quick", "--device", "cpu", "--rounds", "2"])
@@ -736,7 +736,7 @@ def test_two_peers_of_one_name_are_refused(bench, tmp_path):
 
 
 def test_a_busy_machine_is_said(bench, monkeypatch):
-    monkeypatch.setattr(command.machine, "load", lambda: 9.0)
+    monkeypatch.setattr("course.device.load_average", lambda: 9.0)
     assert "other work kept 9.0 cores busy" in bench("attention").err
 
 
