@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from functools import cache
 
 import jupytext
 import pytest
@@ -52,13 +53,18 @@ def test_a_reason_is_whole(name):
     assert len({*verdicts}) == len(verdicts)
 
 
+@cache
+def headings(lesson: str) -> list[str]:
+    """Return the headings of a lesson's sections."""
+    cells = jupytext.read(NOTEBOOKS / f"{lesson}.py").cells
+    return [line for cell in cells if cell.cell_type == "markdown"
+            for line in cell.source.splitlines() if line.startswith("##")]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_section_that_shows_it_is_there(name):
     lesson, heading = reasons()[name].where
-    cells = jupytext.read(NOTEBOOKS / f"{lesson}.py").cells
-    headings = [line for cell in cells if cell.cell_type == "markdown"
-                for line in cell.source.splitlines() if line.startswith("##")]
-    assert any(heading in line for line in headings), headings
+    assert any(heading in line for line in headings(lesson)), headings(lesson)
 
 
 def test_the_longest_option_is_no_hint():
