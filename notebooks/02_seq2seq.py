@@ -203,7 +203,8 @@ print(tgt_in[0].tolist(), "is read,\n", tgt_out[0].tolist(), "must be said")
 # Could the recurrent network of lesson 01 translate? It gives one output for each input, at the
 # same moment. But the translation may be longer or shorter, and its first word may need the last
 # word of the source. So the whole source has to be read *before* the first word is written. That is
-# the idea of the **encoder-decoder** (Sutskever et al. 2014; Cho et al. 2014):
+# the idea of the **encoder-decoder** (Kalchbrenner and Blunsom 2013, with a convolution that
+# reads; Cho et al. 2014 and Sutskever et al. 2014, with recurrent networks on both sides):
 #
 # 1. the **encoder**, a recurrent network, reads the source $x_1, \ldots, x_S$ and leaves vectors;
 # 2. the **decoder**, another one, starts from them and writes $y_1, y_2, \ldots$, one word after
@@ -582,7 +583,7 @@ print("an RNNTranslator is a Translator; its encoder alone is none")
 # How do we train it? For each word of the target, the model gives a probability to every word of
 # the vocabulary. The loss is the **cross-entropy**, $-\ln p$ of the right word, averaged over all
 # words. A model that knows nothing gives each of the $V$ words $1/V$, and has the loss $\ln V$
-# (in nats, lesson 01).
+# (the logarithm is the natural one, and the unit is then called **nat**).
 #
 # But what does the decoder read while it learns? When it *translates*, it reads its own words. If
 # we let it do that from the beginning, it would read rubbish, and learn how to continue rubbish. So
@@ -590,7 +591,9 @@ print("an RNNTranslator is a Translator; its encoder alone is none")
 # called **teacher forcing** (Williams and Zipser 1989). It has a second advantage: all inputs are
 # known before we start. The loss of all $T$ words comes out of a single call.
 #
-# The loop is the one of lesson 01, but autograd walks back (`loss.backward()`). It *adds* each gradient
+# The loop is the one of lesson 01, but autograd walks back (`loss.backward()`), each step looks at one
+# batch of sentences only, and Adam makes the step: gradient descent in which each weight has a step size
+# of its own. It *adds* each gradient
 # to what is already in `.grad` (gradients that meet are added), so `zero_grad()` must clear the old
 # ones first. Sentences of similar length go into one batch, so that there is little padding; the
 # learning rate goes down to zero in a straight line. Lesson 07 explains what this loop does not.
@@ -749,9 +752,9 @@ for name, row in (("right", tgt_out), ("forced", forced.masked_fill(tgt_out == P
 # We ask a third decoder, too. It reads **one** wrong word, its own first mistake, and after it only
 # right ones. So it shows what a single wrong word does.
 #
-# And we count in two ways. **By place:** the third word must be the reference's third word. This is
+# And we count the rest of the sentence in two ways. **By place:** the third word must be the reference's third word. This is
 # hard on a free decoder: if it says "a small dog" for "a dog", all later words stand one place too far
-# to the right, and all count as wrong. **Word accuracy** of the rest of the sentence forgives that.
+# to the right, and all count as wrong. **Word accuracy** forgives that.
 
 # %%
 spoiled_in = tgt_in.clone()
@@ -769,11 +772,14 @@ def by_place(said: Tensor, distance: int) -> float:
     return sum(bool(said[i, t] == tgt_out[i, t]) for i, t in real) / len(real)
 
 
-def forgiving(said: Tensor) -> float:
-    """Return the mean word accuracy of what comes after the first mistake, signs left out."""
-    rest = [[[n for n in text[i, first[i] + 1 :].tolist() if n > EOS] for text in (said, tgt_out)]
-            for i in rows]
-    return sum(word_accuracy(*pair) for pair in rest) / len(rest)
+def of_the_rest(said: Tensor) -> tuple[float, float]:
+    """Return how much of what follows the first mistake is right: by place, and shifts forgiven."""
+    both = [[text[i, first[i] + 1 :].tolist() for text in (said, tgt_out)] for i in rows]
+    both = [(ours, right) for ours, right in both if any(word > EOS for word in right)]
+    place = [sum(a == b for a, b in zip(*pair) if b > EOS) / sum(b > EOS for b in pair[1])
+             for pair in both]
+    shifted = [word_accuracy(*([n for n in text if n > EOS] for text in pair)) for pair in both]
+    return sum(place) / len(both), sum(shifted) / len(both)
 
 
 reach = 6
@@ -781,7 +787,7 @@ decoders = {"right words (teacher forcing)": forced, "one own mistake, then righ
             "only own words (free running)": free}
 after = {name: [by_place(said, d) for d in range(1, reach + 1)] for name, said in decoders.items()}
 behind = tgt_out == PAD  # where nobody is asked
-rest = {name: forgiving(said if said is free else said.masked_fill(behind, PAD))
+rest = {name: of_the_rest(said if said is free else said.masked_fill(behind, PAD))
         for name, said in decoders.items()}
 draw.after_a_mistake(after, rest)
 
@@ -790,10 +796,9 @@ lost, lost_free = ([a - b for a, b in zip(after["right words (teacher forcing)"]
                    for name in list(after)[1:])
 assert lost[0] > 0.1 and lost[-1] < lost[0] / 2  # one mistake hurts at once, and heals
 assert min(lost_free) > 0.1  # on its own words it does not heal
-means = {name: sum(row) / reach for name, row in after.items()}
 gaps = {}
-for way, shares in (("by place", means), ("forgiving shifts", rest)):
-    by_forced, by_spoiled, by_free = shares.values()
+for way, shares in zip(("by place", "forgiving shifts"), zip(*rest.values())):
+    by_forced, by_spoiled, by_free = shares
     gaps[way] = by_forced - by_free
     assert by_free < by_spoiled < by_forced
     print(f"{way:16} after right words {by_forced:.0%}, after one mistake {by_spoiled:.0%}, "
@@ -835,7 +840,7 @@ def quarters(values: list[float]) -> list[float]:
 
 by_length = sorted(val_set, key=lambda e: len(e[0]))
 mean_length = quarters([len(src) - 1 for src, _ in by_length])  # words of the source, EOS left out
-longer = by_scale(smoke=2, cpu=4, gpu=4)  # times as many epochs
+longer = by_scale(smoke=1, cpu=4, gpu=4)  # times as many epochs
 models["none, longer"] = train("none", longer * EPOCHS)
 quality = {kind: quarters(accuracies(model, by_length)) for kind, model in models.items()}
 draw.quality_over_length(mean_length, quality, "One vector for all: more training helps, the end stays low")
@@ -1563,7 +1568,7 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
 # ## Further reading
 #
 # - Vaswani et al. 2017, *Attention Is All You Need*, arXiv 1706.03762: sections 1 and 2.
-# - Sutskever, Vinyals, Le 2014, *Sequence to Sequence Learning with Neural Networks*, arXiv
+# - Kalchbrenner, Blunsom 2013, *Recurrent Continuous Translation Models*; Sutskever, Vinyals, Le 2014, *Sequence to Sequence Learning with Neural Networks*, arXiv
 #   1409.3215; Cho et al. 2014, *Learning Phrase Representations using RNN Encoder-Decoder*, arXiv
 #   1406.1078: the encoder-decoder. Cho et al. 2014b, *On the Properties of Neural Machine
 #   Translation*, arXiv 1409.1259: quality over length.

@@ -485,7 +485,7 @@ def test_picture_of_the_machine(attention):
 
 def test_pictures_of_lines():
     rows = {"none": [0.1, 0.2], "additive": [0.3, 0.4], "dot": [0.5, 0.6]}
-    pictures = {2: draw.after_a_mistake(rows, dict.fromkeys(rows, 0.4)),
+    pictures = {2: draw.after_a_mistake(rows, dict.fromkeys(rows, (0.3, 0.4))),
                 1: draw.quality_over_length([5, 9], rows, "t")}
     for panels, figure in pictures.items():
         axis = drawn(figure, panels).axes[0]

@@ -108,11 +108,11 @@ def _lines(axis: Axes, xs: Sequence[float], series: Mapping[str, Sequence[float]
 
 
 def after_a_mistake(
-    series: Mapping[str, Sequence[float]], rest: Mapping[str, float]
+    series: Mapping[str, Sequence[float]], rest: Mapping[str, tuple[float, float]]
 ) -> Figure:
     """Draw the share of right words 1, 2, ... places after the first mistake, for each decoder.
 
-    rest: decoder -> word accuracy of all that follows the mistake, shifts forgiven.
+    rest: decoder -> of all that follows the mistake, the share right by place, shifts forgiven.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
     (first, *_) = series.values()
@@ -122,14 +122,13 @@ def after_a_mistake(
     left.set_title("By place: on its own words it stays behind")
     left.legend(title="the decoder reads", alignment="left", fontsize=8)
     for place, (name, (colour, _, _)) in enumerate(zip(series, LOOKS)):
-        bars = right.bar([place - 0.2, place + 0.2], [sum(series[name]) / len(first), rest[name]],
-                         0.36, color=colour)
+        bars = right.bar([place - 0.2, place + 0.2], rest[name], 0.36, color=colour)
         bars[1].set(hatch="//", ec="white")
         right.bar_label(bars, [f"{bar.get_height():.0%}" for bar in bars], padding=2)
     right.set_xticks(range(len(series)), [name.split(" (")[0].replace(", ", ",\n")
                                           for name in series])
     right.set(ylabel="share of right words, word accuracy", ylim=(0, 1))
-    right.set_title("Plain: by place. Hatched: shifts forgiven")
+    right.set_title("All of the rest. Plain: by place. Hatched: shifts forgiven")
     return finish(figure)
 
 
