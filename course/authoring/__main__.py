@@ -1,6 +1,7 @@
 """python -m course.authoring: the commands of those who write the course."""
 
 import argparse
+import os
 import sys
 import time
 
@@ -56,6 +57,7 @@ def run(command: str, names: list[str]) -> int:
             print(f"tangled {source.name}")
         if command == "run":
             begun = time.monotonic()
+            os.environ["COURSE_PAGE"] = "1"  # checked reasons are stored as folds
             execute(source, source.with_suffix(".ipynb"))
             print(f"ran {source.name} in {time.monotonic() - begun:.0f} s")
         elif command == "pair":

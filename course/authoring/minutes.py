@@ -14,7 +14,7 @@ def measure(notebook: Path) -> tuple[int, int]:
     """Return the minutes for a page's core and for all of it, rounded to five.
 
     180 words of text and 12 lines of code a minute; a section whose heading ends in "· more" is
-    not core, down to the next heading of its level or above.
+    not core, down to the next heading of its level or above. Folded answers do not count.
     """
     core = whole = 0.0
     folded_at = 9  # the level of the heading that we are below, 9 for none
@@ -24,7 +24,8 @@ def measure(notebook: Path) -> tuple[int, int]:
                 level = len(heading[1])
                 if level <= folded_at:
                     folded_at = level if heading[0].endswith(MORE) else 9
-            minutes = len(cell.source.split()) / WORDS_A_MINUTE
+            read = re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S)  # answers wait
+            minutes = len(read.split()) / WORDS_A_MINUTE
         else:
             minutes = sum(map(bool, map(str.strip, cell.source.splitlines()))) / LINES_A_MINUTE
         whole += minutes
