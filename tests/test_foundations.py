@@ -516,6 +516,7 @@ def test_pictures_of_curves():
     drawn(draw.path_lengths([2, 4, 8], {"plain": [1, 2, 4], "dilated": [1, 2, 3]}), 1)
     drawn(draw.unrolled(["two", "dogs"]), 1)
     drawn(draw.order_task({"a": [0.7] * 30}, {"a": 0.5, "b": 1.0}), 2)
+    drawn(draw.stretching(torch.tensor([[0.9, 0.8], [0.0, 0.7]]).double(), [1.0, 1.3, 1.5]), 2)
     drawn(draw.over_distance([("t", {"RNN": torch.logspace(0, -9, 61)})] * 2), 2)
     drawn(draw.memory([5, 50], {"RNN": [1.0, 0.5], "LSTM": [1.0, 1.0]}), 1)
 

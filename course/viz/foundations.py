@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
 
 
 def descent(
@@ -239,6 +240,37 @@ def order_task(losses: Mapping[str, Sequence[float]], right: Mapping[str, float]
     return finish(figure)
 
 
+def stretching(matrix: Tensor, lengths: Sequence[float]) -> Figure:
+    """Draw what a matrix (2, 2) makes of the vectors of length 1, and the norms of its powers."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.7), layout="constrained")
+    angle = torch.linspace(0, 2 * math.pi, 200).double()
+    circle = torch.stack([angle.cos(), angle.sin()])  # (2, 200)
+    ellipse = matrix @ circle
+    left.plot(*circle, color=GREY, ls=":", label="vectors of length 1")
+    left.plot(*ellipse, color=BLUE, label="what the matrix makes of them")
+    place = int(ellipse.norm(dim=0)[:100].argmax())  # of the upper half
+    arrows = ((circle[:, place], GREY, ":"), (ellipse[:, place], ORANGE, "--"))
+    for end, colour, line in arrows:
+        left.annotate("", end.tolist(), (0, 0), arrowprops={"arrowstyle": "->", "color": colour,
+                                                            "ls": line, "lw": 1.8})
+    left.annotate("stretched most", ellipse[:, place].tolist(), (4, 4), color=ORANGE, fontsize=9,
+                  textcoords="offset points")
+    left.set(xlabel="first component", ylabel="second component", xlim=(-1.7, 1.9))
+    left.set_aspect("equal")
+    left.set_title("One step stretches a vector, and turns it")
+    left.legend(fontsize=8, loc="lower right")
+    right.semilogy(range(len(lengths)), lengths, color=ORANGE, ls="--",
+                   label="norm of W to the power d")
+    largest = float(torch.linalg.eigvals(matrix).abs().max())
+    right.semilogy(range(len(lengths)), [largest**d for d in range(len(lengths))], color=GREEN,
+                   ls="-.", label="largest eigenvalue to the power d")
+    right.axhline(1, color=GREY, lw=0.8, ls=":")
+    right.set(xlabel="steps d", ylabel="length at most, at the start 1")
+    right.set_title("Over many steps the eigenvalue decides")
+    right.legend(fontsize=8)
+    return finish(figure)
+
+
 def over_distance(panels: Sequence[tuple[str, Mapping[str, Tensor]]]) -> Figure:
     """Draw how much of the gradient arrives over distance: panels: (title, name -> (steps,))."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.3 * len(panels), 3.7),
@@ -294,8 +326,10 @@ def gates(
 def memory(distances: Sequence[int], right: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the share of right answers over the distance that had to be remembered."""
     figure, axis = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
-    for (name, row), (colour, line, marker) in zip(right.items(), STYLES):
-        axis.plot(distances, row, color=colour, ls=line, marker=marker, label=name)
+    for layer, ((name, row), (colour, line, marker)) in enumerate(zip(right.items(), STYLES)):
+        wide = len(right) - layer  # lines that lie on each other: the lower one looks out
+        axis.plot(distances, row, color=colour, ls=line, marker=marker, label=name,
+                  lw=0.6 + 0.9 * wide, ms=2 + 2 * wide)
     axis.axhline(0.5, color=GREY, lw=0.8, ls=":")
     axis.annotate("guessing", (distances[0], 0.5), (0, -12), textcoords="offset points",
                   color=GREY, fontsize=9)
