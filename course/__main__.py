@@ -169,8 +169,9 @@ def train(options: argparse.Namespace) -> int:
 def train_on(device, ranks, options: argparse.Namespace) -> int:
     """Train on one device, alone or as one of several ranks."""
     from course.corpora import pairs
+    from course.runs import Budget, load_checkpoint
     from course.speed import FastTrainer, Switches, recorded_switches, restarted
-    from course.training import Budget, load_checkpoint, preset_model, recipe_of
+    from course.training import preset_model, recipe_of
 
     changes = dict(options.changes)
     config = replace(recipe_of(options.preset, changes)[1], seed=options.seed)
@@ -224,7 +225,7 @@ def translate(options: argparse.Namespace) -> int:
     """Translate standard input; at a terminal each line at once, else in groups."""
     from course import cache
     from course.device import pick
-    from course.training import load_checkpoint
+    from course.runs import load_checkpoint
 
     model, bpe = load_checkpoint(options.checkpoint)
     model.to(pick())
@@ -275,7 +276,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from course import evaluation
     from course.corpora import pairs
     from course.device import pick
-    from course.training import load_checkpoint
+    from course.runs import load_checkpoint
 
     sentence_pairs = pairs(options.corpus, options.split, options.dir)
     names = [options.checkpoint, *([options.against] if options.against else [])]
@@ -324,8 +325,8 @@ def compared(name: str, baseline: list[str], said: list[str], references: list[s
 
 def export(options: argparse.Namespace) -> int:
     """Write a checkpoint for CTranslate2 and say how to translate with it."""
+    from course.runs import load_checkpoint
     from course.to_ctranslate2 import export_ctranslate2
-    from course.training import load_checkpoint
 
     export_ctranslate2(*load_checkpoint(options.checkpoint), options.out)
     print(f"Done: {options.out}. To translate with it, in Python:\n"

@@ -20,7 +20,8 @@ from .device import device_name, pick, versions
 from .evaluation import evaluate
 from .speed import FastTrainer
 from .text import Pair
-from .training import Budget, Trainer, preset_model, read_log, recipe_of
+from .runs import Budget, Trainer, read_log
+from .training import preset_model, recipe_of
 
 # %% ../notebooks/09c_ablations.py
 @dataclass(frozen=True)

@@ -29,15 +29,8 @@ from torch.nn.parallel import DistributedDataParallel
 from .device import pick
 from .masking import Batch
 from .text import BPE, PAD, Example, Pair
-from course.training import (
-    Budget,
-    Trainer,
-    TrainingConfig,
-    apply_gradient,
-    batch_loss,
-    load_state,
-    make_optimizer,
-)
+from .runs import Budget, Trainer, load_state
+from .training import TrainingConfig, apply_gradient, batch_loss, make_optimizer
 from .transformer import Transformer
 
 # %% ../notebooks/07c_speed.py

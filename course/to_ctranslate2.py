@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from course.attention import MultiHeadAttention
 from course.decoding import ranked
+from course.runs import CheckpointError
 from course.text import BOS, BPE, PAD, UNK, token_batches
-from course.training import CheckpointError
 from course.transformer import FeedForward, LayerNorm, Transformer, positional_encoding
 
 if TYPE_CHECKING:

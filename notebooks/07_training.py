@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -14,12 +16,11 @@
 # %% [markdown]
 # # 07 · Training
 #
-# > Training: loss, learning rate, steps, checkpoints, resuming, averaging (paper, section 5).
+# > Training: loss, learning rate, steps, averaging, recipes (paper, section 5).
 
 # %% [markdown]
-# A fresh Transformer (lesson 05) translates every sentence into noise. This lesson turns noise
-# into German-to-English translation, and it does so in a way that you can trust: the run can be
-# stopped, killed and continued, and it arrives at the same weights.
+# A fresh Transformer (lesson 05) translates every sentence into noise. This lesson turns noise into
+# German-to-English translation, and shows what each part of the training is good for.
 #
 # **After this lesson you can**
 #
@@ -27,12 +28,12 @@
 # - compute the paper's learning rate by hand, and say what each part of Adam does;
 # - make one large training step out of several small batches without changing the result;
 # - read a loss curve against baselines that you computed before training;
-# - save a run so that it survives Ctrl-C, a lost terminal and a full disk;
 # - average checkpoints, and say when that helps.
 #
 # **You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
-# and what a gradient is (lesson 01). **Time:** 130 minutes. **In the paper:** section 5, all
-# of it; the averaging of checkpoints is in section 6.1.
+# and what a gradient is (lesson 01). **Time:** 60 minutes; 65 with all that is marked *more*.
+# **In the paper:** section 5, all of it; the averaging of checkpoints is in section 6.1. This page is on
+# the path. Saving, stopping and going on are in the machine room, [07b](07b_runs.ipynb).
 #
 # Five words that we use all the time:
 #
@@ -49,33 +50,20 @@
 
 # %%
 #| export
-import hashlib
-import json
 import math
-import os
-import signal
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from course import ASSETS
 from course.masking import Batch
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
-from course.text import BPE, PAD, Example, Pair, encode_pairs, make_batches, token_batches
+from course.text import BPE, PAD
 from course.transformer import Transformer, TransformerConfig
+
 
 # %% [markdown]
 # ## 1 · What is a good prediction? The loss (paper, section 5.4)
@@ -119,9 +107,12 @@ def label_smoothed_loss(logits: Tensor, target: Tensor, epsilon: float = 0.1) ->
     spreads epsilon over all V words, the right one too, as `F.cross_entropy` does.
     Paper, section 5.4; Szegedy et al. 2015.
     """
-    log_probs = logits.log_softmax(-1)  # (N, V)
-    right = log_probs.gather(-1, target[:, None]).squeeze(-1)  # (N,)
-    return -((1 - epsilon) * right + epsilon * log_probs.mean(-1)).sum()
+    wide = torch.promote_types(logits.dtype, torch.float32)  # 16 bits are too few for a sum
+    log_probs = logits.to(wide).log_softmax(-1)  # (N, V)
+    loss = -log_probs.gather(-1, target[:, None]).squeeze(-1)  # (N,)
+    if epsilon:  # without it a forbidden word, of logit -inf, would give 0 * inf
+        loss = (1 - epsilon) * loss - epsilon * log_probs.mean(-1)
+    return loss.sum()
 
 
 # %% [markdown]
@@ -129,18 +120,16 @@ def label_smoothed_loss(logits: Tensor, target: Tensor, epsilon: float = 0.1) ->
 
 # %%
 import copy
-import tempfile
 
 import torch.nn.functional as F
 
 from course.corpora import pairs
 from course.device import by_scale, pick
-from course.text import BOS, EOS
+from course.text import BOS, EOS, encode_pairs, make_batches
 from course.viz import training as draw
 
 torch.manual_seed(0)
 DEVICE = pick()
-WORK = Path(tempfile.mkdtemp())  # every run of this lesson writes here
 
 # %% [markdown]
 # **Before you run the next cell, guess.** The vocabulary has 8 words, the right one is *dog*, and
@@ -215,6 +204,7 @@ others = -(1 - wrong_only) * right_log_p - wrong_only / 49 * (log_p.sum() - righ
 torch.testing.assert_close(ours, others)
 assert abs(ours.item() - others.item()) < 1e-9
 print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V over V-1")
+
 
 # %% [markdown]
 # Does it help? In the paper's table 3 (row D) the base model without smoothing has the *better*
@@ -291,6 +281,7 @@ naive = F.cross_entropy(torch.randn(2, 40), nothing.tgt_out[0], ignore_index=PAD
 assert naive.isnan()
 print(f"sum: {abs(loss.item())}, mean with ignore_index: {naive.item()}")
 
+
 # %% [markdown]
 # ## 3 · How far to step? The learning rate (paper, section 5.3)
 #
@@ -343,6 +334,7 @@ try:
 except ValueError as error:
     print("LambdaLR:", error)
 
+
 # %% [markdown]
 # The paper's schedule has one property that matters to us: it never ends. It falls slowly, and it
 # does not know when you will stop. If you can say in advance how long you will train, a schedule
@@ -376,6 +368,7 @@ ours = {
 assert all(rates[-1] == 0 for rates in ours.values())  # at the end of the budget
 assert all(rates[-1] > max(rates) / 4 for rates in paper.values())  # after 20,000 steps
 draw.schedules(paper, ours, warmup=300)
+
 
 # %% [markdown]
 # Left: doubling the warm-up moves the peak to the right and divides it by $\sqrt{2}$; after that
@@ -544,6 +537,7 @@ assert abs(short[0] - 0.71) < 0.01 and 1.5 < max(short) < 1.6
 assert abs(long[0] - 3.16) < 0.01 and 6.5 < max(long) < 6.7
 draw.step_lengths(raw, corrected)
 
+
 # %% [markdown]
 # Mostly too long! The step is the quotient $m / \sqrt{v}$, and with $\beta_2 = 0.999$ the divisor
 # lacks more: after one step $m$ has $1 - \beta_1 = 0.1$ of its full size, $\sqrt{v}$ only
@@ -653,6 +647,7 @@ assert parts[0].n_tokens != parts[1].n_tokens and error > 0.1
 print(f"tokens: {parts[0].n_tokens} and {parts[1].n_tokens}")
 print(f"accumulated: equal to the full batch; mean of means: off by {error:.0%}")
 
+
 # %% [markdown]
 # Note what this claim contains: the full batch is padded in another way than its parts, and still
 # the gradient is the same. Padding contributes nothing here either.
@@ -677,12 +672,13 @@ assert [len(group) for group in groups_of(range(7), 3)] == [3, 3, 1]
 assert [batch for group in groups_of(range(7), 3) for batch in group] == list(range(7))
 print([len(group) for group in groups_of(range(7), 3)])
 
+
 # %% [markdown]
 # > **Try it.** Give both batches the same number of tokens. What becomes of the error of the mean
 # > of means? Why is it still wrong to rely on it?
 
 # %% [markdown]
-# ## 6 · Is it learning? A loop of ten lines
+# ## 6 · Is it learning? A loop of twenty lines
 #
 # A model is judged on sentences that it was not trained on, the *validation* set (val). Two
 # switches matter: dropout off (`model.eval()`), and no smoothing. Nothing else may happen:
@@ -720,25 +716,32 @@ assert batch_loss(noisy, full).item() != batch_loss(noisy, full).item()  # train
 assert 0 < first - math.log(40) < 1.5  # a little worse than no idea
 print(f"untrained: {first:.2f} nats per token; ln V = {math.log(40):.2f}")
 
+
 # %% [markdown]
 # Why is a fresh model *worse* than no idea, $\ln V$? Its logits are random, but not all equal, so it
 # prefers some tokens for no reason, and mostly the wrong ones. Random logits of variance 1 cost
 # about half a nat. A start by several nats above $\ln V$ would point to an error.
 #
-# Now everything is there for a training loop. This one is complete:
+# Now everything is there for a training loop. This one is complete. It *yields* after each step: who calls
+# it decides what to print, to measure and to keep.
 
 # %%
-def train_simply(model: Transformer, examples, config: TrainingConfig, epochs: int):
-    """Train; yield the number of each epoch that ends."""
+def train(model: Transformer, examples, config: TrainingConfig, epochs: int):
+    """Train; after each step yield what it was: step, epoch, progress, loss, rate, norm."""
     optimizer = make_optimizer(model, config)
-    step = 0
+    n_batches = sum(1 for _ in make_batches(examples, config.max_tokens))
+    step = done = 0
     for epoch in range(epochs):
+        model.train()
         batches = make_batches(examples, config.max_tokens, seed=epoch)
         for group in groups_of((batch.to(DEVICE) for batch in batches), config.accumulate):
             step += 1
-            rate = learning_rate(config, model.config.d_model, step, epoch / epochs)
-            train_step(model, group, optimizer, rate, config)
-        yield epoch + 1
+            progress = done / (n_batches * epochs)
+            rate = learning_rate(config, model.config.d_model, step, progress)
+            loss, norm = train_step(model, group, optimizer, rate, config)
+            done += len(group)
+            yield dict(step=step, epoch=done // n_batches, progress=done / (n_batches * epochs),
+                       ends_epoch=done % n_batches == 0, loss=loss, rate=rate, norm=norm)
 
 
 # %% [markdown]
@@ -773,8 +776,8 @@ for dropout in (0.0, 0.3):
             evaluate_loss(learner, make_batches(known, 2000)),
             evaluate_loss(learner, make_batches(unknown, 2000)),
         )
-        for epoch in train_simply(learner, known, recipe, epochs)
-        if epoch % (epochs // 10) == 0
+        for now in train(learner, known, recipe, epochs)
+        if now["ends_epoch"] and (epoch := now["epoch"]) % (epochs // 10) == 0
     ]
 
 gap = {label: history[-1][2] - history[-1][1] for label, history in histories.items()}
@@ -796,107 +799,120 @@ draw.overfitting(histories)
 # > both of them regularisation. Do they do the same here? Guess first, then measure the gap.
 
 # %% [markdown]
-# ## 7 · Keeping the result: checkpoints
+# ## 7 · A real run, read against baselines
 #
-# The loop above forgets everything when the notebook closes. A **checkpoint** is the model on
-# disk. Ours is a directory with three files:
+# Now we train on more captions. Before looking at any curve, compute what *no knowledge*
+# costs. A loss of 2.0 alone says nothing. Compared with these levels it does:
 #
-# | file | holds |
-# |---|---|
-# | `config.json` | the sizes of the model |
-# | `tokenizer.json` | the merges of the tokeniser, without which the weights mean nothing |
-# | `model.safetensors` | the weights, each under its name |
-#
-# Why not `torch.save`? It writes Python's *pickle* format, and loading a pickle can run any code
-# that somebody put into it. A safetensors file holds numbers and names, nothing else.
-#
-# What can go wrong while a file is written? The process is killed, or the disk is full, and half
-# a file remains in place of the good one. The cure is old and simple: write to a second file
-# beside the first, wait until it is on the disk (`fsync`), then rename it. The system renames in
-# one indivisible moment. At each instant there is either the whole old file or the whole new one.
-# Such an operation is called **atomic**.
+# - **Uniform**: all $V$ tokens equally likely. Loss $\ln V$.
+# - **Unigram**: the model knows how frequent each token is, and nothing else. Its loss on new
+#   text is $-\frac{1}{N} \sum_{i} \ln f(y_i)$, with $f$ the frequencies counted in the training
+#   text. Our training loss is the *smoothed* one. There the best prediction without any context is not
+#   $f$ but the mean of the smoothed targets, $p = 0.9 f + 0.1/V$, and its smoothed loss is the line.
+# - **Floor of the smoothed loss**: the entropy of the smoothed target (section 1). The *training*
+#   loss cannot fall below it, the plain validation loss can.
 
 # %%
-#| export
-class CheckpointError(RuntimeError):
-    """A checkpoint or a run that cannot be read or written; the message says what to do."""
+corpus = pairs("captions", "train")[: by_scale(smoke=300, cpu=6000, gpu=12000)]
+val = pairs("captions", "val")[: by_scale(smoke=50, cpu=300, gpu=500)]
+bpe = BPE.learn([sentence for pair in corpus for sentence in pair], 1000)
+V = len(bpe)
+
+counts = torch.ones(V)  # each token once more than it was seen, so that none has probability 0
+for _, tgt in encode_pairs(bpe, corpus):
+    counts += torch.bincount(torch.tensor(tgt), minlength=V)
+frequency = counts / counts.sum()
+val_tokens = [token for _, tgt in encode_pairs(bpe, val) for token in tgt]
+unigram = -frequency.log()[val_tokens].mean().item()
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it there: a crash leaves the old one whole.
-
-    Raises CheckpointError if the file system refuses, as when the disk is full.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        move(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise CheckpointError(
-            f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
-            "mend the permissions, then go on with --resume"
-        ) from error
+def smoothed_level(p: Tensor) -> float:
+    """Return the smoothed loss on new text of one prediction for every place."""
+    return (-0.9 * p.log()[val_tokens].mean() - 0.1 * p.log().mean()).item()
 
 
-def move(source: Path, target: Path, patience: float = 2.0) -> None:
-    """Move a file over another one, at once; on Windows, wait while another program reads it."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if sys.platform != "win32" or time.monotonic() > until:
-                raise
-            time.sleep(0.1)
+smoothed_unigram = smoothed_level(0.9 * frequency + 0.1 / V)
+
+soft = torch.full((V,), 0.1 / V)
+soft[0] += 0.9
+floor = -(soft * soft.log()).sum().item()
+assert 0 < floor < unigram < smoothed_unigram < min(math.log(V), smoothed_level(frequency))
+print(f"V = {V}; nats per token: ln V = {math.log(V):.2f}, unigram {unigram:.2f} "
+      f"(smoothed {smoothed_unigram:.2f}; {smoothed_level(frequency):.2f} with f itself), floor {floor:.2f}")
 
 
 # %% [markdown]
-# Everything that this lesson writes goes through it: JSON and tensors.
+# **Guess:** where will the loss be after ten steps, and in which order will it pass the lines?
 
 # %%
-#| export
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_atomically(path, lambda p: p.write_text(text + "\n", encoding="utf-8"))
+def run(config: TrainingConfig, epochs: int) -> tuple[Transformer, list, list]:
+    """Train a fresh model; return it, its log, and up to 8 snapshots of its last tenth."""
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(V, V, 64, 4, 128, 2, norm="pre")).to(DEVICE)
+    log, snapshots = [], []
+    for now in train(model, encode_pairs(bpe, corpus), config, epochs):
+        log.append(now)
+        if now["progress"] > 0.9 + 0.1 * (len(snapshots) + 1) / 8 - 1e-9:
+            snapshots.append(weights_of(model))  # a copy; section 8 says what for
+        if now["ends_epoch"]:
+            log.append({"step": now["step"], "val_loss": evaluate_loss(model, val_batches)})
+    return model, log, snapshots
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write safetensors atomically, with the permissions that any new file gets."""
-    content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda p: p.write_bytes(tensors_to_bytes(content, metadata)))
+val_batches = list(make_batches(encode_pairs(bpe, val), 2000))
+epochs = by_scale(smoke=4, cpu=4, gpu=10)
+recipe = TrainingConfig(max_tokens=by_scale(smoke=250, cpu=1000, gpu=1000), peak_lr=1e-2,
+                        warmup=by_scale(smoke=30, cpu=100, gpu=100))
+model, log, snapshots = run(recipe, epochs)
+
+steps = [line for line in log if "loss" in line]
+final = log[-1]["val_loss"]
+assert steps[0]["loss"] > smoothed_unigram > unigram > final
+assert min(line["loss"] for line in steps) > floor
+levels = {"uniform, ln V": math.log(V), "no context, smoothed": smoothed_unigram,
+          "floor of the smoothed loss": floor}
+draw.run_curves(log, levels)
+
+# %%
+print(f"{len(steps)} steps; val loss {final:.3f} nats, perplexity {math.exp(final):.2f}")
 
 
 # %% [markdown]
-# The claim: a write that stops in the middle harms nothing.
-
-# %%
-note = WORK / "note.txt"
-write_atomically(note, lambda p: p.write_text("the old text"))
-
-
-def killed_in_the_middle(path: Path) -> None:
-    path.write_text("the new te")
-    raise KeyboardInterrupt
-
-
-with suppress(KeyboardInterrupt):
-    write_atomically(note, killed_in_the_middle)
-assert note.read_text() == "the old text"
-print("after a write that was cut off:", note.read_text())
+# Read it from the top.
+#
+# - The three lines belong to the blue curve, the smoothed loss. (For equal probabilities smoothing
+#   changes nothing: $\ln V$ either way.)
+# - A loss that *starts* far above $\ln V$ would point to an error in the initial weights. A fresh
+#   model lies a little above it (section 6): by half a nat or one, not by five.
+# - The fast first fall ends near the unigram line. How frequent each token is can be learned without
+#   reading any sentence, and it comes first.
+# - Everything below the unigram line needs context: the words before, and the German source.
+# - The smoothed training loss stays above its floor, and the validation loss may lie far below
+#   it. That is not a mistake: the two curves measure different things.
+# - Look at the gradient's norm: is it clipped anywhere, and does it grow towards the end? If it did,
+#   the rate would be too high.
+# - **Do not be proud of the perplexity.** A small grammar made these captions, so the next token is
+#   often certain. On real captions, with a larger vocabulary, lesson 09 gets about 4.
 
 # %% [markdown]
-# Now the model. Two details. A tied embedding (lesson 05) is one matrix with several names;
-# `named_parameters` lists it once, so it is stored once. And when we load, we compare names and
-# shapes ourselves: PyTorch's `copy_` would silently *broadcast* a vector into a matrix, and
-# nobody would notice until the translations are nonsense.
+# ## 8 · The average of several checkpoints (paper, section 6.1)
+#
+# The paper does not translate with the last checkpoint. It averages the **weights** of the last 5
+# (base) or 20 (big), name by name:
+#
+# $$\bar{\theta} = \frac{1}{K} \sum_{k=1}^{K} \theta_k$$
+#
+# The idea: near the end, the weights move around a good place, pushed by the noise of single
+# batches. The mean of several positions is at least as near to the centre as they are *on average*
+# (the triangle inequality); the best of them may still be nearer. It costs nothing at translation
+# time. We sum in float64: its rounding errors depend on the order of the checkpoints too, but they
+# are too small to show in the float32 result.
+
+# %% [markdown]
+# The weights are copied out of the model as a dictionary, name by name, and later copied back in. Two
+# details. A tied embedding (lesson 05) is one matrix with several names; `named_parameters` lists it once.
+# And on the way back we compare names and shapes ourselves: PyTorch's `copy_` would silently *broadcast* a
+# vector into a matrix, and nobody would notice until the translations are nonsense.
 
 # %%
 #| export
@@ -919,114 +935,6 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             parameter.copy_(weights[name])
 
 
-# %% [markdown]
-# With these, saving a checkpoint is three writes, one for each file of the table. `dtype` can
-# halve the file: 16-bit numbers instead of 32.
-
-# %%
-#| export
-MODELS = {  # the name in config.json -> the class and its sizes
-    "transformer": (Transformer, TransformerConfig),
-    "rnn": (RNNTranslator, Seq2SeqConfig),
-}
-
-
-def save_checkpoint(
-    directory: Path, model: Transformer, bpe: BPE, dtype: torch.dtype = torch.float32
-) -> None:
-    """Write what translation needs: config.json, tokenizer.json, model.safetensors."""
-    kind = next(name for name, (model_class, _) in MODELS.items() if type(model) is model_class)
-    write_json(directory / "config.json", {"model": kind, **asdict(model.config)})
-    write_atomically(directory / "tokenizer.json", bpe.save)
-    weights = {name: weight.to(dtype) for name, weight in weights_of(model).items()}
-    write_tensors(directory / "model.safetensors", weights)
-
-
-# %% [markdown]
-# Loading is the place where a reader meets errors: a wrong name, a copy that stopped half-way,
-# files of two different models in one directory. One kind of error for all of them, and a message
-# that says what is wrong and what to do.
-
-# %%
-#| export
-SHIPPED = ASSETS / "checkpoints"
-
-
-def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
-    """Return the model, in eval mode, and the tokeniser of a directory or a shipped checkpoint.
-
-    Raises CheckpointError that names what is missing and what can be had.
-    """
-    directory = Path(where)
-    if not directory.is_dir() and (SHIPPED / directory).is_dir():
-        directory = SHIPPED / directory
-    if not directory.is_dir():
-        shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
-        raise CheckpointError(
-            f"no checkpoint {str(where)!r}: neither a directory nor one of those that come with "
-            f"the course ({', '.join(shipped) or 'none'}). Train one: python -m course train --help"
-        )
-    try:
-        sizes = json.loads((directory / "config.json").read_text("utf-8"))
-        model_class, config_class = MODELS[sizes.pop("model")]
-        config = config_class(**sizes)
-        bpe = BPE.load(directory / "tokenizer.json")
-        if len(bpe) != config.src_vocab:
-            raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
-        model = model_class(config)
-        load_weights(model, load_file(directory / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{directory} is no whole checkpoint ({type(error).__name__}: {error}). It needs "
-            "config.json, tokenizer.json and model.safetensors as `python -m course train` writes "
-            "them; a run that was cut off becomes whole with --resume"
-        ) from error
-    return model.eval(), bpe
-
-
-# %% [markdown]
-# **Guess:** does a model that was saved and loaded give *nearly* the same logits, or *exactly*
-# the same? And what if it is saved with 16-bit numbers, half the size?
-
-# %%
-learner = learner.cpu().eval()
-save_checkpoint(WORK / "full", learner, bpe)
-save_checkpoint(WORK / "half", learner, bpe, torch.float16)
-batch = next(make_batches(unknown, 500))
-inputs = batch.src, batch.tgt_in, batch.src_mask, batch.tgt_mask
-with torch.no_grad():
-    wanted = learner(*inputs)
-    exact = load_checkpoint(WORK / "full")[0](*inputs)
-    rounded = load_checkpoint(WORK / "half")[0](*inputs)
-weight = [(WORK / kind / "model.safetensors").stat().st_size for kind in ("full", "half")]
-assert torch.equal(exact, wanted)  # bit for bit
-assert not torch.equal(rounded, wanted) and (rounded - wanted).abs().max() < 0.1
-assert 0.5 <= weight[1] / weight[0] < 0.55
-print(f"float32: the same bits; float16: {weight[1] / weight[0]:.2f} of the size, almost the same")
-
-# %%
-try:
-    load_checkpoint("multi31k")
-    raise AssertionError("a checkpoint that does not exist was loaded")
-except CheckpointError as error:
-    print(error)
-
-# %% [markdown]
-# ### The average of several checkpoints (paper, section 6.1)
-#
-# The paper does not translate with the last checkpoint. It averages the **weights** of the last 5
-# (base) or 20 (big), name by name:
-#
-# $$\bar{\theta} = \frac{1}{K} \sum_{k=1}^{K} \theta_k$$
-#
-# The idea: near the end, the weights move around a good place, pushed by the noise of single
-# batches. The mean of several positions is at least as near to the centre as they are *on average*
-# (the triangle inequality); the best of them may still be nearer. It costs nothing at translation
-# time. We sum in float64: its rounding errors depend on the order of the checkpoints too, but they
-# are too small to show in the float32 result.
-
-# %%
-#| export
 def average_checkpoints(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Return the mean of several models' weights, name by name. Paper, section 6.1.
 
@@ -1060,597 +968,94 @@ print(f"{len(mean)} tensors: each is the mean of its three, in whichever order t
 
 # %% [markdown]
 # > **Try it.** Average two models that were trained from *different* seeds and measure the loss.
-# > It is bad. Why may we average checkpoints of one run, but not of two? (Hint: exchange two
-# > columns of $w_1$ and the two matching rows of $w_2$ in a feed-forward layer. Is it another
-# > model?)
+# > It is bad. Why may we average checkpoints of one run, but not of two? (Hint: in a feed-forward layer
+# > exchange two *rows* of `w_1.weight`, the two matching numbers of its bias, and the two matching
+# > *columns* of `w_2.weight`. Is it another model? And the average of the two?)
 
 # %% [markdown]
-# ## 8 · Stopping and going on
+# **When does it help?**
+# First in two dimensions, where we know the centre: a bowl with its lowest point at (0, 0). Each step
+# follows the slope plus noise, as if from small batches. **Guess:** where does the mean of the last 60
+# positions lie, if the rate stays the same, and if it falls to 0?
+
+# %%
+noise = 2 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+curvature, walks = torch.tensor([1.0, 3.0]), {}
+for title, falls in (("a constant rate", 0.0), ("a rate that falls to 0", 1.0)):
+    point, walk = torch.tensor([3.0, 1.5]), []
+    for t in range(300):
+        point = point - 0.3 * (1 - falls * t / 300) * (curvature * point + noise[t])
+        walk.append(point)
+    walks[title] = torch.stack(walk)  # (300, 2)
+
+gains = []  # by how much the mean is nearer to the centre than the positions, on average
+for title, walk in walks.items():
+    each, of_mean = walk[-60:].norm(dim=1).mean().item(), walk[-60:].mean(0).norm().item()
+    gains.append(each - of_mean)
+    print(f"{title}: from the centre, the positions {each:.3f} on average, their mean {of_mean:.3f}")
+assert gains[0] > 2 * gains[1] > 0
+draw.bowl({title: walk.tolist() for title, walk in walks.items()}, curvature.tolist(), last=60)
+
+# %% [markdown]
+# With a constant rate the positions are scattered around the centre, and their mean lies much nearer
+# to it than they do. Where the rate falls to 0, the last positions already lie near it, and there is
+# less to gain.
 #
-# A long run will be interrupted. A laptop is closed, a shared machine sends SIGTERM, a colleague
-# uses `kill -9`. To *go on* means more than loading the weights. **Guess before you read on:**
-# what else does the next step depend on? Try to find five things.
+# Now in the real model. The run wrote 8 snapshots in the last tenth of its budget. We train once
+# more with the paper's schedule, whose rate is still high at the end, and measure each snapshot and
+# the average.
 #
-# - **Adam's averages** $m$ and $v$ and its step count. Without them the run begins again with the
-#   first steps of section 4: each of full length.
-# - **The position**: step, epoch, batch. The rate depends on it, and so does which batch comes
-#   next.
-# - **The order of the data.** It is computed from the seed and the epoch, so the position is
-#   enough.
-# - **The generator of the random numbers** that dropout draws.
-# - **Everything that you chose**: configuration, seed, corpus, tokeniser. The program cannot
-#   restore your command line; but it can notice that it is not the same.
+# **Guess:** in which of the two runs does the average gain more over a typical snapshot?
+
+# %%
+paper_recipe = replace(recipe, schedule="paper", warmup=2 * recipe.warmup)
+other, _, paper_snapshots = run(paper_recipe, epochs)
+
+runs = {}
+for title, taken in (("our schedule", snapshots), ("the paper's schedule", paper_snapshots)):
+    measured = []
+    for weights in [*taken, average_checkpoints(taken)]:
+        load_weights(other, weights)
+        measured.append(evaluate_loss(other, val_batches))
+    runs[title] = (measured[:-1], measured[-1])
+
+gain = {title: sum(s) / len(s) - average for title, (s, average) in runs.items()}
+assert gain["the paper's schedule"] > max(0, gain["our schedule"])
+draw.averages(runs)
+
+# %%
+for title, (taken, average) in runs.items():
+    typical = sum(taken) / len(taken)
+    print(f"{title}: a snapshot has {typical:.4f} on average, the averaged model {average:.4f}")
+    print(f"  its last snapshot has {taken[-1]:.4f}")
+    assert len(taken) > 1 and average < 1.02 * typical  # never much worse than a typical one
+
+# %% [markdown]
+# With the paper's schedule the weights still jump around when the run ends, and the average is
+# better than a typical snapshot. With a rate that falls to 0 the snapshots are already close together,
+# and the average changes less; it can even be slightly worse than the last one. Lowering the rate and
+# averaging both remove the noise of the last steps. The paper's schedule ends high, so the paper needs
+# the average.
 #
-# A position is a small record. A state is one safetensors file with all tensors, and the position
-# in its header, so that they can never be of different moments.
-
-# %%
-#| export
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands: steps, the epoch and the batch within it, seconds and tokens spent."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    tokens: int = 0
-
-
-def save_state(
-    directory: Path, position: Position, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write all that the next step depends on: weights, Adam's moments, dropout's generator."""
-    tensors = {"rng": torch.get_rng_state()}
-    device = next(model.parameters()).device  # a GPU has a generator of its own
-    if device.type == "cuda":
-        tensors["device_rng"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        tensors["device_rng"] = torch.mps.get_rng_state()
-    for name, parameter in model.named_parameters():
-        tensors[f"weight.{name}"] = parameter.detach()
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"{key}.{name}"] = value
-    metadata = {"position": json.dumps(asdict(position))}
-    write_tensors(directory / "state.safetensors", tensors, metadata)
-
-
-# %% [markdown]
-# And back again. The generator's state is set last, so that nothing can draw from it in between.
-
-# %%
-#| export
-def load_state(
-    directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Position:
-    """Read what `save_state` wrote back into the model and the optimizer; return the position.
-
-    Raises CheckpointError if there is nothing to resume from.
-    """
-    path = directory / "state.safetensors"
-    if not path.exists():
-        raise CheckpointError(f"nothing to resume: {path} is not there. Start without --resume")
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            position = Position(**json.loads(file.metadata()["position"]))
-        rng = tensors["rng"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot resume: {path} cannot be read ({error})") from error
-    load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device, copy=True)  # not a view of the file
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{key}.{name}" in tensors  # there are none before the first step
-        }
-    device = next(model.parameters()).device
-    if device.type == "cuda" and "device_rng" in tensors:
-        torch.cuda.set_rng_state(tensors["device_rng"], device)
-    elif device.type == "mps" and "device_rng" in tensors:
-        torch.mps.set_rng_state(tensors["device_rng"])
-    torch.set_rng_state(rng)
-    return position
-
-
-# %% [markdown]
-# Do we need all of it? The next cell makes three steps, saves the state, and makes two more. Then
-# it goes back to the saved state and makes the two steps again: with everything, without Adam's
-# averages, and without the generator. (Position, order and choices need a whole run. Section 10
-# tests all five together.)
-
-# %%
-def two_more_steps(forget: str) -> Tensor:
-    """Go on from the saved state without one part of it; return the weights as one vector."""
-    walker = Transformer(replace(small, dropout=0.2))
-    optimizer = make_optimizer(walker, TrainingConfig())
-    torch.manual_seed(3)
-    for step in range(5):
-        if step == 3:
-            save_state(WORK / "state", Position(step), walker, optimizer)
-            if forget:
-                walker = Transformer(replace(small, dropout=0.2))
-                optimizer = make_optimizer(walker, TrainingConfig())
-                load_state(WORK / "state", walker, optimizer)
-            if forget == "Adam's averages":
-                optimizer = make_optimizer(walker, TrainingConfig())
-            if forget == "the random generator":
-                torch.manual_seed(4)
-        train_step(walker, parts, optimizer, 1e-3, TrainingConfig())
-    return nn.utils.parameters_to_vector(walker.parameters()).detach()
-
-
-def same_start(forget: str) -> Tensor:
-    torch.manual_seed(2)
-    return two_more_steps(forget)
-
-
-unbroken = same_start("")
-assert torch.equal(same_start("nothing"), unbroken)
-for forgotten in ("Adam's averages", "the random generator"):
-    distance = (same_start(forgotten) - unbroken).abs().max().item()
-    assert distance > 1e-4
-    print(f"without {forgotten}: a weight is off by {distance:.4f}")
-print("with the whole state: the same bits")
-
-# %% [markdown]
-# ### A polite stop
+# **Which schedule is better?** Look at the printed numbers once more. In the run that this page
+# stores, the paper's schedule with averaging is clearly the best of all, and our default, the linear
+# one, loses. Why do we keep it? Not because of this comparison, which speaks against it. It has two
+# practical merits: it fits a budget that is known in advance, in epochs or in minutes; and its last
+# weights are good as they are, so a run can be judged by its last checkpoint. (On real captions,
+# lesson 09, the last weights of such a run and their average are equally good.) What we have here is
+# one run of each, one seed, a few epochs of captions that a grammar made, and neither peak was tuned
+# for it. If it matters to you, train with both on your data, with several seeds.
 #
-# Ctrl-C normally raises an exception wherever the program happens to be, perhaps when half of the
-# weights have been changed. For the time of the training we replace this: the signal only sets a
-# flag, and the loop looks at the flag between two steps. A second Ctrl-C, a second later or more,
-# stops at once, for the impatient. (Two signals at the same moment are one wish: programs that
-# start others pass on a Ctrl-C that the others have heard, too.) Against `kill -9` no program can
-# defend itself. There the last state on disk helps.
+# > **Try it.** Take the snapshots from the last nine tenths of the run. Why does such an average hurt?
 
-# %%
-#| export
-@contextmanager
-def stop_request() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into an event, so that a step is never cut in two.
-
-    A second Ctrl-C, a second later or more, stops at once. Outside the main thread signals stay
-    as they are.
-    """
-    event = threading.Event()
-    heard = math.inf
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handler(signum, frame) -> None:
-        nonlocal heard
-        now = time.monotonic()
-        if now - heard >= 1:
-            raise KeyboardInterrupt
-        heard = min(heard, now)
-        event.set()
-
-    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
-
-
-# %% [markdown]
-# ### How long to train
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 9 · Recipes: sizes and training under one name · more
 #
-# A budget is a number of epochs or of minutes. A run by epochs is *exact*: everything follows
-# from the seed. A run by minutes follows the clock, so it differs a little each time; it is the
-# honest choice when you want to know "what can I get in ten minutes on my machine?".
-
-# %%
-#| export
-@dataclass(frozen=True)
-class Budget:
-    """How long to train: epochs or minutes, one of the two.
-
-    Runs by epochs are exact: the same seed gives the same weights on a CPU, broken off or not.
-    Runs by minutes follow the clock. Raises ValueError for both, none, or nothing to spend.
-    """
-
-    epochs: int | None = None
-    minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if (self.epochs is None) == (self.minutes is None):
-            raise ValueError("give a budget of epochs or of minutes, one of the two")
-        amount = self.minutes if self.epochs is None else self.epochs
-        if not 0 < amount < math.inf:
-            raise ValueError(f"a budget is more than 0 and finite, not {amount}")
-
-    @property
-    def unit(self) -> str:
-        """Return "epochs" or "minutes"."""
-        return "minutes" if self.epochs is None else "epochs"
-
-    def progress(self, position: Position, batches_an_epoch: int) -> float:
-        """Return the share of the budget that is spent, 0 to 1."""
-        if self.minutes is not None:
-            return min(1.0, position.seconds / 60 / self.minutes)
-        return min(1.0, (position.epoch + position.batch / batches_an_epoch) / self.epochs)
-
+# What the command line and later lessons call a *preset*: five of them, how one is changed, and how a model is
+# built from it.
 
 # %% [markdown]
-# At the end of a run the weights are averaged over *snapshots*, taken at even distances in the
-# last part of the budget (`average_span`, a tenth), the last one at the very end. How many are
-# due at a given moment follows from the progress alone, so a resumed run takes the same ones.
-
-# %%
-#| export
-def snapshots_due(config: TrainingConfig, progress: float) -> int:
-    """Return how many snapshots a run has taken by then; the last is due at its very end."""
-    moments = (
-        1 - config.average_span * (1 - number / config.average)
-        for number in range(1, config.average + 1)
-    )
-    return sum(moment <= progress for moment in moments)
-
-
-def snapshot_paths(directory: Path) -> dict[int, Path]:
-    """Return the snapshots of a run by their number."""
-    paths = sorted((directory / "snapshots").glob("[0-9][0-9][0-9].safetensors"))
-    return {int(path.stem): path for path in paths}
-
-
-# %%
-# NBVAL_CHECK_OUTPUT
-ten = Budget(epochs=10)
-for epoch, batch in ((0, 0), (0, 10), (9, 0), (9, 10), (10, 0)):
-    progress = ten.progress(Position(epoch=epoch, batch=batch), batches_an_epoch=20)
-    taken = snapshots_due(TrainingConfig(), progress)
-    print(f"epoch {epoch}, batch {batch} of 20: {progress:.0%} spent, {taken} of 8 snapshots")
-assert progress == 1 and taken == 8
-
-# %% [markdown]
-# ### The diary of a run
-#
-# Each tenth step, and each epoch, adds a line of JSON to `log.jsonl`. After a crash the log may
-# be *ahead* of the state: its last lines tell of steps that will be made again. They are dropped
-# on resuming. The very last line may be half a line; it is dropped too.
-
-# %%
-#| export
-class Log:
-    """A JSON-lines file; on resuming, the lines after the position are dropped."""
-
-    def __init__(self, path: Path, position: Position) -> None:
-        self.path = path
-        here = (position.epoch, position.batch)
-        lines = parse_lines(path.read_text("utf-8")) if position.step and path.exists() else []
-        kept = [line for line in lines if (line["epoch"], line["batch"]) <= here]
-        write_atomically(path, lambda p: p.write_text("".join(map(as_line, kept)), "utf-8"))
-
-    def write(self, position: Position, **values: float) -> None:
-        """Append one line."""
-        line = {**asdict(position), **values}
-        rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(as_line(rounded))
-
-
-def as_line(values: Mapping[str, float]) -> str:
-    """Return a line of JSON."""
-    return json.dumps(values) + "\n"
-
-
-def parse_lines(text: str) -> list[dict[str, float]]:
-    """Return the whole lines; one without an end, cut off by a crash, is no line yet."""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
-def read_log(directory: Path) -> list[dict[str, float]]:
-    """Return the lines of a run's log."""
-    return parse_lines((directory / "log.jsonl").read_text("utf-8"))
-
-
-# %%
-log = Log(WORK / "log.jsonl", Position())
-for step in range(1, 6):
-    log.write(Position(step=step, batch=step), loss=1 / step)
-with log.path.open("a") as file:
-    file.write('{"step": 6, "ba')  # what kill -9 can leave behind
-Log(WORK / "log.jsonl", Position(step=3, batch=3))  # resume from a state of step 3
-assert [line["step"] for line in read_log(WORK)] == [1, 2, 3]
-print([line["step"] for line in read_log(WORK)])
-
-# %% [markdown]
-# ### Is it the same run?
-#
-# Resuming with another seed, another batch size or another corpus would give a mixture that
-# nobody can repeat. So a run writes into `training.json` what it was started with. Of corpus and
-# tokeniser a *digest* is enough, a short fingerprint (SHA-256) that changes if anything in them
-# changes. The length of the budget is not compared: a run may be extended.
-
-# %%
-#| export
-def run_record(
-    model: Transformer, bpe: BPE, config: TrainingConfig, budget: Budget, corpus: Sequence[Pair]
-) -> dict[str, object]:
-    """Return what must be the same to resume a run, as JSON holds it."""
-    sizes = {f"model.{name}": value for name, value in asdict(model.config).items()}
-    record = {
-        **asdict(config),
-        **sizes,
-        "budget": budget.unit,
-        "tokenizer": digest([bpe.alphabet, bpe.merges]),
-        "corpus": digest(corpus),
-    }
-    return json.loads(json.dumps(record))
-
-
-def digest(content: object) -> str:
-    """Return a short fingerprint of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-# %% [markdown]
-# On resuming, the record is compared, and the message names the first difference. A fresh run
-# writes its record; where a run or a checkpoint already lies, it refuses, because it would
-# overwrite hours of work.
-
-# %%
-#| export
-def check_record(path: Path, record: Mapping[str, object]) -> None:
-    """Raise CheckpointError that names the first difference from what a run was started with."""
-    try:
-        started = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot tell how this run was started: {path} ({error})") from error
-    for name in record:
-        if started.get(name) != record[name]:
-            raise CheckpointError(
-                f"cannot resume {path.parent}: it was started with {name}={started.get(name)!r}, "
-                f"not {record[name]!r}. Give it the same again, or start anew in another directory"
-            )
-
-
-def claim_directory(directory: Path, record: Mapping[str, object], resume: bool) -> None:
-    """Make sure that a run may write here; raises CheckpointError if it would mix or lose runs."""
-    state, model = (directory / f"{name}.safetensors" for name in ("state", "model"))
-    if resume and state.exists():
-        check_record(directory / "training.json", record)
-    elif not resume and (state.exists() or model.exists()):
-        raise CheckpointError(
-            f"{directory} holds a run already: go on with --resume, or choose another directory"
-        )
-    elif not resume:
-        write_json(directory / "training.json", record)
-
-
-# %% [markdown]
-# ## 9 · The whole trainer
-#
-# Now the parts come together in two classes. The first, `Run`, knows one step: compute the rate,
-# make the step, move the position, take a snapshot if one is due, save if asked. It begins in one
-# of two ways, fresh or resumed. Snapshots that lie ahead of the position are deleted: their steps
-# will be made again, or they are left over from an earlier run, and must not get into the
-# average.
-#
-# The class is long, but each method is short. Read `step` first: it is the heart. Then `begin`, and
-# then what the two call.
-
-# %%
-#| export
-class Run:
-    """A model, its budget and a directory that always holds a way back: one step at a time."""
-
-    def __init__(
-        self,
-        model: Transformer,
-        bpe: BPE,
-        config: TrainingConfig,
-        budget: Budget,
-        directory: Path | str,
-        quiet: bool = False,
-    ) -> None:
-        self.model, self.bpe, self.config = model, bpe, config
-        self.budget, self.directory, self.quiet = budget, Path(directory), quiet
-        self.device = next(model.parameters()).device
-        self.optimizer = make_optimizer(model, config)
-        self.position = Position()
-
-    def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
-        """Start afresh, or load the state and forget what came after it."""
-        claim_directory(self.directory, self.record(corpus), resume)
-        if resume:
-            self.position = load_state(self.directory, self.model, self.optimizer)
-        else:
-            torch.manual_seed(self.config.seed)
-        self.n_batches = n_batches
-        self.taken = snapshots_due(self.config, self.progress())
-        for number, path in snapshot_paths(self.directory).items():
-            if number > self.taken:  # of steps that will be made again, or of an earlier end
-                path.unlink()
-        self.log = Log(self.directory / "log.jsonl", self.position)
-        self.begun = time.monotonic() - self.position.seconds
-        self.saved = time.monotonic()
-        if not resume:
-            self.save()  # from now on there is a way back
-
-    def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
-        """Return what must be the same to resume this run."""
-        return run_record(self.model, self.bpe, self.config, self.budget, corpus)
-
-    def progress(self) -> float:
-        """Return the share of the budget that is spent, 0 to 1."""
-        return self.budget.progress(self.position, self.n_batches)
-
-    def step(self, group: Sequence[Batch]) -> dict[str, float]:
-        """Make one step on a group of batches and move the position; return what to log."""
-        step = self.position.step + 1
-        rate = learning_rate(self.config, self.model.config.d_model, step, self.progress())
-        try:
-            loss, norm = self.update(group, rate)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"step {step} at rate {rate:.2g}: {error}. Start again with a lower peak_lr or a "
-                "longer warmup"
-            ) from error
-        self.position = replace(
-            self.position,
-            step=step,
-            batch=self.position.batch + len(group),
-            seconds=self.seconds(),
-            tokens=self.position.tokens + sum(batch.n_tokens for batch in group),
-        )
-        self.take_snapshot()
-        return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
-
-    def update(self, group: Sequence[Batch], rate: float) -> tuple[float, float]:
-        """Change the weights by one step; return the loss per token and the gradient's norm."""
-        batches = [batch.to(self.device) for batch in group]
-        return train_step(self.model, batches, self.optimizer, rate, self.config)
-
-    def seconds(self) -> float:
-        """Return how long this run has trained, earlier parts counted."""
-        return time.monotonic() - self.begun
-
-    def take_snapshot(self) -> None:
-        """Write the weights for the average, if the moment for one has passed."""
-        due = snapshots_due(self.config, self.progress())
-        if due > self.taken:
-            path = self.directory / "snapshots" / f"{due:03d}.safetensors"
-            write_tensors(path, weights_of(self.model))
-            self.taken = due
-
-    def save(self) -> None:
-        """Write the state to resume from, then the checkpoint to translate with."""
-        save_state(self.directory, self.position, self.model, self.optimizer)
-        save_checkpoint(self.directory, self.model, self.bpe)
-        self.saved = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Print a line without breaking the progress bar."""
-        if not self.quiet:
-            tqdm.write(text)
-
-
-# %% [markdown]
-# The progress bar shows the share of the budget, the time left, the loss and the tokens per
-# second. In a notebook whose outputs are stored it is switched off by `quiet=True`.
-
-# %%
-#| export
-def progress_bar(initial: float = 0.0, quiet: bool = False) -> tqdm:
-    """Return a bar that shows the share of the budget spent, the time left, loss and tokens/s."""
-    layout = "{percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} left{postfix}"
-    return tqdm(total=1.0, initial=initial, bar_format=layout, mininterval=0.5, disable=quiet)
-
-
-def update_bar(bar: tqdm, position: Position, values: Mapping[str, float]) -> None:
-    """Move the bar to the progress of the latest step."""
-    speed = position.tokens / max(position.seconds, 1e-9)
-    text = f"step {position.step}, loss {values['loss']:.3f}, {speed:,.0f} tokens/s"
-    bar.set_postfix_str(text, refresh=False)
-    bar.update(values["progress"] - bar.n)
-
-
-# %% [markdown]
-# The second class, `Trainer`, knows the loop. Compare its method `epoch` with `train_simply`: the
-# core is the same, a seed for each epoch, groups, a step. Around it stand the log, the bar, the
-# flag, and a save each minute. Three decisions deserve a sentence:
-#
-# - A fresh run saves at once, before its first step, and at the end of each epoch before the
-#   validation. So there is always a way back, even for a process that is killed in its first
-#   minute.
-# - If the minutes run out during validation, the run is over; the last snapshot is then taken
-#   there.
-# - A run that is finished and is resumed again with the same budget does nothing but load its
-#   result. With a larger budget it goes on: from its last weights, not from their average.
-
-# %%
-#| export
-class Trainer(Run):
-    """A run from its first step to the average at its end; it can be stopped and resumed.
-
-    Writes training.json (what it was started with), log.jsonl (every ten steps and every epoch),
-    state.safetensors (to resume from), snapshots/ and the checkpoint: the latest weights, at the
-    end the average of the snapshots. `quiet`: no progress bar, nothing printed.
-    """
-
-    def run(
-        self,
-        train_pairs: Sequence[Pair],
-        val_pairs: Sequence[Pair],
-        resume: bool = False,
-        save_seconds: float = 60.0,
-    ) -> bool:
-        """Train until the budget is spent; return False if Ctrl-C or SIGTERM came before.
-
-        The model is left in eval mode. Raises CheckpointError if there is nothing to resume, or
-        something to lose; FloatingPointError if the loss is not finite.
-        """
-        if not train_pairs or not val_pairs:
-            raise ValueError("training needs pairs to train on and pairs to validate on")
-        examples = encode_pairs(self.bpe, train_pairs)
-        val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
-        lengths = [(len(src), len(tgt)) for src, tgt in examples]
-        self.begin(train_pairs, len(token_batches(lengths, self.config.max_tokens)), resume)
-        with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
-            while self.progress() < 1 and not self.stopped():
-                self.epoch(examples, bar, save_seconds)
-                self.save()
-                if self.position.batch == 0 or self.progress() >= 1:
-                    self.validate(val_batches)
-        done = self.progress() >= 1
-        if done:
-            self.finish(val_batches)
-        self.model.eval()
-        return done
-
-    def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> None:
-        """Go on from the current position to the end of the epoch, of the budget, or to a stop."""
-        self.model.train()
-        for group in groups_of(self.batches(examples), self.config.accumulate):
-            values = self.step(group)
-            update_bar(bar, self.position, values)
-            if self.position.step % 10 == 0:
-                self.log.write(self.position, **values)
-            if self.stopped() or self.progress() >= 1:
-                break
-            if time.monotonic() - self.saved > save_seconds:
-                self.save()
-        if self.position.batch >= self.n_batches:
-            self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
-
-    def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
-        """Yield what is left of the current epoch, in an order that follows from the seed."""
-        seed = self.config.seed * 1_000_003 + self.position.epoch
-        return make_batches(examples, self.config.max_tokens, seed, self.position.batch)
-
-    def stopped(self) -> bool:
-        """Return whether somebody asked the run to stop."""
-        return self.stop.is_set()
-
-    def validate(self, val_batches: Sequence[Batch]) -> None:
-        """Log the loss on the validation set; the time that it takes counts."""
-        val_loss = evaluate_loss(self.model, val_batches)
-        self.position = replace(self.position, seconds=self.seconds())
-        self.log.write(self.position, val_loss=val_loss)
-        self.say(f"step {self.position.step}: val loss {val_loss:.3f}")
-
-    def finish(self, val_batches: Sequence[Batch]) -> None:
-        """Make the average of the snapshots the checkpoint, unless that has been done."""
-        step = self.position.step
-        if any("averaged" in line and line["step"] == step for line in read_log(self.directory)):
-            load_weights(self.model, load_file(self.directory / "model.safetensors"))
-            self.say(f"finished already, at step {step}: a larger budget goes on from there")
-            return
-        self.take_snapshot()
-        self.save()
-        if paths := snapshot_paths(self.directory).values():
-            load_weights(self.model, average_checkpoints(load_file(path) for path in paths))
-            save_checkpoint(self.directory, self.model, self.bpe)
-        val_loss = evaluate_loss(self.model, val_batches)
-        self.log.write(self.position, averaged=len(paths), val_loss=val_loss)
-        self.say(f"average of {len(paths)} snapshots: val loss {val_loss:.3f}")
-
-
-# %% [markdown]
-# Last, five presets: sizes of the model and how to train it. `tiny` learns the captions in a
+# A preset names the sizes of the model and how to train it. `tiny` learns the captions in a
 # minute or two. On a laptop and a real corpus, `small` is the choice for ten minutes, `cpu` for
 # forty. `base` is the paper's base model. The first three put the norms *before* the sub-layers
 # (lesson 05): that needs less care with the warm-up.
@@ -1661,6 +1066,10 @@ class Trainer(Run):
 
 # %%
 #| export
+MODELS = {  # the name in a checkpoint's config.json -> the class and its sizes
+    "transformer": (Transformer, TransformerConfig),
+    "rnn": (RNNTranslator, Seq2SeqConfig),
+}
 PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
     # sizes of the model beyond the paper's base, and how it is trained
     "tiny": (
@@ -1749,8 +1158,8 @@ def preset_model(
 
 
 # %%
-sizes, config = recipe_of("cpu", {"dropout": 0.3, "peak_lr": 1e-3})
-assert sizes["dropout"] == 0.3 and config.peak_lr == 1e-3 and config.warmup == 300
+sizes, chosen = recipe_of("cpu", {"dropout": 0.3, "peak_lr": 1e-3})
+assert sizes["dropout"] == 0.3 and chosen.peak_lr == 1e-3 and chosen.warmup == 300
 for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
     try:
         recipe_of("cpu", wrong)
@@ -1759,260 +1168,12 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
         print(str(error)[:90])
 
 # %% [markdown]
-# ## 10 · The proof: break a run
-#
-# We train the preset `tiny` twice on the CPU, for two epochs, with dropout and two batches a
-# step. The first run goes through. In the second we press Ctrl-C after a third of the steps:
-# `signal.raise_signal` sends the same signal as the key. Then a new `Trainer`, with a new model
-# from *another* seed, resumes.
-#
-# **Guess:** will the final weights of the two runs differ by 0.1, by 0.000001, or by nothing at
-# all?
-
-# %%
-class Recorder(Trainer):
-    """A Trainer that keeps every loss, and that can press Ctrl-C after a certain step."""
-
-    def __init__(self, *args, press_after: int | None = None) -> None:
-        super().__init__(*args, quiet=True)
-        self.losses: dict[int, float] = {}
-        self.press_after = press_after
-
-    def step(self, group: Sequence[Batch]) -> dict[str, float]:
-        values = super().step(group)
-        self.losses[self.position.step] = values["loss"]
-        if self.position.step == self.press_after:
-            signal.raise_signal(signal.SIGINT)  # what Ctrl-C sends
-        return values
-
-
-some = pairs("captions", "train")[: by_scale(smoke=40, cpu=200, gpu=200)]
-recipe = replace(PRESETS["tiny"][1], max_tokens=100, accumulate=2, warmup=10)
-
-
-def recorder(name: str, seed: int = 0, press_after: int | None = None) -> Recorder:
-    """Return a trainer with a fresh model on the CPU."""
-    model, bpe = preset_model("tiny", [sentence for pair in some for sentence in pair], seed)
-    return Recorder(model, bpe, recipe, Budget(epochs=2), WORK / name, press_after=press_after)
-
-
-# %%
-unbroken = recorder("unbroken")
-assert unbroken.run(some, new[:20])
-third = unbroken.position.step // 3
-
-first_part = recorder("broken", press_after=third)
-assert not first_part.run(some, new[:20])  # False: stopped before the budget was spent
-second_part = recorder("broken", seed=99)  # other weights, about to be replaced
-assert second_part.run(some, new[:20], resume=True)
-
-left, right = weights_of(unbroken.model), weights_of(second_part.model)
-assert all(torch.equal(left[name], right[name]) for name in left)  # bit for bit
-assert unbroken.losses == first_part.losses | second_part.losses
-assert 0 < third < unbroken.position.step and min(second_part.losses) == third + 1
-above = unbroken.losses[1] - math.log(len(unbroken.bpe))
-assert 0 < above < 2
-print(f"the first loss is {above:.2f} nats above ln V")
-draw.resumed(unbroken.losses, {"until Ctrl-C": first_part.losses, "resumed": second_part.losses})
-
-# %% [markdown]
-# Nothing at all. All losses and all weights are equal to the last bit: the order of the data, the
-# random numbers of dropout, Adam's averages, the learning rate, the snapshots and their average.
-# (On the same machine with the same number of threads. On a GPU some sums are computed in an
-# order that changes from run to run; there, expect equality to a few digits only.) The first loss
-# lies a little above $\ln V$, as in section 6.
-#
-# What does the directory hold, and what does the trainer refuse?
-
-# %%
-# NBVAL_CHECK_OUTPUT
-held = sorted(p.name for p in (WORK / "broken").iterdir())
-refusals = []
-for attempt in (
-    lambda: recorder("broken").run(some, new[:20]),  # a new run where one lies
-    lambda: recorder("elsewhere").run(some, new[:20], resume=True),
-    lambda: recorder("broken").run(some[1:], new[:20], resume=True),  # another corpus
-):
-    try:
-        attempt()
-    except CheckpointError as error:
-        refusals.append(str(error).replace(str(WORK), "WORK").replace("\\", "/"))
-assert len(refusals) == 3 and "state.safetensors" in held
-print(held)
-print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
-
-# %% [markdown]
-# > **Try it.** Change `recipe` so that the resumed trainer has another `warmup`, and read the
-# > message. Then press the stop button of the notebook (it sends SIGINT) while a longer run is
-# > going on, and resume it.
-
-# %% [markdown]
-# ## 11 · A real run, read against baselines
-#
-# Now we train `tiny` on more captions. Before looking at any curve, compute what *no knowledge*
-# costs. A loss of 2.0 alone says nothing. Compared with these levels it does:
-#
-# - **Uniform**: all $V$ tokens equally likely. Loss $\ln V$.
-# - **Unigram**: the model knows how frequent each token is, and nothing else. Its loss on new
-#   text is $-\frac{1}{N} \sum_{i} \ln f(y_i)$, with $f$ the frequencies counted in the training
-#   text. Our training loss is the *smoothed* one, and so must be the line that we compare it with:
-#   0.9 times this, and 0.1 times the mean of $-\ln f$ over all $V$ tokens.
-# - **Floor of the smoothed loss**: the entropy of the smoothed target (section 1). The *training*
-#   loss cannot fall below it, the plain validation loss can.
-
-# %%
-corpus = pairs("captions", "train")[: by_scale(smoke=300, cpu=6000, gpu=12000)]
-val = pairs("captions", "val")[: by_scale(smoke=50, cpu=300, gpu=500)]
-model, bpe = preset_model("tiny", [sentence for pair in corpus for sentence in pair], seed=0)
-V = len(bpe)
-
-counts = torch.ones(V)  # each token once more than it was seen, so that none has probability 0
-for _, tgt in encode_pairs(bpe, corpus):
-    counts += torch.bincount(torch.tensor(tgt), minlength=V)
-log_frequency = (counts / counts.sum()).log()
-val_tokens = [token for _, tgt in encode_pairs(bpe, val) for token in tgt]
-unigram = -log_frequency[val_tokens].mean().item()
-smoothed_unigram = 0.9 * unigram - 0.1 * log_frequency.mean().item()
-
-soft = torch.full((V,), 0.1 / V)
-soft[0] += 0.9
-floor = -(soft * soft.log()).sum().item()
-assert 0 < floor < unigram < min(math.log(V), smoothed_unigram)
-print(f"V = {V}; nats per token: ln V = {math.log(V):.2f}, unigram {unigram:.2f} "
-      f"(smoothed {smoothed_unigram:.2f}), floor {floor:.2f}")
-
-# %% [markdown]
-# **Guess:** where will the loss be after ten steps, and in which order will it pass the lines?
-
-# %%
-recipe = replace(
-    PRESETS["tiny"][1], max_tokens=by_scale(smoke=250, cpu=1000, gpu=1000), warmup=by_scale(smoke=30, cpu=100, gpu=100)
-)
-budget = Budget(epochs=by_scale(smoke=4, cpu=4, gpu=10))
-trainer = Trainer(model.to(DEVICE), bpe, recipe, budget, WORK / "ours", quiet=True)
-assert trainer.run(corpus, val)  # True: the budget is spent
-
-log = read_log(WORK / "ours")
-steps = [line for line in log if "loss" in line]
-final = log[-1]["val_loss"]
-assert steps[0]["loss"] > unigram > final
-assert min(line["loss"] for line in steps) > floor
-levels = {"uniform, ln V": math.log(V), "unigram, smoothed": smoothed_unigram,
-          "floor of the smoothed loss": floor}
-draw.run_curves(log, levels)
-
-# %%
-print(f"{trainer.position.step} steps, {trainer.position.tokens:,} target tokens")
-print(f"val loss {final:.3f} nats, perplexity {math.exp(final):.2f}")
-val_batches = make_batches(encode_pairs(bpe, val), 2000)
-assert math.isclose(final, evaluate_loss(trainer.model, val_batches), rel_tol=1e-3)
-assert log[-1]["averaged"] == 8
-
-# %% [markdown]
-# Read it from the top.
-#
-# - The three lines belong to the blue curve, the smoothed loss. (For equal probabilities smoothing
-#   changes nothing: $\ln V$ either way.)
-# - A loss that *starts* far above $\ln V$ would point to an error in the initial weights. A fresh
-#   model lies a little above it (sections 6 and 10): by half a nat or one, not by five.
-# - The fast first fall ends near the unigram line. How frequent each token is can be learned without
-#   reading any sentence, and it comes first.
-# - Everything below the unigram line needs context: the words before, and the German source.
-# - The smoothed training loss stays above its floor, and the validation loss may lie far below
-#   it. That is not a mistake: the two curves measure different things.
-# - Look at the gradient's norm: is it clipped anywhere, and does it grow towards the end? If it did,
-#   the rate would be too high.
-# - **Do not be proud of the perplexity.** A small grammar made these captions, so the next token is
-#   often certain. On real captions, with a larger vocabulary, lesson 09 gets about 4.
-#
-# ## 12 · When does averaging help?
-#
-# First in two dimensions, where we know the centre: a bowl with its lowest point at (0, 0). Each step
-# follows the slope plus noise, as if from small batches. **Guess:** where does the mean of the last 60
-# positions lie, if the rate stays the same, and if it falls to 0?
-
-# %%
-noise = 2 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
-curvature, walks = torch.tensor([1.0, 3.0]), {}
-for title, falls in (("a constant rate", 0.0), ("a rate that falls to 0", 1.0)):
-    point, walk = torch.tensor([3.0, 1.5]), []
-    for t in range(300):
-        point = point - 0.3 * (1 - falls * t / 300) * (curvature * point + noise[t])
-        walk.append(point)
-    walks[title] = torch.stack(walk)  # (300, 2)
-
-gains = []  # by how much the mean is nearer to the centre than the positions, on average
-for title, walk in walks.items():
-    each, of_mean = walk[-60:].norm(dim=1).mean().item(), walk[-60:].mean(0).norm().item()
-    gains.append(each - of_mean)
-    print(f"{title}: from the centre, the positions {each:.3f} on average, their mean {of_mean:.3f}")
-assert gains[0] > 2 * gains[1] > 0
-draw.bowl({title: walk.tolist() for title, walk in walks.items()}, curvature.tolist(), last=60)
-
-# %% [markdown]
-# With a constant rate the positions are scattered around the centre, and their mean lies much nearer
-# to it than they do. Where the rate falls to 0, the last positions already lie near it, and there is
-# less to gain.
-#
-# Now in the real model. The run wrote 8 snapshots in the last tenth of its budget. We train once
-# more with the paper's schedule, whose rate is still high at the end, and measure each snapshot and
-# the average.
-#
-# **Guess:** in which of the two runs does the average gain more over a typical snapshot?
-
-# %%
-other = preset_model("tiny", [sentence for pair in corpus for sentence in pair], seed=0)[0]
-recipe = replace(recipe, schedule="paper", warmup=2 * recipe.warmup)
-assert Trainer(other.to(DEVICE), bpe, recipe, budget, WORK / "paper", quiet=True).run(corpus, val)
-
-val_batches = list(make_batches(encode_pairs(bpe, val), 2000))
-runs = {}
-for title, directory in (("our schedule", "ours"), ("the paper's schedule", "paper")):
-    snapshots = [load_file(p) for p in sorted((WORK / directory / "snapshots").iterdir())]
-    measured = []
-    for weights in [*snapshots, average_checkpoints(snapshots)]:
-        load_weights(other, weights)
-        measured.append(evaluate_loss(other, val_batches))
-    runs[title] = (measured[:-1], measured[-1])
-
-gain = {title: sum(s) / len(s) - average for title, (s, average) in runs.items()}
-assert gain["the paper's schedule"] > max(0, gain["our schedule"])
-draw.averages(runs)
-
-# %%
-for title, (snapshots, average) in runs.items():
-    typical = sum(snapshots) / len(snapshots)
-    print(f"{title}: a snapshot has {typical:.4f} on average, the averaged model {average:.4f}")
-    print(f"  its last snapshot has {snapshots[-1]:.4f}")
-    assert len(snapshots) == 8 and average < 1.02 * typical  # never much worse than a typical one
-
-# %% [markdown]
-# With the paper's schedule the weights still jump around when the run ends, and the average is
-# better than a typical snapshot. With a rate that falls to 0 the snapshots are already close together,
-# and the average changes less; it can even be slightly worse than the last one. Lowering the rate and
-# averaging both remove the noise of the last steps. The paper's schedule ends high, so the paper needs
-# the average.
-#
-# **Which schedule is better?** Look at the printed numbers once more. In the run that this page
-# stores, the paper's schedule with averaging is clearly the best of all, and our default, the linear
-# one, loses. Why do we keep it? Not because of this comparison, which speaks against it. It has two
-# practical merits: it fits a budget that is known in advance, in epochs or in minutes; and its last
-# weights are good as they are, so a run can be judged by its last checkpoint. (On real captions,
-# lesson 09, the last weights of such a run and their average are equally good.) What we have here is
-# one run of each, one seed, a few epochs of captions that a grammar made, and neither peak was tuned
-# for it. If it matters to you, train with both on your data, with several seeds.
-#
-# > **Try it.** Set `average_span=0.9` and train again. Why does an average over almost the whole
-# > run hurt?
-
-# %% [markdown]
 # ## What comes next
 #
-# This loop is right; it is not yet fast. [Lesson 07c](07c_speed.ipynb) measures where its time goes and
-# makes the same steps several times as fast: cheaper random numbers, **mixed precision** (products with
-# 16-bit numbers), **compiling** (`torch.compile`), and **several devices** that share each batch. For the
-# last, keep section 5 in mind: each device has another number of real tokens, so the mean of their means
-# is wrong there as well.
+# This loop is right; it forgets everything when the notebook closes, and it is not yet fast. The machine room has
+# both: [07b](07b_runs.ipynb) saves a run so that it can be stopped, killed and continued, and arrives at the same
+# weights; [07c](07c_speed.ipynb) measures where the time goes and makes the same steps in less of it. Both may be
+# skipped at a first reading.
 #
 # ## What you built
 #
@@ -2021,14 +1182,11 @@ for title, (snapshots, average) in runs.items():
 # | `label_smoothed_loss` | logits $(N, V)$, target $(N)$ → sum of the losses, a scalar |
 # | `batch_loss` | model, `Batch` → sum over the real tokens |
 # | `paper_learning_rate`, `linear_learning_rate`, `learning_rate` | step, progress → rate |
-# | `TrainingConfig`, `Budget`, `Position` | frozen records: how, how long, where |
+# | `TrainingConfig` | a frozen record: how a model is trained |
 # | `make_optimizer`, `train_step`, `groups_of` | batches → one step; loss, gradient norm |
 # | `apply_gradient` | clips, refuses what is not finite, steps; gives the gradient's norm |
 # | `evaluate_loss` | model, batches → mean loss per token, plain |
-# | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | model and tokeniser ↔ a directory |
-# | `average_checkpoints` | several sets of weights → their mean |
-# | `save_state`, `load_state`, `stop_request`, `Log`, `read_log` | stop, resume, remember |
-# | `Trainer(...).run(train_pairs, val_pairs)` | a run from start to end; True if it is finished |
+# | `weights_of`, `load_weights`, `average_checkpoints` | model ↔ weights; several sets → their mean |
 # | `PRESETS`, `recipe_of`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base`; changed, built |
 #
 # ## Summary · 小结
@@ -2041,8 +1199,6 @@ for title, (snapshots, average) in runs.items():
 # - The paper's rate rises for $w$ steps to $(d_{\mathrm{model}} w)^{-1/2}$ and falls like
 #   $1/\sqrt{t}$. Adam divides by the typical size of the gradient; its first steps have full
 #   length, so warm up.
-# - To resume exactly, keep the weights, Adam's averages, the position, the random generator, and
-#   a record of all choices. Write atomically.
 # - Read a loss against baselines. Average snapshots if the rate is still high at the end.
 #
 # **小结**
@@ -2052,8 +1208,6 @@ for title, (snapshots, average) in runs.items():
 # - 先对损失求和，再除以整个更新步中真实词元的总数。这样填充、分批方式和梯度累积都不影响结果。
 # - 论文的学习率先线性上升 $w$ 步，到达峰值 $(d_{\mathrm{model}} w)^{-1/2}$，然后按 $1/\sqrt{t}$
 #   下降。Adam 用梯度的典型大小作归一化，最初几步总是走满步长，因此需要预热（warm-up）。
-# - 要精确地恢复训练，需要保存权重、Adam 的两个滑动平均、训练位置、随机数生成器的状态，
-#   以及所有设置的记录；写文件要用原子操作。
 # - 读损失曲线要与事先算好的基线比较。如果训练结束时学习率仍然较高，检查点平均会有明显帮助。
 #
 # ## Further reading
@@ -2071,14 +1225,10 @@ for title, (snapshots, average) in runs.items():
 # - Ott et al. 2018, *Scaling Neural Machine Translation*: accumulation, large batches. arXiv
 #   1806.00187
 #
-# Three more to try:
+# Two more to try:
 #
 # > **Try it.** Write a `batch_loss` that uses the mean of each batch, run the claim of section 5
 # > with it, and see which assertion fails.
-#
-# > **Try it.** Give `Trainer` a `Budget(minutes=0.5)` and `quiet=False`, press the stop button,
-# > and resume with `Budget(minutes=1)`. What happens to the learning rate at that moment, and
-# > why?
 #
 # > **Try it.** Train with `peak_lr=1.0`. Compare the loss with $\ln V$: what has the model
 # > learned?
@@ -2086,5 +1236,5 @@ for title, (snapshots, average) in runs.items():
 # **Homework.** [Assignment training](homework/release/training/training.ipynb): write the learning
 # rate, label smoothing, Adam, and averaging yourself; the check names what went wrong.
 #
-# **Next:** [lesson 07c](07c_speed.ipynb) makes it fast; or go on to [lesson 08](08_decoding.ipynb): from the
-# trained model to sentences.
+# **Next:** [lesson 08](08_decoding.ipynb): from the trained model to sentences. In the machine room:
+# [07b](07b_runs.ipynb) saves a run and goes on with it, [07c](07c_speed.ipynb) makes it fast.

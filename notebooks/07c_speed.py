@@ -59,15 +59,8 @@ from torch.nn.parallel import DistributedDataParallel
 from course.device import pick
 from course.masking import Batch
 from course.text import BPE, PAD, Example, Pair
-from course.training import (
-    Budget,
-    Trainer,
-    TrainingConfig,
-    apply_gradient,
-    batch_loss,
-    load_state,
-    make_optimizer,
-)
+from course.runs import Budget, Trainer, load_state
+from course.training import TrainingConfig, apply_gradient, batch_loss, make_optimizer
 from course.transformer import Transformer
 
 # %%
@@ -90,9 +83,8 @@ from course.corpora import pairs
 from course.device import by_scale
 from course.masking import causal_mask, padding_mask, shift_right
 from course.text import BOS, encode_pairs, make_batches
-from course.training import (
-    evaluate_loss, load_checkpoint, preset_model, read_log, recipe_of, train_step,
-)
+from course.runs import load_checkpoint, read_log
+from course.training import evaluate_loss, preset_model, recipe_of, train_step
 from course.transformer import TransformerConfig
 from course.viz import bench as draw_race
 from course.viz import speed as draw

@@ -59,14 +59,8 @@ from course.device import by_scale, pick
 from course.masking import causal_mask, pad, padding_mask
 from course.speed import FastTrainer
 from course.text import BOS, EOS, PAD, encode_pairs, make_batches, tokenize
-from course.training import (
-    Budget,
-    evaluate_loss,
-    load_checkpoint,
-    preset_model,
-    read_log,
-    recipe_of,
-)
+from course.runs import Budget, load_checkpoint, read_log
+from course.training import evaluate_loss, preset_model, recipe_of
 from course.viz.evaluation import attention_grid, learning_curves, need_and_weight
 
 device = pick()

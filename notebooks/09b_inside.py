@@ -82,7 +82,8 @@ from course.device import by_scale, pick
 from course.evaluation import rank_correlation, score
 from course.seq2seq import alignment_error_rate
 from course.text import make_batches
-from course.training import evaluate_loss, load_checkpoint
+from course.runs import load_checkpoint
+from course.training import evaluate_loss
 from course.viz import inside as draw
 from course.viz import show
 from course.viz.attention import maps

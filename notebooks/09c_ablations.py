@@ -53,7 +53,8 @@ from course.device import device_name, pick, versions
 from course.evaluation import evaluate
 from course.speed import FastTrainer
 from course.text import Pair
-from course.training import Budget, Trainer, preset_model, read_log, recipe_of
+from course.runs import Budget, Trainer, read_log
+from course.training import preset_model, recipe_of
 
 # %%
 from tqdm import tqdm

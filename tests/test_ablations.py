@@ -18,7 +18,8 @@ from course.ablations import (
     read_trials,
     run_trial,
 )
-from course.training import Budget, recipe_of
+from course.runs import Budget
+from course.training import recipe_of
 from course.viz import ablations as draw
 
 RESULTS = ASSETS / "results"

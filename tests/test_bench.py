@@ -37,8 +37,9 @@ from course.bench.race import (
 )
 from course.bench.report import aligned, exponent, number
 from course.masking import Batch
+from course.runs import save_checkpoint
 from course.text import BOS, BPE, EOS, PAD
-from course.training import batch_loss, label_smoothed_loss, save_checkpoint
+from course.training import batch_loss, label_smoothed_loss
 from course.transformer import Transformer, TransformerConfig
 from course.viz import bench as draw
 

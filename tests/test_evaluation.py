@@ -13,7 +13,7 @@ from course import ASSETS
 from course.cache import translate
 from course.corpora import pairs
 from course.evaluation import evaluate, rank_correlation, score
-from course.training import load_checkpoint, read_log
+from course.runs import load_checkpoint, read_log
 from course.viz.evaluation import attention_grid, learning_curves, need_and_weight
 
 DIRECTORY = ASSETS / "checkpoints" / "multi30k-de-en"

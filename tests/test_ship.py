@@ -11,8 +11,9 @@ from course.ablations import Trial, append_trial
 from course.authoring import ship
 from course.corpora import CorpusError
 from course.evaluation import evaluate
+from course.runs import SHIPPED, load_checkpoint, save_checkpoint, write_tensors
 from course.text import BPE
-from course.training import SHIPPED, load_checkpoint, save_checkpoint, weights_of, write_tensors
+from course.training import weights_of
 from course.transformer import Transformer, TransformerConfig
 
 TRIAL = Trial("tiny", {"dropout": 0.3}, 1, 4.0, 100, 2000, 1.5, 10_000, [3.0, 2.1], 2.0, 30.0, 50.0,

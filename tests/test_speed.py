@@ -17,6 +17,7 @@ from torch import nn
 from course import speed
 from course.corpora import pairs
 from course.masking import Batch
+from course.runs import Budget, CheckpointError, Trainer, read_log
 from course.speed import (
     ByteDropout,
     FastStep,
@@ -38,14 +39,10 @@ from course.speed import (
 from course.text import BOS, PAD
 from course.training import (
     PRESETS,
-    Budget,
-    CheckpointError,
-    Trainer,
     TrainingConfig,
     batch_loss,
     make_optimizer,
     preset_model,
-    read_log,
     train_step,
     weights_of,
 )

@@ -20,6 +20,7 @@ from course.cache import cached_log_probs, translate
 from course.corpora import pairs
 from course.decoding import NextLogProbs, ranked
 from course.masking import causal_mask, pad, padding_mask
+from course.runs import CheckpointError, load_checkpoint, save_checkpoint
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BOS, BPE, EOS, PAD, SPECIAL_TOKENS, UNK, encode_pairs, make_batches
 from course.to_ctranslate2 import (
@@ -28,7 +29,7 @@ from course.to_ctranslate2 import (
     translate_exported,
     vocabulary,
 )
-from course.training import CheckpointError, batch_loss, load_checkpoint, save_checkpoint
+from course.training import batch_loss
 from course.transformer import Transformer, TransformerConfig, positional_encoding
 
 CLOSE = 1e-4  # how near log-probabilities in float32 come when the sums run in another order

@@ -24,17 +24,9 @@ from course.cache import translate
 from course.corpora import multi30k, pairs
 from course.decoding import bleu
 from course.masking import Batch
+from course.runs import SHIPPED, Budget, Trainer, load_checkpoint, read_log
 from course.text import BOS, EOS, PAD, SPECIAL_TOKENS, UNK, Vocabulary, tokenize
-from course.training import (
-    PRESETS,
-    SHIPPED,
-    Budget,
-    Trainer,
-    load_checkpoint,
-    preset_model,
-    read_log,
-    weights_of,
-)
+from course.training import PRESETS, preset_model, weights_of
 
 torchtext = pytest.importorskip(
     "torchtext", reason="needs an environment of its own, 5 GB: make test-torchtext"

@@ -16,17 +16,9 @@ from course.decoding import bleu
 from course.device import pick
 from course.evaluation import evaluate, score
 from course.inside import choose_by, search_once, with_interval
+from course.runs import SHIPPED, CheckpointError, load_checkpoint, save_checkpoint, snapshot_paths
 from course.text import BPE, Pair, encode_pairs, make_batches, tokenize
-from course.training import (
-    SHIPPED,
-    CheckpointError,
-    average_checkpoints,
-    evaluate_loss,
-    load_checkpoint,
-    load_weights,
-    save_checkpoint,
-    snapshot_paths,
-)
+from course.training import average_checkpoints, evaluate_loss, load_weights
 from course.transformer import Transformer
 
 BEAMS, ALPHAS = (1, 2, 3, 4, 5, 6, 8), (0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1, 2.4)

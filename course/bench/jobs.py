@@ -170,9 +170,9 @@ def decode_job(
     Raises CheckpointError for a checkpoint that cannot be read, ValueError for one that is no
     Transformer.
     """
+    from course.runs import SHIPPED, load_checkpoint
     from course.text import EOS
     from course.to_ctranslate2 import vocabulary
-    from course.training import SHIPPED, load_checkpoint
     from course.transformer import Transformer
 
     model, bpe = load_checkpoint(checkpoint)

@@ -12,8 +12,8 @@ from course import ASSETS
 from course.attention import record_attention
 from course.device import one_thread
 from course.masking import Batch
+from course.runs import load_checkpoint
 from course.text import BOS, EOS, PAD
-from course.training import load_checkpoint
 from course.transformer import Transformer
 from course.viz import BLUE, ORANGE
 
