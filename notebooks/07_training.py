@@ -31,7 +31,7 @@
 # - average checkpoints, and say when that helps.
 #
 # **You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
-# and what a gradient is (lesson 01). **Time:** 60 minutes; 65 with all that is marked *more*.
+# and what a gradient is (lesson 01). **Time:** 60 minutes; 75 with all that is marked *more*.
 # **In the paper:** section 5, all of it; the averaging of checkpoints is in section 6.1. This page is on
 # the path. Saving, stopping and going on are in the machine room, [07b](07b_runs.ipynb).
 #
@@ -449,7 +449,7 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: flo
 # changes from step to step, $m$ is near 0 and the weight hardly moves.
 #
 # **Why the hats?** $m$ and $v$ begin at 0, so at first both are too small. (The step divides one by
-# the root of the other; which of them lacks more, we shall see in a picture.) Write $v_t$ out as a
+# the root of the other; which of them lacks more, the folded part below shows.) Write $v_t$ out as a
 # sum and suppose that every $g_i^2$ has the same mean $\mathrm{E}[g^2]$:
 #
 # $$v_t = (1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i} g_i^2
@@ -483,8 +483,17 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 
 
 # %% [markdown]
-# But do we understand it? The next cell writes the four equations by hand and compares 20 steps
-# with PyTorch's. **Guess for the first two lines:** how far does a weight move in the *first* step
+# One property matters in what follows: in the first step each weight moves by the full rate, whether its
+# gradient is 1000 or 0.001, and even if that gradient is almost only noise. So warm-up and Adam belong
+# together.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### The four equations by hand · more
+#
+# For who wants to see that: Adam in six lines, equal to PyTorch's, and what the hats are good for.
+
+# %% [markdown]
+# The next cell writes the four equations by hand and compares 20 steps with PyTorch's. **Guess for the first two lines:** how far does a weight move in the *first* step
 # if its gradient is 1000, and how far if it is 0.001? The rate is 0.01.
 
 # %%
@@ -515,8 +524,7 @@ for g, share in zip(sizes.tolist(), (-first / 0.01).tolist()):
     print(f"gradient {g:g}: the first step is {share:.3f} times the rate")
 
 # %% [markdown]
-# A million times more gradient, the same step. This is why warm-up and Adam belong together: in
-# the first steps each weight moves by the full rate, even if its gradient is almost only noise.
+# A million times more gradient, the same step.
 #
 # The picture shows what the bias correction is good for. All gradients are equal here, so each
 # step should have length 1 (in units of the rate). **Guess:** without the correction, $m$ and $v$
@@ -824,21 +832,15 @@ for _, tgt in encode_pairs(bpe, corpus):
 frequency = counts / counts.sum()
 val_tokens = [token for _, tgt in encode_pairs(bpe, val) for token in tgt]
 unigram = -frequency.log()[val_tokens].mean().item()
-
-
-def smoothed_level(p: Tensor) -> float:
-    """Return the smoothed loss on new text of one prediction for every place."""
-    return (-0.9 * p.log()[val_tokens].mean() - 0.1 * p.log().mean()).item()
-
-
-smoothed_unigram = smoothed_level(0.9 * frequency + 0.1 / V)
+alone = 0.9 * frequency + 0.1 / V  # the same prediction at every place: the mean smoothed target
+smoothed_unigram = (-0.9 * alone.log()[val_tokens].mean() - 0.1 * alone.log().mean()).item()
 
 soft = torch.full((V,), 0.1 / V)
 soft[0] += 0.9
 floor = -(soft * soft.log()).sum().item()
-assert 0 < floor < unigram < smoothed_unigram < min(math.log(V), smoothed_level(frequency))
+assert 0 < floor < unigram < smoothed_unigram < math.log(V)
 print(f"V = {V}; nats per token: ln V = {math.log(V):.2f}, unigram {unigram:.2f} "
-      f"(smoothed {smoothed_unigram:.2f}; {smoothed_level(frequency):.2f} with f itself), floor {floor:.2f}")
+      f"(smoothed {smoothed_unigram:.2f}), floor {floor:.2f}")
 
 
 # %% [markdown]
@@ -853,7 +855,8 @@ def run(config: TrainingConfig, epochs: int) -> tuple[Transformer, list, list]:
     for now in train(model, encode_pairs(bpe, corpus), config, epochs):
         log.append(now)
         if now["progress"] > 0.9 + 0.1 * (len(snapshots) + 1) / 8 - 1e-9:
-            snapshots.append(weights_of(model))  # a copy; section 8 says what for
+            copied = {name: p.detach().clone() for name, p in model.named_parameters()}
+            snapshots.append(copied)  # section 8 says what for
         if now["ends_epoch"]:
             log.append({"step": now["step"], "val_loss": evaluate_loss(model, val_batches)})
     return model, log, snapshots
@@ -869,7 +872,7 @@ steps = [line for line in log if "loss" in line]
 final = log[-1]["val_loss"]
 assert steps[0]["loss"] > smoothed_unigram > unigram > final
 assert min(line["loss"] for line in steps) > floor
-levels = {"uniform, ln V": math.log(V), "no context, smoothed": smoothed_unigram,
+levels = {"uniform, ln V": math.log(V), "unigram, smoothed": smoothed_unigram,
           "floor of the smoothed loss": floor}
 draw.run_curves(log, levels)
 
@@ -973,8 +976,15 @@ print(f"{len(mean)} tensors: each is the mean of its three, in whichever order t
 # > *columns* of `w_2.weight`. Is it another model? And the average of the two?)
 
 # %% [markdown]
-# **When does it help?**
-# First in two dimensions, where we know the centre: a bowl with its lowest point at (0, 0). Each step
+# **When does it help?** The folded part asks a bowl whose lowest point we know; then we ask our model.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### First in two dimensions · more
+#
+# A walk of 300 noisy steps whose centre we know: for who wants to see why an average helps.
+
+# %% [markdown]
+# A bowl with its lowest point at (0, 0). Each step
 # follows the slope plus noise, as if from small batches. **Guess:** where does the mean of the last 60
 # positions lie, if the rate stays the same, and if it falls to 0?
 
@@ -1000,9 +1010,11 @@ draw.bowl({title: walk.tolist() for title, walk in walks.items()}, curvature.tol
 # With a constant rate the positions are scattered around the centre, and their mean lies much nearer
 # to it than they do. Where the rate falls to 0, the last positions already lie near it, and there is
 # less to gain.
+
+# %% [markdown]
+# ### In the real model
 #
-# Now in the real model. The run wrote 8 snapshots in the last tenth of its budget. We train once
-# more with the paper's schedule, whose rate is still high at the end, and measure each snapshot and
+# The run kept snapshots of its last tenth. We train once more with the paper's schedule, whose rate is still high at the end, and measure each snapshot and
 # the average.
 #
 # **Guess:** in which of the two runs does the average gain more over a typical snapshot?

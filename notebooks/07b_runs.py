@@ -29,7 +29,7 @@
 # - list all that the next step of a training depends on, and say what each forgotten part costs;
 # - stop a run politely, go on with it, and prove that nothing has changed.
 #
-# **You need first** lesson 07. **Time:** 55 minutes. **In the paper:** section 5.2 says how long they trained;
+# **You need first** lesson 07. **Time:** 60 minutes. **In the paper:** section 5.2 says how long they trained;
 # how they survived it they do not say.
 #
 # The first code cell holds what the exported code needs; the cells with `#| export` become `course/runs.py`.
