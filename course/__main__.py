@@ -410,7 +410,7 @@ def walkthrough(options: argparse.Namespace) -> int:
 
 def told() -> tuple[type[Exception], ...]:
     """Return the errors that are told in a line; those of modules not loaded were not raised."""
-    ours = (("course.training", "CheckpointError"), ("course.pages", "NotebookError"))
+    ours = (("course.runs", "CheckpointError"), ("course.pages", "NotebookError"))
     loaded = (getattr(sys.modules[module], name) for module, name in ours if module in sys.modules)
     return (CorpusError, FloatingPointError, ModuleNotFoundError, OSError, ValueError, *loaded)
 

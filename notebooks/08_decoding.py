@@ -61,7 +61,8 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from course import device
 from course.corpora import pairs
-from course.training import PRESETS, Budget, Trainer, preset_model
+from course.runs import Budget, Trainer
+from course.training import PRESETS, preset_model
 from course.viz import decoding as draw
 
 # %% [markdown]

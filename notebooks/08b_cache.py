@@ -67,7 +67,8 @@ from pathlib import Path
 
 from course import decoding, device
 from course.corpora import pairs
-from course.training import PRESETS, Budget, Trainer, preset_model
+from course.runs import Budget, Trainer
+from course.training import PRESETS, preset_model
 from course.transformer import TransformerConfig
 from course.viz import decoding as draw
 

@@ -940,7 +940,8 @@ print(f"ln V {math.log(len(bpe)):.2f}, frequencies {unigram:.2f}, untrained mode
 # it; then the copy is thrown away.
 
 # %%
-from course.training import Budget, Trainer, make_optimizer
+from course.runs import Budget, Trainer
+from course.training import make_optimizer
 
 epochs = by_scale(smoke=1, cpu=5, gpu=12)
 trial = copy.deepcopy(translator).train()
@@ -967,7 +968,7 @@ print(f"{position.step:,} steps, {position.tokens:,} target tokens, {position.ep
       f"in {position.seconds / 60:.1f} minutes")
 
 # %%
-from course.training import read_log
+from course.runs import read_log
 
 trained = evaluate_loss(translator, val_batches)
 baselines = {"knows nothing: ln V": math.log(len(bpe)), "knows frequencies": unigram}
@@ -992,7 +993,7 @@ print(f"val loss {trained:.2f} nats a token: perplexity {math.exp(trained):.1f} 
 
 # %%
 from course.cache import translate
-from course.training import load_checkpoint
+from course.runs import load_checkpoint
 
 beam = by_scale(smoke=1, cpu=4, gpu=4)
 chosen = [probes[name] for name in ("p34", "p19", "p18", "p01", "p21", "p11", "p13", "p09")]

@@ -9,8 +9,8 @@ from course.bench.jobs import DecodeJob
 from course.bench.race import Work
 from course.cache import cached_log_probs, translate
 from course.decoding import NextLogProbs, greedy_search, next_log_probs, until_eos
+from course.runs import load_checkpoint
 from course.text import BPE
-from course.training import load_checkpoint
 from course.transformer import Transformer
 
 
