@@ -314,10 +314,10 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def compared(name: str, baseline: list[str], said: list[str], references: list[str]) -> dict:
-    """Return how translations compare with those of a baseline, by paired bootstrap."""
-    from course.inside import paired_bootstrap
+    """Return how translations compare with those of a baseline, by approximate randomisation."""
+    from course.evaluation import compare
 
-    comparisons = paired_bootstrap(baseline, said, references)
+    comparisons = compare(baseline, said, references)
     return {"checkpoint": name} | {
         metric: {**asdict(found), "verdict": found.verdict} for metric, found in comparisons.items()
     }

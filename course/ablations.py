@@ -2,14 +2,15 @@
 """Table 3 in miniature: one choice changed at a time, measured with its margin (paper, section 6.2)."""
 
 # %% auto #0
-__all__ = ['STUDENT', 'Trial', 'append_trial', 'read_trials', 'measured', 'run_trial', 'Spread', 'pooled_spread', 'Difference',
+__all__ = ['Trial', 'append_trial', 'read_trials', 'measured', 'run_trial', 'student', 'Spread', 'pooled_spread', 'Difference',
            'difference']
 
 # %% ../notebooks/09c_ablations.py
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import sqrt
+from functools import cache
+from math import ceil, sqrt
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
@@ -49,6 +50,17 @@ class Trial:
     threads: int
     versions: Mapping[str, str] = field(default_factory=dict)
     command: str = ""
+
+    def loss_after(self, passes: int) -> float:
+        """Return the val loss after so many whole passes; 0 and -1 are refused.
+
+        Raises ValueError if the list does not hold every pass: then its places are not passes.
+        """
+        if len(self.val_losses) != ceil(self.epochs):
+            raise ValueError(f"{len(self.val_losses)} losses of {self.epochs:g} passes: one is missing")
+        if not 1 <= passes <= self.epochs:
+            raise ValueError(f"there was no pass {passes}: the run made {self.epochs:g}")
+        return self.val_losses[passes - 1]
 
 
 def append_trial(path: Path, trial: Trial) -> None:
@@ -115,8 +127,13 @@ def run_trial(
         return measured(trainer, preset, changes, val_pairs)
 
 # %% ../notebooks/09c_ablations.py
-STUDENT = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 10: 2.23,
-           12: 2.18, 15: 2.13, 20: 2.09, 30: 2.04, 60: 2.00}
+@cache
+def student(freedom: int, outside: float = 0.05) -> float:
+    """Return how many standard errors hold all luck but this share. Student 1908."""
+    places = torch.linspace(0, 14, 200_001, dtype=torch.float64).sinh()  # dense at 0, far at the end
+    density = torch.distributions.StudentT(freedom).log_prob(places).exp()
+    inside = 2 * torch.cumulative_trapezoid(density, places)
+    return places[1 + int(torch.searchsorted(inside, 1 - outside))].item()
 
 
 @dataclass(frozen=True)
@@ -126,10 +143,9 @@ class Spread:
     sigma: float
     freedom: int
 
-    @property
-    def factor(self) -> float:
-        """Return how many standard errors hold 95 % of all luck. Student 1908."""
-        return STUDENT[max(known for known in STUDENT if known <= self.freedom)]
+    def factor(self, comparisons: int = 1) -> float:
+        """Return how many standard errors hold 95 % of all luck in so many comparisons together."""
+        return student(self.freedom, 0.05 / comparisons)
 
 
 def pooled_spread(groups: Iterable[Sequence[float]]) -> Spread:
@@ -158,7 +174,13 @@ class Difference:
         return abs(self.value) > self.margin
 
 
-def difference(setting: Sequence[float], base: Sequence[float], spread: Spread) -> Difference:
-    """Return the difference of two means, and how far luck reaches 95 times in 100."""
+def difference(
+    setting: Sequence[float], base: Sequence[float], spread: Spread, comparisons: int = 1
+) -> Difference:
+    """Return the difference of two means, and how far luck reaches 95 times in 100.
+
+    comparisons: how many such differences are looked at; the 95 % then hold for all together,
+    whatever the comparisons have in common (Bonferroni).
+    """
     error = spread.sigma * sqrt(1 / len(setting) + 1 / len(base))
-    return Difference(mean(setting) - mean(base), spread.factor * error)
+    return Difference(mean(setting) - mean(base), spread.factor(comparisons) * error)

@@ -3,9 +3,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'LINKERS', 'SMALL_WORDS', 'Head', 'heads_of', 'sublayer', 'Look', 'look_inside', 'mean_share', 'word_index',
-           'marks_of', 'to_words', 'word_attention', 'links_of', 'gated', 'prune', 'importance', 'states_of',
-           'logit_lens', 'Interval', 'with_interval', 'split_compound', 'stem', 'diagnose', 'Comparison',
-           'paired_bootstrap', 'search_once', 'choose_by']
+           'marks_of', 'to_words', 'word_attention', 'links_of', 'rank_correlation', 'gated', 'prune', 'importance',
+           'states_of', 'logit_lens', 'split_compound', 'stem', 'diagnose']
 
 # %% ../notebooks/09b_inside.py
 import re
@@ -19,14 +18,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
 from torch import Tensor
 
 from .attention import MultiHeadAttention, record_attention
-from .cache import beam_search, cached_log_probs
-from .decoding import Hypothesis, length_penalty
-from .masking import Batch, pad
+from .masking import Batch
 from .text import BOS, BPE, EOS, PAD, Pair, encode_pairs, pieces
 from .training import batch_loss
 from .transformer import Transformer
@@ -195,6 +190,13 @@ def links_of(weights: Tensor) -> set[tuple[int, int]]:
     return {(i, j) for j, i in enumerate(best) if i < weights.size(1) - 1}
 
 # %% ../notebooks/09b_inside.py
+def rank_correlation(a: Iterable[float], b: Iterable[float]) -> float:
+    """Spearman's: the correlation of the ranks of two lists of equal length; ties share a rank."""
+    lists = [torch.tensor(list(values)).float() for values in (a, b)]
+    ranks = [((x[:, None] > x).sum(1) + (x[:, None] >= x).sum(1)).float() for x in lists]
+    return torch.corrcoef(torch.stack(ranks))[0, 1].item()
+
+# %% ../notebooks/09b_inside.py
 @contextmanager
 def gated(model: Transformer, gates: Mapping[tuple[str, int], Tensor]) -> Iterator[None]:
     """While the block is open, multiply the output of each head by its gate, before `w_o`.
@@ -279,32 +281,6 @@ def logit_lens(model: Transformer, states: Tensor) -> Tensor:
     return model.project(model.decoder.norm(states)).log_softmax(-1)
 
 # %% ../notebooks/09b_inside.py
-@dataclass(frozen=True)
-class Interval:
-    """A score and its margin: half the width of what holds 95 % of the resampled scores."""
-
-    score: float
-    margin: float
-    sentences: int
-
-    def __str__(self) -> str:
-        return f"{self.score:.1f} ± {self.margin:.1f}"
-
-
-def with_interval(
-    hypotheses: Sequence[str], references: Sequence[str], metric: str = "bleu", samples: int = 1000
-) -> Interval:
-    """Return corpus BLEU or chrF (metric "bleu" or "chrf") with its 95 % bootstrap margin.
-
-    Raises ValueError for lists of different lengths, or empty ones. Koehn 2004; sacrebleu's own.
-    """
-    if len(hypotheses) != len(references) or not references:
-        raise ValueError(f"{len(hypotheses)} translations for {len(references)} references")
-    measure = {"bleu": BLEU, "chrf": CHRF}[metric]()
-    found = measure.corpus_score(list(hypotheses), [list(references)], n_bootstrap=samples)
-    return Interval(found.score, float(found._ci), len(references))
-
-# %% ../notebooks/09b_inside.py
 LINKERS = ("", "s", "es", "n", "en", "er")
 
 
@@ -377,76 +353,3 @@ def diagnose(said: str, meant: str) -> dict[str, list[str]]:
         )),
     }
     return {name: found for name, found in notes.items() if found}
-
-# %% ../notebooks/09b_inside.py
-@dataclass(frozen=True)
-class Comparison:
-    """Two systems by one metric: their scores, the difference (system - baseline), its p-value."""
-
-    baseline: float
-    system: float
-    difference: float
-    p_value: float
-    signature: str
-
-    @property
-    def verdict(self) -> str:
-        """Say whether chance alone would explain the difference."""
-        return "significant" if self.p_value < 0.05 else "may be chance"
-
-    def __str__(self) -> str:
-        return (f"{self.baseline:5.1f} -> {self.system:5.1f}  {self.difference:+5.1f}  "
-                f"p = {self.p_value:.3f}  {self.verdict}")
-
-# %% ../notebooks/09b_inside.py
-def paired_bootstrap(
-    baseline: Sequence[str], system: Sequence[str], references: Sequence[str], samples: int = 1000
-) -> dict[str, Comparison]:
-    """Compare two systems' translations of the same sentences: "BLEU" and "chrF2" -> Comparison.
-
-    sacrebleu's paired bootstrap, but with p = 1 where both scores are equal: its own test calls a
-    system significantly different from itself. Raises ValueError for lists of different lengths,
-    or empty ones. Koehn 2004.
-    """
-    if not len(baseline) == len(system) == len(references) or not references:
-        raise ValueError(
-            f"{len(baseline)} and {len(system)} translations for {len(references)} references: "
-            "give one of each for every sentence"
-        )
-    systems = [("baseline", list(baseline)), ("system", list(system))]
-    metrics = {"BLEU": BLEU(), "chrF2": CHRF()}
-    test = PairedTest(systems, metrics, [list(references)], test_type="bs", n_samples=samples)
-    signatures, results = test()
-    comparisons = {}
-    for name in metrics:
-        first, second = results[name]
-        difference = float(second.score - first.score)
-        p_value = float(second.p_value) if difference else 1.0
-        comparisons[name] = Comparison(
-            float(first.score), float(second.score), difference, p_value, str(signatures[name])
-        )
-    return comparisons
-
-# %% ../notebooks/09b_inside.py
-def search_once(
-    model: Transformer, bpe: BPE, sentences: Sequence[str], beam: int, batch_size: int = 50
-) -> list[list[Hypothesis]]:
-    """Return all that a beam search finds for each sentence, scored without length penalty."""
-    device = next(model.parameters()).device
-    sources = [[*bpe.encode(sentence), EOS] for sentence in sentences]
-    found = []
-    for begin in range(0, len(sources), batch_size):
-        chunk = sources[begin : begin + batch_size]
-        score = cached_log_probs(model, pad(chunk, PAD).to(device))
-        limits = [len(source) + 50 for source in chunk]
-        found += beam_search(score, len(chunk), limits, beam, alpha=0.0, device=device)
-    return found
-
-
-def choose_by(hypotheses: Sequence[Hypothesis], alpha: float) -> Hypothesis:
-    """Return the best of hypotheses that were scored with alpha 0, under another alpha."""
-
-    def key(h: Hypothesis) -> tuple[bool, float]:
-        return h.finished, h.score / length_penalty(len(h.ids) + h.finished, alpha)
-
-    return max(hypotheses, key=key)

@@ -9,7 +9,6 @@ import torch
 
 from course import ASSETS
 from course.ablations import (
-    STUDENT,
     Spread,
     Trial,
     append_trial,
@@ -17,6 +16,7 @@ from course.ablations import (
     pooled_spread,
     read_trials,
     run_trial,
+    student,
 )
 from course.runs import Budget
 from course.training import recipe_of
@@ -57,6 +57,23 @@ def test_the_stored_trials_are_runs_of_recipes_that_exist(name):
         recipe_of(trial.preset, trial.changes)  # raises for a name that is none
         assert 0 < trial.val_bleu < 60 and trial.val_loss > 0 and trial.device and trial.command
         assert f"--preset {trial.preset}" in trial.command
+
+
+def test_a_pass_is_named_only_if_every_pass_is_there():
+    trial = replace(TRIAL, epochs=3.0, val_losses=[3.0, 2.0, 1.0])
+    assert [trial.loss_after(n) for n in (1, 2, 3)] == [3.0, 2.0, 1.0]
+    assert replace(trial, epochs=2.4).loss_after(2) == 2.0
+    with pytest.raises(ValueError, match="one is missing"):
+        replace(trial, val_losses=[3.0, 1.0]).loss_after(2)
+    for passes in (0, -1, 4):
+        with pytest.raises(ValueError, match="there was no pass"):
+            trial.loss_after(passes)
+
+
+@pytest.mark.parametrize("name", ["table3", "recipe"])
+def test_the_stored_trials_hold_every_pass(name):
+    for trial in read_trials(RESULTS / f"{name}.jsonl"):
+        assert trial.loss_after(1) == trial.val_losses[0]
 
 
 # ---------------------------------------------------------------- runs
@@ -116,7 +133,7 @@ def test_single_runs_say_nothing():
 def test_a_difference_needs_more_than_its_margin():
     spread = Spread(0.5, freedom=100)
     found = difference([3.0, 5.0], [1.0, 1.0], spread)
-    assert found.value == 3.0 and found.margin == pytest.approx(1.0) and found.clear
+    assert found.value == 3.0 and found.margin == pytest.approx(0.992, abs=1e-3) and found.clear
     assert not difference([1.5], [1.0], spread).clear
     assert difference([1.0], [3.0], spread).clear  # downwards, too
 
@@ -126,32 +143,48 @@ def test_more_runs_make_a_smaller_margin():
     assert many == pytest.approx(few / 2)
 
 
-@pytest.mark.parametrize("freedom", STUDENT)
-def test_the_factors_are_students(freedom):
-    """Integrate the density of the t distribution from -factor to +factor."""
-    density = torch.distributions.StudentT(freedom)
-    places = torch.linspace(-STUDENT[freedom], STUDENT[freedom], 20_001, dtype=torch.float64)
-    assert torch.trapezoid(density.log_prob(places).exp(), places).item() == pytest.approx(
-        0.95, abs=0.0015)
+@pytest.mark.parametrize("freedom, outside, factor", [
+    (1, 0.05, 12.706), (3, 0.05, 3.182), (14, 0.05, 2.145), (1000, 0.05, 1.962),
+    (1, 0.001, 636.62), (14, 0.001, 4.140), (10, 0.01, 3.169),
+])
+def test_the_factors_are_those_of_students_table(freedom, outside, factor):
+    assert student(freedom, outside) == pytest.approx(factor, rel=1e-3)
 
 
-def test_few_runs_pay_for_knowing_little():
-    factors = [Spread(1.0, freedom).factor for freedom in (1, 2, 3, 9, 11, 1000)]
-    assert factors == [12.71, 4.3, 3.18, 2.31, 2.23, 2.0]  # between two entries: the larger
+def test_few_runs_and_many_comparisons_pay_for_knowing_little():
+    factors = [Spread(1.0, freedom).factor() for freedom in (1, 2, 3, 9, 11, 1000)]
+    assert factors == sorted(factors, reverse=True)
+    assert Spread(1.0, 14).factor(23) == pytest.approx(student(14, 0.05 / 23))
+    assert student(14, 0.05 / 23) > 3.9
+    alone, family = (difference([3.0], [1.0], Spread(0.5, 14), k) for k in (1, 23))
+    assert alone.clear and not family.clear and alone.value == family.value
+
+
+def test_twenty_three_equal_rows_rarely_hold_a_clear_one():
+    torch.manual_seed(0)
+    alarms = {1: 0, 23: 0}
+    for _ in range(300):
+        draws = torch.randn(24, 3).tolist()
+        spread = pooled_spread(draws)
+        for k in alarms:
+            alarms[k] += any(difference(row, draws[0], spread, k).clear for row in draws[1:])
+    assert alarms[1] / 300 > 0.4 and alarms[23] / 300 < 0.07
 
 
 # ---------------------------------------------------------------- pictures
 
 
 def test_the_picture_shows_values_margins_and_the_paper():
-    rows = [("A", "1 head", -1.5, 0.5, [-1.0, -2.0], -0.9), ("E", "learned", 0.1, 0.5, [0.1], None)]
+    rows = [("A", "1 head", -1.5, 0.5, 1.0, [-1.0, -2.0], -0.9),
+            ("B", "d_k", -0.7, 0.5, 1.0, [-0.7], None),
+            ("E", "learned", 0.1, 0.5, 1.0, [0.1], None)]
     axis = draw.differences(rows, "title").axes[0]
     labels = [label.get_text() for label in axis.get_yticklabels()]
-    assert labels == ["1 head", "learned"]
+    assert labels == ["1 head", "d_k", "learned"]
     drawn = {tuple(map(float, line.get_xdata())) for line in axis.get_lines()}
     assert {(-1.5,), (0.1,), (-0.9,), (-1.0, -2.0)} <= drawn
     filled = [line.get_markerfacecolor() for line in axis.get_lines() if line.get_marker() == "o"]
-    assert filled[0] != "white" and filled[1] == "white"
+    assert len(set(filled)) == 3 and filled[2] == "white"
 
 
 def test_loss_and_bleu_are_points_with_names():
@@ -164,3 +197,12 @@ def test_loss_and_bleu_are_points_with_names():
 def test_curves_over_epochs():
     axis = draw.learning_by_budget({"dropout 0.1": ([1, 2], [3.0, 2.0])}, "t").axes[0]
     assert list(axis.get_lines()[0].get_ydata()) == [3.0, 2.0]
+
+
+def test_the_enlarged_end_tells_three_hundredths_apart():
+    curves = {"a": (range(1, 17), [3 - i / 12 for i in range(16)]),
+              "b": (range(1, 17), [3.03 - i / 12 for i in range(16)])}
+    _, end = draw.learning_by_budget(curves, "t").axes
+    low, high = end.get_ylim()
+    assert 0.03 / (high - low) > 0.08
+    assert [text.get_text() for text in end.texts] == ["1.750", "1.780"]

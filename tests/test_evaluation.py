@@ -2,19 +2,23 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import sacrebleu
 import torch
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
 
 from course import ASSETS
 from course.cache import translate
-from course.corpora import pairs
-from course.evaluation import evaluate, rank_correlation, score
+from course.corpora import captions, pairs
+from course.evaluation import Interval, chance, compare, evaluate, score, with_interval
 from course.runs import load_checkpoint, read_log
-from course.viz.evaluation import attention_grid, learning_curves, need_and_weight
+from course.viz.evaluation import learning_curves, p_values
 
 DIRECTORY = ASSETS / "checkpoints" / "multi30k-de-en"
 CARD = json.loads((DIRECTORY / "results.json").read_text("utf-8"))
@@ -53,12 +57,97 @@ def test_unequal_counts_are_refused(said, meant):
 
 
 def test_who_only_judges_loads_no_pictures_no_homework_and_no_spacy():
-    program = ("import sys, course.evaluation; "
-               "heavy = ('spacy', 'matplotlib', 'altair', 'course.homework', 'course.viz'); "
-               "print([m for m in heavy if m in sys.modules])")
-    command = [sys.executable, "-c", program]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert loaded.stdout.strip() == "[]"
+    others = {"spacy", "matplotlib", "altair", "course.homework", "course.viz"}
+    program = f"import sys, course.evaluation; print({others} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert loaded.stdout.strip() == b"set()"
+
+
+# ---------------------------------------------------------------- scores and comparisons
+
+LONG = [c.en for c in captions.load("val")[:40]]
+SHORT = [" ".join(s.split()[: 3 + i % 9]) for i, s in enumerate(LONG)]
+OTHER = [" ".join(s.split()[: 3 + 7 * i % 9]) for i, s in enumerate(LONG)]
+WORSE = [" ".join(sorted(s.split())) for s in SHORT]
+
+
+@pytest.mark.parametrize("name, metric", [("bleu", BLEU), ("chrf", CHRF)])
+def test_the_interval_is_that_of_resampled_corpora(name, metric):
+    found = with_interval(SHORT, LONG, name)
+    assert found.score == metric().corpus_score(SHORT, [LONG]).score
+    draw_lots = random.Random(3)
+    scores = []
+    for _ in range(300):
+        chosen = draw_lots.choices(range(len(LONG)), k=len(LONG))
+        picked = [SHORT[i] for i in chosen], [[LONG[i] for i in chosen]]
+        scores.append(metric().corpus_score(*picked).score)
+    scores.sort()
+    assert found.margin == pytest.approx((scores[292] - scores[7]) / 2, rel=0.2)
+    assert str(Interval(12.34, 1.0, 5)) == "12.3 ± 1.0"
+
+
+def test_the_p_value_is_the_loop_over_coins():
+    found = compare(SHORT, WORSE, LONG, samples=60)["BLEU"]
+    scores = [BLEU().corpus_score(side, [LONG]).score for side in (SHORT, WORSE)]
+    assert (found.baseline, found.system) == pytest.approx(scores)
+    assert found.difference == pytest.approx(scores[1] - scores[0])
+    as_large = 0
+    for coins in np.random.default_rng(12345).integers(2, size=(60, len(LONG)), dtype=bool):
+        mixed = [[a if coin else b for coin, a, b in zip(coins, *sides)]
+                 for sides in ((SHORT, WORSE), (WORSE, SHORT))]
+        first, second = (BLEU().corpus_score(side, [LONG]).score for side in mixed)
+        as_large += abs(first - second) >= abs(found.difference) - 1e-9
+    assert found.p_value == pytest.approx((as_large + 1) / 61)
+
+
+@pytest.mark.parametrize("name, metric", [("BLEU", BLEU()), ("chrF2", CHRF())])
+def test_the_p_value_is_sacrebleus_and_the_coins_that_tie(name, metric):
+    close = [" ".join(s.split()[: 2 + i % 9 + i % 2 * 2]) for i, s in enumerate(LONG)]
+    theirs = PairedTest([("a", SHORT), ("b", close)], {name: metric}, [LONG], "ar", 300)()[1]
+    found = compare(SHORT, close, LONG, samples=300)[name]
+    sums = [np.array(metric._extract_corpus_statistics(side, [LONG])) for side in (SHORT, close)]
+    ties = 0
+    for coins in np.random.default_rng(12345).integers(2, size=(300, len(LONG)), dtype=bool):
+        mixed = [np.where(c[:, None], *sums).sum(0).tolist() for c in (coins, ~coins)]
+        one, other = (metric._compute_score_from_stats(counts).score for counts in mixed)
+        ties += abs(abs(one - other) - abs(found.difference)) < 1e-9
+    assert ties > 0 and found.p_value == pytest.approx(float(theirs[name][1].p_value) + ties / 301)
+
+
+def test_a_broken_system_is_found_and_a_copy_is_not():
+    for comparison in compare(SHORT, WORSE, LONG, samples=200).values():
+        assert comparison.difference < 0 and comparison.p_value < 0.05
+        assert "significant" in str(comparison)
+    for comparison in compare(SHORT, list(SHORT), LONG, samples=200).values():
+        assert comparison.difference == 0 and comparison.p_value == 1
+        assert "may be chance" in str(comparison)
+
+
+def test_one_changed_sentence_proves_nothing():
+    changed = [*SHORT[:-1], "nothing of the kind"]
+    assert all(c.p_value == 1 for c in compare(SHORT, changed, LONG, samples=200).values())
+    theirs = PairedTest([("a", SHORT), ("b", changed)], {"BLEU": BLEU()}, [LONG], "ar", 200)()[1]
+    assert theirs["BLEU"][1].p_value < 0.05  # mended one day? Then section 7 must say so
+
+
+def test_one_in_twenty_mixtures_of_equal_systems_is_called_significant():
+    one, other = (np.array(BLEU()._extract_corpus_statistics(side, [LONG]))
+                  for side in (SHORT, OTHER))
+    coins = np.random.default_rng(7)
+    alarms, n = 0, 400
+    for _ in range(n):
+        heads = coins.integers(2, size=(len(one), 1), dtype=bool)
+        mixed = np.where(heads, one, other), np.where(heads, other, one)
+        alarms += chance(BLEU(), *mixed, samples=99) < 0.05
+    assert 0.02 < alarms / n < 0.08  # the share of 0.05 within 2.8 standard errors
+
+
+@pytest.mark.parametrize("sides", [(["a"], ["a"], []), (["a"], ["a", "b"], ["a"]), ([], [], [])])
+def test_lists_that_do_not_fit_are_refused(sides):
+    with pytest.raises(ValueError, match="translations for"):
+        compare(*sides)
+    with pytest.raises(ValueError, match="translations for"):
+        with_interval(["a"], ["a", "b"])
 
 
 # ---------------------------------------------------------------- the shipped model
@@ -122,24 +211,8 @@ def test_learning_curves_show_the_log():
     assert set(baseline.get_ydata()) == {8.5}
 
 
-def test_attention_grid_shows_a_map_per_layer():
-    weights = torch.rand(3, 4, 5)
-    figure = attention_grid(weights, list("abcd"), list("vwxyz"), "title")
-    images = [axis.images[0] for axis in figure.axes if axis.images]
-    assert all((image.get_array() == map_.numpy()).all() for image, map_ in zip(images, weights))
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list("vwxyz")
-
-
-def test_need_and_weight_stand_side_by_side():
-    axes = need_and_weight(["Ein", "Hund"], [0.5, 4.0], [1.0, 2.0], "title").axes
-    assert [[bar.get_width() for bar in axis.patches] for axis in axes] == [[0.5, 4.0], [1.0, 2.0]]
-    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["Ein", "Hund"]
-
-
-def test_rank_correlation_shares_ranks_between_ties():
-    assert rank_correlation([1, 2, 3], [10, 20, 90]) == pytest.approx(1)
-    assert rank_correlation([1, 2, 3], [9, 2, 1]) == pytest.approx(-1)
-    # by hand: ranks 1.5 1.5 3 4 and 1 3 2 4, both with mean 2.5
-    cov = (-1) * (-1.5) + (-1) * 0.5 + 0.5 * (-0.5) + 1.5 * 1.5
-    spread = (1 + 1 + 0.25 + 2.25) * (2.25 + 0.25 + 0.25 + 2.25)
-    assert rank_correlation([7, 7, 8, 9], [0, 2, 1, 5]) == pytest.approx(cov / spread**0.5)
+def test_the_p_values_below_a_twentieth_are_coloured():
+    axis = p_values([0.01, 0.02, 0.3, 0.9], "t").axes[0]
+    assert [bar.get_height() for bar in axis.patches][0] == 2
+    colours = [bar.get_facecolor() for bar in axis.patches]
+    assert colours[0] not in colours[1:]

@@ -6,24 +6,19 @@ import math
 import random
 import re
 
-import numpy as np
 import pytest
 import torch
 import vl_convert
-from sacrebleu.metrics import BLEU, CHRF
-from sacrebleu.significance import PairedTest
 from torch import nn
 
 from course.attention import record_attention
-from course.cache import beam_search, cached_log_probs, translate
+from course.cache import cached_log_probs
 from course.corpora import captions
-from course.decoding import Hypothesis, length_penalty
+from course.evaluation import Interval
 from course.inside import (
     KINDS,
     Head,
-    Interval,
     Look,
-    choose_by,
     diagnose,
     gated,
     heads_of,
@@ -33,19 +28,17 @@ from course.inside import (
     look_inside,
     marks_of,
     mean_share,
-    paired_bootstrap,
     prune,
-    search_once,
+    rank_correlation,
     split_compound,
     states_of,
     stem,
     sublayer,
     to_words,
-    with_interval,
     word_attention,
     word_index,
 )
-from course.masking import Batch, pad
+from course.masking import Batch
 from course.text import BOS, BPE, EOS, PAD, encode_pairs
 from course.training import batch_loss
 from course.transformer import Transformer, TransformerConfig
@@ -334,69 +327,6 @@ def test_states_are_what_the_layers_give(bpe, norm):
     torch.testing.assert_close(logit_lens(model, target[-1]), logits.log_softmax(-1))
 
 
-# ---------------------------------------------------------------- scores and comparisons
-
-MEANT = [en for _, en in ((c.de, c.en) for c in captions.load("val")[:40])]
-SAID = [" ".join(s.split()[: 3 + i % 9]) for i, s in enumerate(MEANT)]
-WORSE = [" ".join(sorted(s.split())) for s in SAID]
-
-
-@pytest.mark.parametrize("name, metric", [("bleu", BLEU), ("chrf", CHRF)])
-def test_the_interval_is_that_of_resampled_corpora(name, metric):
-    found = with_interval(SAID, MEANT, name)
-    assert found.score == metric().corpus_score(SAID, [MEANT]).score
-    draw_lots = random.Random(3)
-    scores = []
-    for _ in range(300):
-        chosen = draw_lots.choices(range(len(MEANT)), k=len(MEANT))
-        picked = [SAID[i] for i in chosen], [[MEANT[i] for i in chosen]]
-        scores.append(metric().corpus_score(*picked).score)
-    scores.sort()
-    assert found.margin == pytest.approx((scores[292] - scores[7]) / 2, rel=0.2)
-    assert str(Interval(12.34, 1.0, 5)) == "12.3 ± 1.0"
-
-
-def test_the_paired_bootstrap_is_the_loop():
-    found = paired_bootstrap(SAID, WORSE, MEANT, samples=60)["BLEU"]
-    n = len(MEANT)
-    scores = [BLEU().corpus_score(side, [MEANT]).score for side in (SAID, WORSE)]
-    assert (found.baseline, found.system) == pytest.approx(scores)
-    assert found.difference == pytest.approx(scores[1] - scores[0])
-    differences = []
-    for chosen in np.random.default_rng(12345).choice(n, size=(60, n), replace=True):
-        reference = [[MEANT[i] for i in chosen]]
-        a, b = (BLEU().corpus_score([side[i] for i in chosen], reference).score
-                for side in (SAID, WORSE))
-        differences.append(abs(b - a))
-    mean = sum(differences) / len(differences)
-    beyond = sum(d - mean > abs(found.difference) for d in differences)
-    assert found.p_value == pytest.approx((beyond + 1) / 61)
-
-
-def test_a_broken_system_is_found_and_a_copy_is_not():
-    for comparison in paired_bootstrap(SAID, WORSE, MEANT, samples=200).values():
-        assert comparison.difference < 0 and comparison.p_value < 0.05
-        assert "significant" in str(comparison)
-    for comparison in paired_bootstrap(SAID, list(SAID), MEANT, samples=200).values():
-        assert comparison.difference == 0 and comparison.p_value == 1
-        assert "may be chance" in str(comparison)
-    small = [*SAID[:-1], WORSE[-1]]
-    assert paired_bootstrap(SAID, small, MEANT, samples=200)["BLEU"].p_value > 0.05
-
-
-def test_sacrebleu_alone_falls_into_the_trap():
-    _, result = PairedTest([("a", SAID), ("b", SAID)], {"BLEU": BLEU()}, [MEANT], "bs", 200)()
-    assert result["BLEU"][1].p_value < 0.05  # mended one day? Then section 7 must say so
-
-
-@pytest.mark.parametrize("sides", [(["a"], ["a"], []), (["a"], ["a", "b"], ["a"]), ([], [], [])])
-def test_lists_that_do_not_fit_are_refused(sides):
-    with pytest.raises(ValueError, match="translations for"):
-        paired_bootstrap(*sides)
-    with pytest.raises(ValueError, match="translations for"):
-        with_interval(["a"], ["a", "b"])
-
-
 # ---------------------------------------------------------------- errors
 
 COUNTS = {"kürbis": 5, "suppe": 9, "wagen": 80, "suppenwagen": 1, "regen": 70, "bogen": 20,
@@ -469,40 +399,6 @@ def test_the_diagnosis_names_what_is_wrong(said, meant, notes):
     assert diagnose(said, meant) == notes
 
 
-# ---------------------------------------------------------------- beams
-
-
-def test_search_once_finds_what_the_searches_find(bpe):
-    model = fresh(bpe, tie_embeddings=False)
-    german = [de for de, _ in PAIRS]
-    greedy = [bpe.decode(found[0].ids) for found in search_once(model, bpe, german, 1)]
-    assert greedy == translate(model, bpe, german)
-    found = search_once(model, bpe, german, 3, batch_size=4)
-    sources = [[*bpe.encode(s), EOS] for s in german]
-    limits = [len(s) + 50 for s in sources]
-    score = cached_log_probs(model, pad(sources, PAD))
-    direct = beam_search(score, len(german), limits, 3, alpha=0.8)
-    for hypotheses, expected in zip(found, direct):
-        chosen = choose_by(hypotheses, 0.8)
-        assert chosen.finished == expected[0].finished
-        penalty = length_penalty(len(chosen.ids) + chosen.finished, 0.8)
-        assert chosen.score / penalty == pytest.approx(expected[0].score, abs=1e-4)
-
-
-def test_the_chosen_text_never_becomes_shorter_with_alpha():
-    lots = random.Random(0)
-    for _ in range(200):
-        hypotheses = [Hypothesis((9,) * lots.randint(0, 20), -10 * lots.random() - 0.01)
-                      for _ in range(6)]
-        lengths = [len(choose_by(hypotheses, a / 5).ids) for a in range(8)]
-        assert lengths == sorted(lengths)
-
-
-def test_a_finished_text_goes_before_one_that_was_cut_off():
-    cut, done = Hypothesis((5,), -1.0, finished=False), Hypothesis((5,), -9.0)
-    assert choose_by([cut, done], 0.6) is done
-
-
 # ---------------------------------------------------------------- the pictures
 
 
@@ -546,13 +442,21 @@ def test_the_menus_change_the_picture():
     assert len(shown) == 2  # the two heads differ; the kinds hold the same weights here
 
 
-def test_profiles_print_the_ratios():
+def test_profiles_name_the_best_head_and_mark_the_best_untrained_one():
     table = {"encoder": {"-1": (torch.tensor([[0.3, 0.1]]), 0.1)},
              "cross": {"end": (torch.tensor([[0.2, 0.5]]), 0.1)}}
-    axes = draw.profiles(table, "title").axes
-    assert [numbers_of(axis) for axis in axes] == [["3.0", "1.0"], ["2.0", "5.0"]]
-    axes = draw.profiles(table, "title", {"encoder": "here", "cross": "there"}).axes
-    assert [axis.get_title(loc="left").split()[-1] for axis in axes] == ["(here)", "(there)"]
+    blank = {"encoder": {"-1": (torch.tensor([[0.15, 0.05]]), 0.1)},
+             "cross": {"end": (torch.tensor([[0.1, 0.2]]), 0.1)}}
+    figure = draw.profiles(table, blank, "title", {"encoder": "here", "cross": "there"})
+    for axis, heads, best, name, chance in zip(
+        figure.axes, ([3, 1], [2, 5]), (3, 5), ("1.1", "1.2"), (1.5, 2)
+    ):
+        dots, filled, cross = axis.get_lines()[:3]
+        assert list(dots.get_xdata()) == pytest.approx(heads)
+        assert float(filled.get_xdata()[0]) == pytest.approx(best)
+        assert float(cross.get_xdata()[0]) == pytest.approx(chance)
+        assert numbers_of(axis) == [name]
+    assert [axis.get_title(loc="left").split()[-1] for axis in figure.axes] == ["(here)", "(there)"]
 
 
 def test_the_tables_print_their_numbers():
@@ -577,21 +481,10 @@ def test_the_curves_show_what_was_measured():
     assert list(figure.axes[1].get_lines()[1].get_ydata()) == [9, 1]
     left = {name: torch.tensor([0.9, 0.5]) for name in ("own", "others", "nearest")}
     assert len(draw.word_left(left, "t").axes[0].get_lines()) == 3
-    bleus = {0.0: [30, 31], 0.6: [30, 33]}
-    ratios = {0.0: [0.9, 0.8], 0.6: [0.9, 1.0]}
-    axes = draw.beam_curves([1, 4], bleus, ratios, Interval(33, 2, 9), "t").axes
-    assert [list(line.get_ydata()) for line in axes[0].get_lines()] == list(bleus.values())
-    assert "± 2.0" in numbers_of(axes[0])[0]
-
-
-def test_the_histogram_colours_the_tail():
-    differences, centred = [0.0, 1.0, 2.0, 3.0], [-1.5, -0.5, 0.5, 1.5]
-    left, right = draw.bootstrap_histogram(differences, centred, 1.0, "t").axes
-    assert sum(bar.get_height() for bar in left.patches) == 4
-    tail = [bar for bar in right.patches if bar.get_x() >= 1.0]
-    assert sum(bar.get_height() for bar in tail) == 1
-    assert {bar.get_facecolor() for bar in tail}.isdisjoint(
-        bar.get_facecolor() for bar in right.patches if bar.get_x() < 1.0)
+    axis = draw.beam_grid({(1, 0.6): 40.0, (3, 0.6): 41.0, (3, 2.1): 42.5}, "t").axes[0]
+    assert numbers_of(axis) == ["40.0", "41.0", "42.5"]
+    assert [text.get_position() for text in axis.texts] == [(0, 0), (0, 1), (1, 1)]
+    assert [text.get_weight() for text in axis.texts] == ["normal", "normal", "bold"]
 
 
 def test_the_lens_grid_shows_the_words():
@@ -609,3 +502,26 @@ def test_error_bars_stand_at_their_scores():
 
 def test_a_look_knows_what_the_decoder_reads():
     assert Look([7, EOS], [8, 9, EOS], {}).tgt_in == [BOS, 8, 9]
+
+
+def test_attention_grid_shows_a_map_per_layer():
+    weights = torch.rand(3, 4, 5)
+    figure = draw.attention_grid(weights, list("abcd"), list("vwxyz"), "title")
+    images = [axis.images[0] for axis in figure.axes if axis.images]
+    assert all((image.get_array() == map_.numpy()).all() for image, map_ in zip(images, weights))
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == list("vwxyz")
+
+
+def test_need_and_weight_stand_side_by_side():
+    axes = draw.need_and_weight(["Ein", "Hund"], [0.5, 4.0], [1.0, 2.0], "title").axes
+    assert [[bar.get_width() for bar in axis.patches] for axis in axes] == [[0.5, 4.0], [1.0, 2.0]]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["Ein", "Hund"]
+
+
+def test_rank_correlation_shares_ranks_between_ties():
+    assert rank_correlation([1, 2, 3], [10, 20, 90]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [9, 2, 1]) == pytest.approx(-1)
+    # by hand: ranks 1.5 1.5 3 4 and 1 3 2 4, both with mean 2.5
+    cov = (-1) * (-1.5) + (-1) * 0.5 + 0.5 * (-0.5) + 1.5 * 1.5
+    spread = (1 + 1 + 0.25 + 2.25) * (2.25 + 0.25 + 0.25 + 2.25)
+    assert rank_correlation([7, 7, 8, 9], [0, 2, 1, 5]) == pytest.approx(cov / spread**0.5)

@@ -1,6 +1,7 @@
 """Shipping a run: half precision, decoding chosen on val, a card that says what was measured."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,14 @@ from safetensors.torch import load_file
 
 from course.ablations import Trial, append_trial
 from course.authoring import ship
-from course.corpora import CorpusError
+from course.authoring.ship import choose_by, search_once
+from course.cache import beam_search, cached_log_probs, translate
+from course.corpora import CorpusError, captions
+from course.decoding import Hypothesis, length_penalty
 from course.evaluation import evaluate
+from course.masking import pad
 from course.runs import SHIPPED, load_checkpoint, save_checkpoint, write_tensors
-from course.text import BPE
+from course.text import BPE, EOS, PAD
 from course.training import weights_of
 from course.transformer import Transformer, TransformerConfig
 
@@ -99,3 +104,42 @@ def test_every_card_of_the_course_is_made_of_its_results(directory):
     results = json.loads((directory / "results.json").read_text("utf-8"))
     assert (directory / "README.md").read_text("utf-8") == ship.card(directory.name, results)
     assert sum(path.stat().st_size for path in directory.iterdir()) < 12e6
+
+
+# ---------------------------------------------------------------- beams
+
+
+def test_search_once_finds_what_the_searches_find():
+    captioned = [(c.de, c.en) for c in captions.load("val")[:6]]
+    bpe = BPE.learn([sentence for pair in captioned for sentence in pair], 300)
+    torch.manual_seed(0)
+    sizes = TransformerConfig(len(bpe), len(bpe), d_model=24, n_heads=3, d_ff=32, n_layers=2,
+                              tie_embeddings=False)
+    model = Transformer(sizes).eval()
+    german = [de for de, _ in captioned]
+    greedy = [bpe.decode(found[0].ids) for found in search_once(model, bpe, german, 1)]
+    assert greedy == translate(model, bpe, german)
+    found = search_once(model, bpe, german, 3, batch_size=4)
+    sources = [[*bpe.encode(s), EOS] for s in german]
+    limits = [len(s) + 50 for s in sources]
+    score = cached_log_probs(model, pad(sources, PAD))
+    direct = beam_search(score, len(german), limits, 3, alpha=0.8)
+    for hypotheses, expected in zip(found, direct):
+        chosen = choose_by(hypotheses, 0.8)
+        assert chosen.finished == expected[0].finished
+        penalty = length_penalty(len(chosen.ids) + chosen.finished, 0.8)
+        assert chosen.score / penalty == pytest.approx(expected[0].score, abs=1e-4)
+
+
+def test_the_chosen_text_never_becomes_shorter_with_alpha():
+    lots = random.Random(0)
+    for _ in range(200):
+        hypotheses = [Hypothesis((9,) * lots.randint(0, 20), -10 * lots.random() - 0.01)
+                      for _ in range(6)]
+        lengths = [len(choose_by(hypotheses, a / 5).ids) for a in range(8)]
+        assert lengths == sorted(lengths)
+
+
+def test_a_finished_text_goes_before_one_that_was_cut_off():
+    cut, done = Hypothesis((5,), -1.0, finished=False), Hypothesis((5,), -9.0)
+    assert choose_by([cut, done], 0.6) is done

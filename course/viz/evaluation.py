@@ -1,10 +1,9 @@
-"""Pictures of an experiment: its curves, and where its decoder looks."""
+"""Pictures of an experiment: its curves, and how its judge behaves."""
 
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from course.viz import BLUE, GREY, ORANGE, RED, finish
 
@@ -30,38 +29,13 @@ def learning_curves(
     return finish(figure)
 
 
-def attention_grid(
-    weights: Tensor, rows: Sequence[str], columns: Sequence[str], title: str
-) -> Figure:
-    """Draw one map a layer, weights (layers, T, S), over the tokens written and read."""
-    figure, axes = plt.subplots(
-        1, len(weights), figsize=(3.3 * len(weights) + 1, 0.25 * len(rows) + 1.6), sharey=True
-    )
-    for number, (axis, map_) in enumerate(zip(axes, weights), 1):
-        image = axis.imshow(map_, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-        axis.set_xticks(range(len(columns)), columns, rotation=70, ha="right", fontsize=8)
-        axis.set_yticks(range(len(rows)), rows, fontsize=8)
-        axis.set_xlabel("read")
-        axis.set_title(f"layer {number}", fontsize=9)
-    axes[0].set_ylabel("about to be written")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.tight_layout()
-    figure.colorbar(image, ax=axes, label="weight", fraction=0.02)
-    return finish(figure)
-
-
-def need_and_weight(
-    words: Sequence[str], needed: Sequence[float], attended: Sequence[float], title: str
-) -> Figure:
-    """Draw, for each source word, the nats lost without it and the attention that it received."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 0.3 * len(words) + 1.2), sharey=True)
-    for axis, values, colour, label in zip(
-        axes, (needed, attended), (BLUE, ORANGE),
-        ("log-probability lost without the word (nats)", "attention received (sum of weights)"),
-    ):
-        axis.barh(range(len(words)), values, color=colour)
-        axis.axvline(0, color=GREY, lw=0.8)
-        axis.set_xlabel(label)
-    axes[0].set_yticks(range(len(words)), words)
-    axes[0].invert_yaxis()
+def p_values(values: Sequence[float], title: str) -> Figure:
+    """Draw how often each p-value came out; those below 0.05 are coloured."""
+    figure, axis = plt.subplots(figsize=(6.4, 2.8))
+    edges = [i / 20 for i in range(21)]
+    bars = axis.hist(values, edges, color=GREY, edgecolor="white")[2]
+    bars[0].set_facecolor(ORANGE)
+    axis.axhline(len(values) / 20, color="black", lw=0.8, ls="--", label="one in twenty")
+    axis.set(xlabel="p-value (left bar: below 0.05, called significant)", ylabel="pairs")
+    axis.legend(loc="lower right", frameon=True)
     return finish(figure, title)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREY, ORANGE, STYLES, finish
+from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
 
 KIND_NAMES = {
     "encoder": "encoder self-attention",
@@ -112,34 +112,46 @@ def explorer(
 
 def profiles(
     table: Mapping[str, Mapping[str, tuple[Tensor, float]]],
+    untrained: Mapping[str, Mapping[str, tuple[Tensor, float]]],
     title: str,
-    corpora: Mapping[str, str] | None = None,
-    top: float = 6.0,
+    corpora: Mapping[str, str],
 ) -> Figure:
-    """Draw how many times the uniform share each head puts on each kind of key.
+    """Draw how many times the uniform share each head puts on each kind of key, a dot a head.
 
-    table: kind -> name of the marked keys -> shares (N, H), uniform share; darkest from `top` on.
-    corpora: kind -> on which sentences it was measured, written above the panel.
+    table, untrained: kind -> name of the marked keys -> shares (N, H), uniform share; of the
+    untrained model the best head only is drawn. corpora: kind -> where it was measured.
     """
-    widths = [len(by_name) + 1 for by_name in table.values()]
-    layers, heads = next(iter(next(iter(table.values())).values()))[0].shape
+    heights = [len(by_name) for by_name in table.values()]
     figure, axes = plt.subplots(
-        1, len(table), figsize=(0.52 * sum(widths) + 1, 0.27 * layers * heads + 1.9), sharey=True,
-        width_ratios=widths, layout="constrained",
+        len(table), 1, figsize=(8, 0.27 * sum(heights) + 2.2), sharex=True,
+        height_ratios=heights, layout="constrained",
     )
-    rows = [f"{n + 1}.{h + 1}" for n in range(layers) for h in range(heads)]
     for axis, (kind, by_name) in zip(axes, table.items()):
-        ratios = [(shares / uniform).flatten() for shares, uniform in by_name.values()]
-        values = [[column[i].item() for column in ratios] for i in range(len(rows))]
-        _heat(axis, Tensor(values), rows, list(by_name), top)
-        axis.set_xticks(range(len(by_name)), by_name, rotation=60, ha="right",
-                        rotation_mode="anchor", fontsize=8)
-        for line in range(heads, len(rows), heads):
-            axis.axhline(line - 0.5, color="white", lw=3)
-        where = f" ({corpora[kind]})" if corpora else ""
-        axis.set_title(KIND_NAMES[kind] + where, fontsize=10)
-    axes[0].set_ylabel("layer.head")
-    figure.supxlabel("marked keys; the number: times the share of uniform attention", fontsize=9)
+        for y, (name, (shares, uniform)) in enumerate(by_name.items()):
+            ratios = (shares / uniform).flatten()
+            best = int(ratios.argmax())
+            layer, head = divmod(best, shares.size(1))
+            axis.plot(ratios, [y] * len(ratios), "o", color=BLUE, ms=5, mfc="none",
+                      label="a head of the trained model")
+            axis.plot(ratios[best], y, "o", color=BLUE, ms=6)
+            axis.annotate(f"{layer + 1}.{head + 1}", (float(ratios[best]), y), xytext=(6, 0),
+                          textcoords="offset points", va="center", fontsize=8)
+            blank, even = untrained[kind][name]
+            axis.plot(blank.max() / even, y, "x", color=RED, ms=7, mew=1.8,
+                      label="the best untrained head")
+        axis.set_xscale("log")
+        axis.axvline(1, color=GREY, lw=0.8)
+        axis.set_yticks(range(len(by_name)), by_name, fontsize=9)
+        axis.grid(axis="y", color="#EEEEEE")
+        axis.invert_yaxis()
+        axis.set_title(f"{KIND_NAMES[kind]} ({corpora[kind]})", fontsize=10)
+    ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
+    axes[-1].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes[-1].minorticks_off()
+    axes[-1].set_xlabel("times the share of uniform attention (log scale)")
+    axes[-1].set_xlim(left=0.08)
+    labels = dict(zip(*reversed(axes[0].get_legend_handles_labels())))
+    axes[0].legend(labels.values(), labels.keys(), fontsize=8, loc="lower right", frameon=True)
     return finish(figure, title)
 
 
@@ -341,51 +353,59 @@ def error_bars(bars: Mapping[str, Mapping[str, Mapping]], title: str) -> Figure:
     return finish(figure, title)
 
 
-def beam_curves(
-    beams: Sequence[int], bleus: Mapping[float, Sequence[float]],
-    ratios: Mapping[float, Sequence[float]], interval, title: str,
-) -> Figure:
-    """Draw BLEU and the length ratio over the beam, a line for each alpha.
-
-    interval: an object with score and margin; the margin is written below the curves, which may
-    lie far closer together than a band of that width.
-    """
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    for axis, series in zip(axes, (bleus, ratios)):
-        for (alpha, values), (colour, line, marker) in zip(series.items(), STYLES):
-            axis.plot(beams, values, linestyle=line, marker=marker, ms=5, color=colour,
-                      label=f"α = {alpha:g}")
-        axis.set_xticks(beams)
-        axis.set_xlabel("beam (1: greedy)")
-    axes[0].margins(y=0.12)
-    height = abs(axes[0].get_ylim()[1] - axes[0].get_ylim()[0])
-    axes[0].text(0.98, 0.02, f"95 % interval of one score: ± {interval.margin:.1f}; this panel is "
-                 f"{height:.1f} high", transform=axes[0].transAxes, fontsize=8, color=GREY,
-                 ha="right", va="bottom")
-    axes[0].set_ylabel("BLEU")
-    axes[1].axhline(1, color=GREY, lw=0.8)
-    axes[1].set_ylabel("length over the reference's")
-    axes[1].legend(fontsize=9)
+def beam_grid(tried: Mapping[tuple[int, float], float], title: str) -> Figure:
+    """Draw BLEU for each beam (rows) and alpha (columns): (beam, alpha) -> BLEU."""
+    beams, alphas = (sorted({key[i] for key in tried}) for i in (0, 1))
+    lowest, best = min(tried.values()), max(tried.values())
+    figure, axis = plt.subplots(figsize=(7, 0.36 * len(beams) + 1.4), layout="constrained")
+    grid = [[tried.get((beam, alpha), float("nan")) for alpha in alphas] for beam in beams]
+    axis.imshow(grid, cmap="Blues", vmin=lowest, vmax=best + 0.3 * (best - lowest), aspect="auto")
+    for (beam, alpha), bleu in tried.items():
+        strong = bleu == best
+        axis.text(alphas.index(alpha), beams.index(beam), f"{bleu:.1f}", ha="center", va="center",
+                  fontsize=9, weight="bold" if strong else "normal",
+                  color="white" if bleu > lowest + 0.75 * (best - lowest) else "black")
+    axis.set_xticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+    axis.set_yticks(range(len(beams)), [f"{beam}" if beam > 1 else "1 (α plays no part)"
+                                        for beam in beams])
+    axis.set(xlabel="length penalty α", ylabel="beam")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
     return finish(figure, title)
 
 
-def bootstrap_histogram(
-    differences: Sequence[float], centred: Sequence[float], observed: float, title: str
+def attention_grid(
+    weights: Tensor, rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:
-    """Draw resampled differences as they are, and their centred sizes with the tail that counts."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
-    left.hist(differences, 40, color=BLUE)
-    left.axvline(0, color=GREY, lw=0.8)
-    left.axvline(observed, color="black", ls="--", label=f"observed: {observed:+.1f}")
-    left.set(xlabel="BLEU of the system minus that of the baseline", ylabel="resampled test sets")
-    left.set_title("as they are: around the observed one", fontsize=10)
-    _, edges, bars = right.hist(centred, 40, color=GREY)
-    for edge, bar in zip(edges, bars):
-        if edge >= abs(observed):
-            bar.set_facecolor(ORANGE)
-    right.axvline(abs(observed), color="black", ls="--", label=f"observed: {abs(observed):.1f}")
-    right.set(xlabel="size of the difference minus the mean size")
-    right.set_title("centred: around 0; the tail is what the test counts", fontsize=10)
-    for axis in (left, right):
-        axis.legend(fontsize=9)
+    """Draw one map a layer, weights (layers, T, S), over the tokens written and read."""
+    figure, axes = plt.subplots(
+        1, len(weights), figsize=(3.3 * len(weights) + 1, 0.25 * len(rows) + 1.6), sharey=True
+    )
+    for number, (axis, map_) in enumerate(zip(axes, weights), 1):
+        image = axis.imshow(map_, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+        axis.set_xticks(range(len(columns)), columns, rotation=70, ha="right", fontsize=8)
+        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+        axis.set_xlabel("read")
+        axis.set_title(f"layer {number}", fontsize=9)
+    axes[0].set_ylabel("about to be written")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.tight_layout()
+    figure.colorbar(image, ax=axes, label="weight", fraction=0.02)
+    return finish(figure)
+
+
+def need_and_weight(
+    words: Sequence[str], needed: Sequence[float], attended: Sequence[float], title: str
+) -> Figure:
+    """Draw, for each source word, the nats lost without it and the attention that it received."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 0.3 * len(words) + 1.2), sharey=True)
+    for axis, values, colour, label in zip(
+        axes, (needed, attended), (BLUE, ORANGE),
+        ("log-probability lost without the word (nats)", "attention received (sum of weights)"),
+    ):
+        axis.barh(range(len(words)), values, color=colour)
+        axis.axvline(0, color=GREY, lw=0.8)
+        axis.set_xlabel(label)
+    axes[0].set_yticks(range(len(words)), words)
+    axes[0].invert_yaxis()
     return finish(figure, title)
