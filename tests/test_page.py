@@ -91,7 +91,7 @@ def test_pieces_of_any_text_are_equal(shipped):
     texts = []
     known = st.characters(exclude_categories=["Cs", "Cn", "Co"])
     special = st.sampled_from("\u200b\u200c\u200d\u00ad\ufeff\u0308\u0301\ufe0f\u00a0\u3000\x1c\x85"
-                              "\r\n\t _🐕🦺❤🔥👩🏽🚀äößÄ'’\u0627\u0644\u093f\u0915\u094d一二½²\u2028")
+                              "\r\n\t _🐕❤🔥👩🏽🚀äößÄ'’\u0627\u0644\u093f\u0915\u094d一二½²\u2028")
     words = st.sampled_from(["Ein", " Hund", "läuft", "über", "123", "...", "🏽\u200d♂\ufe0f"])
     some = st.one_of(st.text(known, max_size=8), special, words)
 
@@ -156,11 +156,12 @@ def check_greedy(shipped, texts: Sequence[str], attention: int) -> int:
             ties += 1
         if i < attention:
             for name, theirs in kinds["read"]["attention"].items():
-                torch.testing.assert_close(weights[name], torch.tensor(theirs), atol=1e-4, rtol=0)
+                whole = torch.tensor(theirs).float()
+                torch.testing.assert_close(weights[name], whole, atol=1e-4, rtol=0)
             for t, step in enumerate(steps):
                 for name, theirs in step["attention"].items():
                     for head, row in enumerate(theirs):
-                        row, own = torch.tensor(row), weights[name][head, t, : len(row)]
+                        row, own = torch.tensor(row).float(), weights[name][head, t, : len(row)]
                         torch.testing.assert_close(own, row, atol=1e-4, rtol=0)
     return ties
 
