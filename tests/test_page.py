@@ -25,8 +25,8 @@ from course.cache import cached_log_probs
 from course.corpora import CorpusError, pairs
 from course.decoding import beam_search, greedy_search, ranked
 from course.masking import causal_mask
+from course.runs import load_checkpoint
 from course.text import BOS, EOS, PAD, UNK
-from course.training import load_checkpoint
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "course" / "page"
