@@ -2,16 +2,17 @@
 """Text: from sentences to token ids to batches, and back (paper, section 5.1)."""
 
 # %% auto #0
-__all__ = ['PAD', 'BOS', 'EOS', 'UNK', 'SPECIAL_TOKENS', 'PIECE', 'Pair', 'FIRST_BYTE', 'FIRST_SYMBOL', 'BYTE_NAMES',
-           'CACHED_PIECES', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary', 'pieces', 'count_pieces',
-           'merge_pair', 'learn_bpe', 'apply_merges', 'check_merges', 'BPE', 'to_tokenizers', 'encode_pairs',
-           'token_batches', 'make_batches']
+__all__ = ['PAD', 'BOS', 'EOS', 'UNK', 'SPECIAL_TOKENS', 'MARKS', 'PIECE', 'Pair', 'FIRST_BYTE', 'FIRST_SYMBOL', 'BYTE_NAMES',
+           'CACHED_PIECES', 'OLD_PIECE', 'JOINED', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary', 'pieces',
+           'count_pieces', 'merge_pair', 'learn_bpe', 'apply_merges', 'check_merges', 'normalise', 'BPE',
+           'to_tokenizers', 'encode_pairs', 'token_batches', 'make_batches']
 
 # %% ../notebooks/06_text.py
 import heapq
 import json
 import random
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -72,7 +73,8 @@ class Vocabulary:
         return [self.tokens[i] for i in ids]
 
 # %% ../notebooks/06_text.py
-PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s")
+MARKS = "".join(c for c in map(chr, range(0x300, 0x1F000)) if unicodedata.category(c)[0] == "M")
+PIECE = re.compile(rf" ?\w[\w{MARKS}\u200c\u200d]*| ?[^\w\s]+|\s")
 
 
 def pieces(text: str) -> list[str]:
@@ -145,22 +147,35 @@ def apply_merges(piece: str, ranks: Mapping[Pair, int]) -> tuple[str, ...]:
     """Return the symbols of a piece: the neighbours whose merge was learned first are joined first.
 
     ranks: the number of each merge in the order learned. Where the best merge fits twice, the left
-    one is done first.
+    one is done first. The time grows like n log n with the length n.
     """
-    symbols = list(piece)
-    while True:
-        neighbours = zip(symbols, symbols[1:])
-        known = [(ranks[pair], i) for i, pair in enumerate(neighbours) if pair in ranks]
-        if not known:
-            return tuple(symbols)
-        _, i = min(known)
-        symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
+    symbols, end = list(piece), len(piece)
+    left, right = list(range(-1, end - 1)), list(range(1, end + 1))
+    pairs = enumerate(zip(symbols, symbols[1:]))
+    queue = [(ranks[pair], i) for i, pair in pairs if pair in ranks]
+    heapq.heapify(queue)
+    while queue:
+        rank, i = heapq.heappop(queue)
+        j = right[i]
+        if j == end or ranks.get((symbols[i], symbols[j])) != rank:
+            continue  # out of date: one of the two has been joined since
+        symbols[i], symbols[j] = symbols[i] + symbols[j], ""
+        right[i] = right[j]
+        if right[j] < end:
+            left[right[j]] = i
+        for start in (left[i], i):
+            if start >= 0 and right[start] < end:
+                new = ranks.get((symbols[start], symbols[right[start]]))
+                if new is not None:
+                    heapq.heappush(queue, (new, start))
+    return tuple(filter(None, symbols))
 
 # %% ../notebooks/06_text.py
 FIRST_BYTE = len(SPECIAL_TOKENS)
 FIRST_SYMBOL = FIRST_BYTE + 256
 BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 CACHED_PIECES = 100_000
+OLD_PIECE = re.compile(r" ?\w+| ?[^\w\s]+|\s")  # of tokenisers that do not normalise
 
 
 def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
@@ -176,16 +191,37 @@ def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
         known.add("".join(pair))
 
 # %% ../notebooks/06_text.py
+JOINED = re.compile(  # a joiner that carries meaning, or (the group is empty) what goes
+    "((?<=[\u0600-\u0fff])[\u200c\u200d](?=[\u0600-\u0fff])"
+    "|(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff]))"
+    "|[\u00ad\u180e\u200b-\u200f\u2060\ufeff]"
+)
+
+
+def normalise(text: str) -> str:
+    """Return text in one spelling: NFC, each blank a space, without what has no width.
+
+    A line end (LF, CR LF) is one blank. U+200D stays inside emoji, U+200C and U+200D stay inside
+    words of the scripts from Arabic to Tibetan. Done twice it changes nothing more.
+    """
+    seen = JOINED.sub(lambda match: match[1] or "", text)
+    return unicodedata.normalize("NFC", re.sub(r"\r\n|\s", " ", seen))
+
+# %% ../notebooks/06_text.py
 class BPE:
-    """A byte-pair encoder whose `decode(encode(text))` is `text`, whatever the text.
+    """A byte-pair encoder whose `decode(encode(text))` is `normalise(text)`, whatever the text.
 
     A character that training never saw is spelled in its UTF-8 bytes, so UNK never occurs.
     alphabet: the characters that have ids of their own; merges: in the order learned. Ids: special
-    tokens, 256 bytes, alphabet, merges; `names` shows each of them. Raises ValueError for merges
-    that can never happen.
+    tokens, 256 bytes, alphabet, merges; `names` shows each of them. `normalises` is False for a
+    tokeniser stored before there was `normalise`: it takes text as it comes, and cuts words at
+    marks. Raises ValueError for merges that can never happen.
     """
 
-    def __init__(self, alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
+    def __init__(
+        self, alphabet: Iterable[str], merges: Iterable[Pair], normalises: bool = True
+    ) -> None:
+        self.normalises = normalises
         self.alphabet = sorted(set(alphabet))
         self.merges = list(dict.fromkeys((left, right) for left, right in merges))
         check_merges(self.alphabet, self.merges)
@@ -206,7 +242,7 @@ class BPE:
         """
         if isinstance(sentences, str):
             raise TypeError("BPE.learn needs a list of sentences; this is one string")
-        piece_counts = count_pieces(sentences)
+        piece_counts = count_pieces(map(normalise, sentences))
         characters: Counter[str] = Counter()
         for piece, n in piece_counts.items():
             for character in piece:
@@ -234,10 +270,16 @@ class BPE:
             return [self.ids[symbol]]
         return [FIRST_BYTE + byte for byte in symbol.encode("utf-8")]
 
+    def pieces(self, text: str) -> list[str]:
+        """Return the pieces of a sentence as `encode` cuts it, a space before the first word."""
+        if self.normalises:
+            return pieces(" " + normalise(text))
+        return OLD_PIECE.findall(" " + text)
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of a sentence, without BOS and EOS."""
         ids: list[int] = []
-        for piece in pieces(" " + text):
+        for piece in self.pieces(text):
             if piece not in self.cache:
                 if len(self.cache) >= CACHED_PIECES:
                     self.cache.clear()
@@ -267,6 +309,8 @@ class BPE:
     def save(self, path: Path) -> None:
         """Write the tokeniser as JSON."""
         content = {"alphabet": self.alphabet, "merges": self.merges}
+        if self.normalises:
+            content["normalise"] = True
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
@@ -274,7 +318,7 @@ class BPE:
         """Read a tokeniser that `save` wrote; raises ValueError if the file is none."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(content["alphabet"], content["merges"])
+            return cls(content["alphabet"], content["merges"], content.get("normalise", False))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} is no tokeniser as BPE.save writes it ({type(error).__name__}: {error}). "
@@ -285,8 +329,8 @@ class BPE:
 def to_tokenizers(bpe: BPE) -> Tokenizer:
     """Return the same tokeniser from the `tokenizers` library, with the same ids.
 
-    Feed it our pieces: `encode(pieces(" " + text), is_pretokenized=True).ids`. Raises ValueError if
-    a symbol is spelled like a special token or a byte, for the library knows tokens by their names.
+    Feed it our pieces: `encode(bpe.pieces(text), is_pretokenized=True).ids`. Raises ValueError if a
+    symbol is spelled like a special token or a byte, for the library knows tokens by their names.
     """
     names = [*SPECIAL_TOKENS, *BYTE_NAMES, *bpe.symbols]
     ids = {name: i for i, name in enumerate(names)}

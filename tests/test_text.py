@@ -33,6 +33,7 @@ from course.text import (
     learn_bpe,
     make_batches,
     merge_pair,
+    normalise,
     pieces,
     to_tokenizers,
     token_batches,
@@ -88,11 +89,11 @@ def captions_bpe(captions: list[tuple[str, str]]) -> BPE:
 def check_identity(encode: Callable, decode: Callable, texts: Sequence[str]) -> None:
     """Raise AssertionError for the first text that does not come back as it was."""
     for one in texts:
-        assert decode(encode(one)) == one, repr(one)
+        assert decode(encode(one)) == normalise(one), repr(one)
 
 
 def library_ids(tokenizer, one: str) -> list[int]:
-    return tokenizer.encode(pieces(" " + one), is_pretokenized=True).ids
+    return tokenizer.encode(BPE([], []).pieces(one), is_pretokenized=True).ids
 
 
 # ---- words
@@ -212,6 +213,100 @@ def test_merges_apply_in_the_order_learned_not_from_left_to_right():
     assert apply_merges("abc", {("b", "c"): 1, ("a", "b"): 0}) == ("ab", "c")
 
 
+def apply_slowly(piece: str, ranks: Mapping[tuple[str, str], int]) -> tuple[str, ...]:
+    """Join the best neighbours, look at all of them again: the rule as it is said."""
+    symbols = list(piece)
+    while known := [(ranks[p], i) for i, p in enumerate(zip(symbols, symbols[1:])) if p in ranks]:
+        _, i = min(known)
+        symbols[i : i + 2] = [symbols[i] + symbols[i + 1]]
+    return tuple(symbols)
+
+
+@given(small_words, st.lists(st.text("ab c", max_size=30), max_size=5))
+@settings(max_examples=300, deadline=None)
+def test_fast_cutting_equals_the_slow_rule(piece_counts, words):
+    ranks = {pair: rank for rank, pair in enumerate(learn_bpe(piece_counts, 25))}
+    for word in words:
+        assert apply_merges(word, ranks) == apply_slowly(word, ranks)
+
+
+def test_a_long_word_takes_time_that_grows_with_its_length(captions_bpe: BPE):
+    class Counted(dict):
+        looked = 0
+
+        def get(self, key, default=None):
+            self.looked += 1
+            return super().get(key, default)
+
+        def __contains__(self, key):
+            self.looked += 1
+            return super().__contains__(key)
+
+    looked = []
+    for length in (1000, 16_000):
+        ranks = Counted(captions_bpe.ranks)
+        apply_merges("".join(random.Random(0).choices("aeinrst", k=length)), ranks)
+        looked.append(ranks.looked)
+    assert looked[1] < 17 * looked[0] and looked[1] < 6 * 16_000
+
+
+# ---- one spelling
+
+
+@given(awkward)
+@settings(deadline=None)
+def test_normalising_twice_changes_nothing_more(one: str):
+    assert normalise(normalise(one)) == normalise(one)
+
+
+PLAIN = "Ein Mädchen läuft über die Straße."
+PASTED = {
+    "NFD": unicodedata.normalize("NFD", PLAIN),
+    "no-break": PLAIN.replace(" ", "\u00a0"),
+    "tab": PLAIN.replace(" ", "\t"),
+    "ideographic": PLAIN.replace(" ", "\u3000"),
+    "line end": PLAIN.replace(" ", "\r\n"),
+    "soft hyphen": PLAIN.replace("d", "d\u00ad"),
+    "joiners in words": PLAIN.replace("d", "d\u200d\u200c"),
+    "zero width before a mark": PLAIN.replace("ä", "a\u200b\u0308").replace("ü", "u\u200b\u0308"),
+    "byte-order mark": "\ufeff" + PLAIN,
+}
+
+
+@pytest.mark.parametrize("name", PASTED)
+def test_pasted_text_has_the_ids_of_plain_text(captions_bpe: BPE, name: str):
+    assert captions_bpe.encode(PASTED[name]) == captions_bpe.encode(PLAIN)
+    assert BPE.learn([PASTED[name]] * 2, 400).merges == BPE.learn([PLAIN] * 2, 400).merges
+
+
+@pytest.mark.parametrize(
+    "one", ["🐕\u200d🦺", "👩🏽\u200d🚀", "❤\ufe0f\u200d🔥", "می\u200cخواهم", "क्\u200dष"]
+)
+def test_joiners_that_carry_meaning_stay(bpe: BPE, one: str):
+    assert normalise(one) == one == bpe.decode(bpe.encode(one))
+
+
+@pytest.mark.parametrize("one", ["हिन्दी", "தமிழ்", "שָׁלוֹם", "كِتَاب", "می\u200cخواهم"])
+def test_a_word_is_not_cut_at_its_vowel_signs(one: str):
+    assert pieces(f"{one} {one}") == [one, f" {one}"]
+
+
+def test_marks_change_no_piece_of_german_and_english(captions):
+    for one in (s for pair in captions for s in pair):
+        assert pieces(one) == text.OLD_PIECE.findall(one)
+
+
+def test_an_old_tokeniser_keeps_what_it_was_trained_with(tmp_path: Path):
+    path = tmp_path / "tokenizer.json"
+    BPE("aä ", [], normalises=False).save(path)
+    assert json.loads(path.read_text()) == {"alphabet": [" ", "a", "ä"], "merges": []}
+    old = BPE.load(path)
+    assert old.decode(old.encode("a\u0308\u00a0")) == "a\u0308\u00a0"
+    assert old.pieces("हि") == [" ह", "ि"]
+    BPE("aä ", []).save(path)
+    assert BPE.load(path).normalises
+
+
 # ---- the tokeniser
 
 
@@ -219,7 +314,7 @@ def test_merges_apply_in_the_order_learned_not_from_left_to_right():
 @settings(max_examples=500, deadline=None)
 def test_decode_undoes_encode(bpe: BPE, one: str):
     ids = bpe.encode(one)
-    assert bpe.decode(ids) == one
+    assert bpe.decode(ids) == normalise(one)
     assert all(UNK < i < len(bpe) for i in ids), "no text may write a special id"
 
 
@@ -230,7 +325,6 @@ def test_nasty_texts_come_back(bpe: BPE, captions_bpe: BPE):
 
 LOSSY = {
     "lower-cased": (str.lower, str),
-    "normalised": (lambda s: unicodedata.normalize("NFC", s), str),
     "compatibility forms": (lambda s: unicodedata.normalize("NFKC", s), str),
     "white space": (str.split, " ".join),
     "split at spaces, edges stripped": (lambda s: s.strip(" ").split(" "), " ".join),
@@ -385,12 +479,36 @@ def test_ids_of_multi30k_stay_as_a_trained_model_knows_them():
     sentences = [s for side in zip(*pairs("multi30k", "train")) for s in side]
     bpe = BPE.learn(sentences, 5000)
     digest = hashlib.sha256(json.dumps(bpe.symbols).encode()).hexdigest()
-    assert (len(bpe), digest[:16]) == (5000, "ef674a8f846cd812")
+    assert (len(bpe), digest[:16]) == (5000, "ca5d15ff5bbb8868")
     fast = to_tokenizers(bpe)
     for sentence in sentences[::3]:
         ids = bpe.encode(sentence)
-        assert bpe.decode(ids) == sentence
+        assert bpe.decode(ids) == normalise(sentence)
         assert library_ids(fast, sentence) == ids
+
+
+SHIPPED = Path(__file__).parents[1] / "assets" / "checkpoints" / "multi30k-de-en" / "tokenizer.json"
+
+
+def test_the_shipped_tokeniser_keeps_its_symbols_and_normalises():
+    shipped = BPE.load(SHIPPED)
+    digest = hashlib.sha256(json.dumps(shipped.symbols).encode()).hexdigest()
+    assert digest[:16] == "ef674a8f846cd812", "its weights know these ids and no others"
+    assert shipped.normalises
+    assert all(shipped.encode(one) == shipped.encode(PLAIN) for one in PASTED.values())
+
+
+@real_corpus
+def test_normalising_changes_no_id_of_the_test_sentences():
+    shipped = BPE.load(SHIPPED)
+    as_trained = BPE(shipped.alphabet, shipped.merges, normalises=False)
+    for one in (s for pair in pairs("multi30k", "test_2016_flickr") for s in pair):
+        ids = as_trained.encode(one)
+        assert shipped.encode(one) == ids
+        assert shipped.encode(unicodedata.normalize("NFD", one)) == ids
+        for blank in "\u00a0\t":
+            assert shipped.encode(one.replace(" ", blank)) == ids
+        assert shipped.encode("\u00ad".join(one)) == ids
 
 
 # ---- keeping it
@@ -447,7 +565,7 @@ def test_the_library_gives_the_same_ids_for_captions(captions_bpe: BPE, captions
     fast = to_tokenizers(captions_bpe)
     for one in [*NASTY, *(s for pair in captions[:1500] for s in pair)]:
         assert library_ids(fast, one) == captions_bpe.encode(one), one
-        assert fast.decode(library_ids(fast, one)) == one
+        assert fast.decode(library_ids(fast, one)) == normalise(one)
 
 
 @given(awkward)
@@ -456,7 +574,7 @@ def test_the_library_gives_the_same_ids_for_captions(captions_bpe: BPE, captions
 def test_the_library_gives_the_same_ids_for_any_text(bpe: BPE, one: str):
     fast = to_tokenizers(bpe)
     assert library_ids(fast, one) == bpe.encode(one)
-    assert fast.decode(bpe.encode(one)) == one
+    assert fast.decode(bpe.encode(one)) == normalise(one)
 
 
 @given(small_words, st.lists(st.text("ab c", max_size=25), max_size=5))
