@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .attention import MultiHeadAttention, record_attention
 from .masking import Batch
-from .text import BOS, BPE, EOS, PAD, Pair, encode_pairs, pieces
+from .text import BOS, BPE, EOS, PAD, Pair, encode_pairs
 from .training import batch_loss
 from .transformer import Transformer
 
@@ -130,7 +130,7 @@ def mean_share(
 # %% ../notebooks/09b_inside.py
 def word_index(bpe: BPE, text: str) -> list[int]:
     """Return for each token of a text the number of the word, or mark, that it belongs to."""
-    return [number for number, piece in enumerate(pieces(" " + text))
+    return [number for number, piece in enumerate(bpe.pieces(text))
             for symbol in bpe.split(piece) for _ in bpe.symbol_ids(symbol)]
 
 

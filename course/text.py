@@ -3,7 +3,7 @@
 
 # %% auto #0
 __all__ = ['PAD', 'BOS', 'EOS', 'UNK', 'SPECIAL_TOKENS', 'MARKS', 'PIECE', 'Pair', 'FIRST_BYTE', 'FIRST_SYMBOL', 'BYTE_NAMES',
-           'CACHED_PIECES', 'OLD_PIECE', 'JOINED', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary', 'pieces',
+           'CACHED_PIECES', 'OLD_PIECE', 'UNSEEN', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary', 'pieces',
            'count_pieces', 'merge_pair', 'learn_bpe', 'apply_merges', 'check_merges', 'normalise', 'BPE',
            'to_tokenizers', 'encode_pairs', 'token_batches', 'make_batches']
 
@@ -191,21 +191,21 @@ def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
         known.add("".join(pair))
 
 # %% ../notebooks/06_text.py
-JOINED = re.compile(  # a joiner that carries meaning, or (the group is empty) what goes
+UNSEEN = re.compile(  # joiners that carry meaning (group 1), or what has no width
     "((?<=[\u0600-\u0fff])[\u200c\u200d](?=[\u0600-\u0fff])"
     "|(?<=[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])\u200d(?=[\u2190-\u2bff\U0001f000-\U0001faff]))"
-    "|[\u00ad\u180e\u200b-\u200f\u2060\ufeff]"
+    "|[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
 )
 
 
 def normalise(text: str) -> str:
-    """Return text in one spelling: NFC, each blank a space, without what has no width.
+    """Return text in one spelling: NFC, one space between words, nothing that has no width.
 
-    A line end (LF, CR LF) is one blank. U+200D stays inside emoji, U+200C and U+200D stay inside
-    words of the scripts from Arabic to Tibetan. Done twice it changes nothing more.
+    U+200D stays inside emoji, U+200C and U+200D stay inside words of the scripts from Arabic to
+    Tibetan. Done twice it changes nothing more.
     """
-    seen = JOINED.sub(lambda match: match[1] or "", text)
-    return unicodedata.normalize("NFC", re.sub(r"\r\n|\s", " ", seen))
+    seen = UNSEEN.sub(r"\1", unicodedata.normalize("NFC", text))
+    return " ".join(unicodedata.normalize("NFC", seen).split())
 
 # %% ../notebooks/06_text.py
 class BPE:

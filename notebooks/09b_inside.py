@@ -61,7 +61,7 @@ from torch import Tensor
 
 from course.attention import MultiHeadAttention, record_attention
 from course.masking import Batch
-from course.text import BOS, BPE, EOS, PAD, Pair, encode_pairs, pieces
+from course.text import BOS, BPE, EOS, PAD, Pair, encode_pairs
 from course.training import batch_loss
 from course.transformer import Transformer
 
@@ -323,14 +323,14 @@ print(f"by hand: share {share.item():.2f}, uniform {uniform:.2f}: {share.item() 
 # heads of BERT put most of their weight on such a separator, as if to say "nothing to look for"
 # (Clark et al. 2019).
 #
-# To know which pieces make one word, we must know where words begin. `pieces` of lesson 06 cut the
+# To know which pieces make one word, we must know where words begin. `BPE.pieces` of lesson 06 cut the
 # text before BPE did; every token belongs to one of these pieces, a word or a mark.
 
 # %%
 #| export
 def word_index(bpe: BPE, text: str) -> list[int]:
     """Return for each token of a text the number of the word, or mark, that it belongs to."""
-    return [number for number, piece in enumerate(pieces(" " + text))
+    return [number for number, piece in enumerate(bpe.pieces(text))
             for symbol in bpe.split(piece) for _ in bpe.symbol_ids(symbol)]
 
 

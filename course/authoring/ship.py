@@ -155,7 +155,7 @@ def card(name: str, results: dict) -> str:
         tutorial=results["tutorial_metric"]["bleu"],
         python=results["versions"]["python"],
         torch=results["versions"]["torch"],
-        **{**results, "changes": changes or "unchanged"},
+        **{**results, "changes": changes or "unchanged", "note": results.get("note", "")},
     )
 
 
