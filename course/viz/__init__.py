@@ -30,23 +30,53 @@ plt.rcParams.update(
 )
 
 
-def finish(figure: Figure, title: str = "") -> Figure:
+def finish(figure: Figure, title: str = "", alt: str = "") -> Figure:
     """Set the finding above the whole figure, lay it out, and let a notebook show it once.
 
-    What pyplot still holds would be drawn a second time, after the value of the cell.
+    alt: what stands for the picture where it is not seen; its titles and axes, if not given. What
+    pyplot still holds would be drawn a second time, after the value of the cell.
     """
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     if figure.get_layout_engine() is None:
         figure.tight_layout()
     plt.close(figure)
+    seen = {"image/png": {"alt": alt or in_words(figure)}}
+    figure._repr_mimebundle_ = lambda **_: ({}, seen)  # IPython adds the picture
     return figure
 
 
-def show(chart: alt.TopLevelMixin) -> None:
-    """Display an Altair chart, and a picture of it for viewers that run no script."""
+def in_words(figure: Figure) -> str:
+    """Return what a figure says in text: its titles, which state findings, and its axes."""
+    titles = [figure.get_suptitle(), *(axes.get_title(loc) for axes in figure.axes
+                                       for loc in ("left", "center", "right"))]
+    axes = [f"{name}: {label}" for axes in figure.axes
+            for name, label in (("x", axes.get_xlabel()), ("y", axes.get_ylabel())) if label]
+    return " ".join(". ".join(dict.fromkeys(filter(None, [*titles, *axes]))).split())
+
+
+def titles_of(spec: object) -> list[str]:
+    """Return the titles of a Vega-Lite chart and of its parts, the outermost first."""
+    if isinstance(spec, list):
+        return [title for part in spec for title in titles_of(part)]
+    if not isinstance(spec, dict):
+        return []
+    title = spec.get("title")
+    title = title.get("text") if isinstance(title, dict) else title
+    title = " ".join(title) if isinstance(title, list) else title
+    own = [title] if isinstance(title, str) else []
+    return own + [found for key, part in spec.items() if key not in ("title", "datasets", "data")
+                  for found in titles_of(part)]
+
+
+def show(chart: alt.TopLevelMixin, alt: str = "") -> None:
+    """Display an Altair chart, and a picture of it for viewers that run no script.
+
+    alt: what stands for the picture where it is not seen; the chart's titles, if not given.
+    """
     spec = chart.to_dict()
     picture = vl_convert.vegalite_to_png(spec, vl_version="5.20", scale=1.5)
     bundle = {"application/vnd.vegalite.v5+json": spec, "image/png": picture}
     bundle["text/plain"] = "An interactive chart; its first view is the picture beside it."
-    display(bundle, raw=True)
+    words = alt or ". ".join(dict.fromkeys(titles_of(spec)))
+    display(bundle, raw=True, metadata={"image/png": {"alt": words}})
