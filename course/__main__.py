@@ -23,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""A first tour:
   python -m course doctor                          is everything here?
+  python -m course look "Ein Hund rennt."          your sentence: translation, every head
   python -m course walkthrough                     the whole paper, run from top to bottom
   python -m course train --corpus captions --preset tiny --out runs/first --minutes 2
   echo "Ein Hund rennt." | python -m course translate --checkpoint runs/first
@@ -75,6 +76,12 @@ def parser() -> argparse.ArgumentParser:
 
     translate = command("translate", "translate German into English, a line in, a line out",
                         'echo "Ein Hund rennt." | python -m course translate --checkpoint runs/cpu')
+    look = command("look", "translate one sentence and write a page that shows every head on it",
+                   'python -m course look "Ein Hund rennt durch den Schnee."')
+    look.add_argument("sentence", help="German, in quotes")
+    look.add_argument("--checkpoint", default="multi30k-de-en",
+                      help="a directory, or one that is shipped (multi30k-de-en)")
+    look.add_argument("--out", type=Path, help="the page to write (build/look.html)")
     evaluate = command("evaluate", "measure BLEU and chrF of a checkpoint on a split",
                        "python -m course evaluate --checkpoint runs/cpu --corpus multi30k "
                        "--split test_2016_flickr --beam 4")
@@ -86,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", required=True, help="val, test, test_2016_flickr ...")
     evaluate.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie")
     evaluate.add_argument("--against", metavar="CHECKPOINT", help="compare with this one, too, on "
-                          "the same sentences: is the difference more than luck? (lesson 09b)")
+                          "the same sentences: is the difference more than luck? (lesson 09)")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
 
     export = command("export", "write a checkpoint in the format of CTranslate2, to translate fast",
@@ -238,6 +245,19 @@ def translate(options: argparse.Namespace) -> int:
         sentences = [shortened(bpe, number, line) for number, line in group]
         for line in cache.translate(model, bpe, sentences, options.beam, options.length_penalty):
             print(line.replace("\n", " "), flush=True)
+    return 0
+
+
+def look(options: argparse.Namespace) -> int:
+    """Write the page of a sentence and print what is on it."""
+    from course import look as looking
+    from course.authoring import ROOT
+
+    found = looking.look(options.sentence, options.checkpoint)
+    page = options.out or ROOT / "build" / "look.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(found.to_html(), encoding="utf-8")
+    print(found, found.question(), page, sep="\n")
     return 0
 
 
@@ -427,8 +447,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if doctor() else 1
     options = parser().parse_args(arguments)
     options.arguments = arguments
-    commands = {"data": data, "train": train, "translate": translate, "evaluate": evaluate,
-                "export": export, "bench": bench, "walkthrough": walkthrough, "homework": homework}
+    commands = {"data": data, "train": train, "translate": translate, "look": look,
+                "evaluate": evaluate, "export": export, "bench": bench,
+                "walkthrough": walkthrough, "homework": homework}
     try:
         return commands[options.command](options)
     except told() as error:

@@ -2,9 +2,9 @@
 """What a trained model does inside, and where it fails: measured, not told (paper, section 4)."""
 
 # %% auto #0
-__all__ = ['KINDS', 'LINKERS', 'SMALL_WORDS', 'Head', 'heads_of', 'sublayer', 'Look', 'look_inside', 'mean_share', 'word_index',
-           'marks_of', 'to_words', 'word_attention', 'links_of', 'rank_correlation', 'gated', 'prune', 'importance',
-           'states_of', 'logit_lens', 'split_compound', 'stem', 'diagnose']
+__all__ = ['KINDS', 'LINKERS', 'SMALL_WORDS', 'Head', 'heads_of', 'sublayer', 'Look', 'look_inside', 'labels_of', 'sharpness',
+           'mean_share', 'word_index', 'marks_of', 'to_words', 'word_attention', 'links_of', 'rank_correlation',
+           'gated', 'prune', 'importance', 'states_of', 'logit_lens', 'split_compound', 'stem', 'diagnose']
 
 # %% ../notebooks/09b_inside.py
 import re
@@ -105,6 +105,18 @@ def look_inside(
             weights = {kind: stacked[kind][i, :, :, :q, :k] for kind, (q, k) in sides.items()}
             looks.append(Look(src, tgt, weights))
     return looks
+
+# %% ../notebooks/09b_inside.py
+def labels_of(look: Look, kind: str, bpe: BPE) -> tuple[list[str], list[str]]:
+    """Return the names of the queries and of the keys; a decoder's step is named read → written."""
+    read, wrote, source = ([bpe.names[i] for i in ids] for ids in (look.tgt_in, look.tgt, look.src))
+    steps = [f"{a} → {b}" for a, b in zip(read, wrote)]
+    return {"encoder": (source, source), "decoder": (steps, read), "cross": (steps, source)}[kind]
+
+
+def sharpness(look: Look, kind: str) -> Tensor:
+    """Return how much of its weight a query gives to its favourite, on average: (N, H)."""
+    return look.weights[kind].amax(-1).mean(-1)
 
 # %% ../notebooks/09b_inside.py
 def mean_share(

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -50,6 +52,7 @@ from course.authoring.minutes import measure
 from course.corpora import captions
 from course.device import SCALES, pick, scale
 from course.doctor import doctor
+from course.look import look
 from course.viz import show
 from course.viz import start_here as draw
 
@@ -137,6 +140,39 @@ print("softmax of 1, 2, 3:", [round(p, 3) for p in on_device])
 # %% [markdown]
 # Two thirds: the exponential makes a lead larger. If this cell has passed, the device computes
 # rightly.
+
+# %% [markdown]
+# ### Your own sentence, now
+#
+# A translator comes with the course, made as its lessons say: a Transformer that has read 29,000 captions of
+# photographs, in German and English. At the end of lesson 09 you can make one yourself. But look at it now. Write a German
+# sentence between the quotes, or keep this one.
+#
+# **Guess first:** how many pieces will the sentence be cut into?
+
+# %%
+MINE = "Ein Hund rennt durch den Schnee."  # yours
+
+look(MINE)
+
+# %% [markdown]
+# The sentence is cut into **tokens**; ▁ is a space. The model reads them and writes English tokens, one after the other.
+# The picture shows its **attention**. A row is a step: what was just written → what is written now. Its squares say
+# which German tokens that step looks at; a row adds up to 100 %. The model has 36 such pictures, its *heads*: choose
+# others by the menus (in JupyterLab). The note above the picture counts what of your sentence was new to the model.
+#
+# You need not understand more yet. Lesson 03 builds such a head, and lesson 09 asks what one square says. From a
+# terminal, `python -m course look "Ein Hund rennt."` makes the same as a page of its own.
+#
+# > **Try it.** `MINE = "Ich liebe dich."` What comes out, and why?
+#
+# <details><summary>Answer</summary>
+#
+# *Ichite laying down.* That is nonsense, and the note says why: no caption has the word *dich*, and three of 29,000 have
+# *liebe*. So the model has only pieces to go by. *▁lie* it knows well, from *liegen*, to lie: look at the row that
+# writes *▁laying*. A model knows the world of its training text and no other.
+#
+# </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### To choose device and scale yourself · more
@@ -240,7 +276,7 @@ LESSONS = {  # page -> title, main names that its module defines
     "06_text": ("Text", ["BPE", "token_batches", "make_batches"]),
     "07_training": ("Training", ["label_smoothed_loss", "paper_learning_rate", "train_step"]),
     "08_decoding": ("Decoding", ["greedy_search", "beam_search", "bleu"]),
-    "09_evaluation": ("Evaluation", ["score", "evaluate"]),
+    "09_evaluation": ("Evaluation", ["score", "evaluate", "compare"]),
     "07b_runs": ("Runs", ["Budget", "Trainer"]),
     "07c_speed": ("Speed", ["Switches", "FastStep"]),
     "08b_cache": ("Cache", ["DecoderCache", "cached_log_probs"]),

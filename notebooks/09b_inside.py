@@ -235,27 +235,26 @@ print(f"{len(look.src)} tokens read, {len(look.tgt)} written; every row sums to 
 # where does a head look that has nothing to look for?
 
 # %%
-CHOSEN = ("p01", "p03", "p08", "p11", "p13", "p18", "p21", "p25", "p34", "p36")
-chosen = [i for i, row in enumerate(probes) if row["id"] in CHOSEN]
-looks = look_inside(model, bpe, [(probes[i]["de"], said_of_probes[i]) for i in chosen])
-
-
-def labels_of(look: Look, kind: str) -> tuple[list[str], list[str]]:
-    """The names of the queries and of the keys."""
-    read, wrote = ([bpe.names[i] for i in ids] for ids in (look.tgt_in, look.tgt))
-    source = [bpe.names[i] for i in look.src]
+#| export
+def labels_of(look: Look, kind: str, bpe: BPE) -> tuple[list[str], list[str]]:
+    """Return the names of the queries and of the keys; a decoder's step is named read → written."""
+    read, wrote, source = ([bpe.names[i] for i in ids] for ids in (look.tgt_in, look.tgt, look.src))
     steps = [f"{a} → {b}" for a, b in zip(read, wrote)]
     return {"encoder": (source, source), "decoder": (steps, read), "cross": (steps, source)}[kind]
 
 
 def sharpness(look: Look, kind: str) -> Tensor:
-    """How much of its weight a query gives to its favourite, on average: (N, H)."""
+    """Return how much of its weight a query gives to its favourite, on average: (N, H)."""
     return look.weights[kind].amax(-1).mean(-1)
 
 
+# %%
+CHOSEN = ("p01", "p03", "p08", "p11", "p13", "p18", "p21", "p25", "p34", "p36")
+chosen = [i for i, row in enumerate(probes) if row["id"] in CHOSEN]
+looks = look_inside(model, bpe, [(probes[i]["de"], said_of_probes[i]) for i in chosen])
 sharp = {kind: sum(sharpness(look, kind) for look in looks) / len(looks) for kind in KINDS}
 best = max((h for h in heads if h.kind == "cross"), key=lambda h: sharp["cross"][h.layer, h.head])
-records = [(kind, probes[i]["de"], *labels_of(look, kind), look.weights[kind])
+records = [(kind, probes[i]["de"], *labels_of(look, kind, bpe), look.weights[kind])
            for kind in KINDS for i, look in zip(chosen, looks)]
 show(draw.explorer(records, sharp, best, f"{len(heads)} heads; the sharpest across is {best}"))
 

@@ -41,7 +41,7 @@ def feed(monkeypatch, raw: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8"))
 
 
-@pytest.mark.parametrize("command", ["", "doctor", "data", "train", "translate", "evaluate",
+@pytest.mark.parametrize("command", ["", "doctor", "data", "train", "translate", "look", "evaluate",
                                      "export", "bench", "walkthrough", "homework"])
 def test_help_teaches_by_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -17,6 +17,7 @@ from course.corpora import CorpusError, pairs
 from course.decoding import Hypothesis, bleu, length_penalty
 from course.device import pick
 from course.evaluation import evaluate, score, with_interval
+from course.look import SEEN, Seen
 from course.masking import pad
 from course.runs import SHIPPED, CheckpointError, load_checkpoint, save_checkpoint, snapshot_paths
 from course.text import BPE, EOS, PAD, Pair, encode_pairs, make_batches, tokenize
@@ -38,6 +39,7 @@ def ship(run: Path, name: str, trial: Trial) -> Path:
     target = SHIPPED / name
     save_checkpoint(target, model, bpe, torch.float16)
     shutil.copy(run / "log.jsonl", target)
+    Seen.of(bpe, (german for german, _ in pairs("multi30k", "train"))).save(target / SEEN)
     averaging = compare_averages(run)
     model, bpe = load_checkpoint(target)  # measured is what is shipped
     results = {**asdict(trial), "vocabulary": len(bpe), "averaging": averaging,

@@ -49,7 +49,7 @@ class Reason:
 def reasons() -> dict[str, Reason]:
     """Return all checked reasons by their names, in the order of their files."""
     found = {}
-    for file in ("before", "attention", "model", "training", "beyond"):
+    for file in ("before", "attention", "model", "training", "judging", "beyond"):
         text = (Path(__file__).parent / f"{file}.toml").read_text(encoding="utf-8")
         for name, entry in tomllib.loads(text).items():
             right = Option(entry["right"], entry["because"], True)
@@ -98,10 +98,14 @@ class Question:
         return f'check("{self.reason.name}", "a")'
 
     def _repr_html_(self) -> str:
+        return self.as_html(folds=bool(os.environ.get("COURSE_PAGE")))
+
+    def as_html(self, folds: bool) -> str:
+        """Return the card; folds: each option opens to its verdict, for a page without a kernel."""
         lines = []
         for letter, option in self._options().items():
             text = f"<b>{letter}</b>&ensp;{marked(option.text)}"
-            if os.environ.get("COURSE_PAGE"):
+            if folds:
                 verdict = f"{'✓' if option.right else '✗'} {marked(option.verdict)}"
                 text = (f'<details><summary>{text}</summary>'
                         f'<div style="margin:.2em 2em">{verdict}</div></details>')
