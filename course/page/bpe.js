@@ -13,17 +13,17 @@ const MARK = String.raw`(?![\u{1F000}-\u{10FFFF}])\p{M}`;
 const PIECE = new RegExp(
   ` ?[${WORD}](?:[${WORD}\\u200c\\u200d]|${MARK})*| ?[^${WORD}${BLANK}]+|[${BLANK}]`, "gu");
 const OLD_PIECE = new RegExp(` ?[${WORD}]+| ?[^${WORD}${BLANK}]+|[${BLANK}]`, "gu");
-const ANY_BLANK = new RegExp(`\\r\\n|[${BLANK}]`, "gu");
-// A joiner that carries meaning (in emoji, in the scripts from Arabic to Tibetan), or what goes.
-const JOINED = new RegExp(
+const BLANKS = new RegExp(`[${BLANK}]+`, "u");
+// A joiner that carries meaning (in emoji, in the scripts from Arabic to Tibetan), or no width at all.
+const UNSEEN = new RegExp(
   "((?<=[\u0600-\u0fff])[\u200c\u200d](?=[\u0600-\u0fff])"
   + "|(?<=[\u2190-\u2bff\ufe0f\u{1F000}-\u{1FAFF}])\u200d(?=[\u2190-\u2bff\u{1F000}-\u{1FAFF}]))"
-  + "|[\u00ad\u180e\u200b-\u200f\u2060\ufeff]", "gu");
+  + "|[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]", "gu");
 
-/** Return text in one spelling: NFC, each blank a space, without what has no width. */
+/** Return text in one spelling: NFC, one space between words, nothing that has no width. */
 export function normalise(text) {
-  const seen = text.replace(JOINED, (_, joiner) => joiner ?? "");
-  return seen.replace(ANY_BLANK, " ").normalize("NFC");
+  const seen = text.normalize("NFC").replace(UNSEEN, (_, joiner) => joiner ?? "");
+  return seen.normalize("NFC").split(BLANKS).filter(Boolean).join(" ");
 }
 
 /** Write a pair of symbols so that no other pair is written alike. */

@@ -110,9 +110,10 @@ export class Transformer {
       data.slice(id * width, (id + 1) * width).map((x) => x * size));
     const places = ids.map((_, i) => (learned
       ? learned.data.slice((from + i) * width, (from + i + 1) * width) : sinusoid(from + i, width)));
-    watch(table, vectors);
-    watch("positions", places);
-    return set.positions ? add(vectors, places) : vectors;
+    const sum = set.positions ? add(vectors, places) : vectors;
+    watch("embedding", vectors);
+    watch("positions", sum);
+    return sum;
   }
 
   /** Give each vector mean 0 and variance 1, then gain and bias: (L, D) -> (L, D). */
@@ -130,7 +131,9 @@ export class Transformer {
   /** Add what a sub-layer finds to what came in; pre-norm or post-norm, as the model was trained. */
   residual(x, name, sublayer, set, watch) {
     const pre = this.config.norm === "pre";
-    const found = sublayer(pre ? this.norm(x, `${name}.norm`) : x);
+    const input = pre ? this.norm(x, `${name}.norm`) : x;
+    if (pre) watch(`${name}.norm`, input);
+    const found = sublayer(input);
     const sum = set.residual ? add(x, found) : found;
     const result = pre ? sum : this.norm(sum, `${name}.norm`);
     watch(name, result);

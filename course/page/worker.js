@@ -87,7 +87,7 @@ export async function work(model, job, post, stale = () => false) {
   for (node of greedySearch(translation, node)) {
     post({ kind: "step", step: step(model, translation, node), text: bpe.decode(idsOf(node)) });
     await pause();
-    if (stale()) return null;
+    if (stale()) return post({ kind: "stale" });
   }
   const written = path(node).slice(1).map((n) => n.token);
   post({ kind: "written", ids: written, ended: node.token === EOS, text: bpe.decode(idsOf(node)),
@@ -98,7 +98,7 @@ export async function work(model, job, post, stale = () => false) {
     post({ kind: "beam", row: beamRow(model, kept, before) });
     before = kept;
     await pause();
-    if (stale()) return null;
+    if (stale()) return post({ kind: "stale" });
   }
   return post({ kind: "done" });
 }

@@ -1,0 +1,142 @@
+"""The translator in a page: a checkpoint and what runs it, in one HTML file that opens by itself.
+
+The modules beside this file need no build step: served from the course's directory, index.html runs
+as it is. `write_page` puts them, the style sheet and the weights into one file, which opens from a
+disk, too, where a browser refuses to load modules and data.
+"""
+
+import base64
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from course import ASSETS
+
+HERE = Path(__file__).parent
+SEEN = ASSETS / "results" / "seen_in_training.json"
+LESSONS = "book/{}.html"
+N_PROBES = 20
+IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
+DEFINED = re.compile(r"^(?:async )?(?:const|let|class|function\*?) (?:\[([^\]]*)\]|(\w+))", re.MULTILINE)
+
+
+def modules_of(entry: str) -> list[str]:
+    """Return the modules that a module needs, each behind what it imports, itself last."""
+    found: list[str] = []
+    for name in IMPORT.findall((HERE / entry).read_text("utf-8")):
+        found += [module for module in modules_of(name) if module not in found]
+    return [*found, entry]
+
+
+def joined(entry: str) -> str:
+    """Return a module and all that it needs as one script.
+
+    Raises ValueError if two of them define the same name: in one script they would be one.
+    """
+    parts, names = [], Counter[str]()
+    for module in modules_of(entry):
+        source = IMPORT.sub("", (HERE / module).read_text("utf-8"))
+        source = re.sub(r"^export ", "", source, flags=re.MULTILINE)
+        for several, one in DEFINED.findall(source):
+            names.update(re.findall(r"\w+", several or one))
+        parts.append(f"// ---- {module}\n{source}")
+    if twice := [name for name, n in names.items() if n > 1]:
+        raise ValueError(f"{entry}: two of its modules define {', '.join(twice)}")
+    return "\n".join(parts).replace("</", "<\\/")
+
+
+def checkpoint_files(checkpoint: Path | str) -> dict[str, bytes]:
+    """Return config.json, tokenizer.json and model.safetensors, the weights as float16.
+
+    Raises CheckpointError if it is none, ValueError if its model is no Transformer.
+    """
+    import torch
+
+    from course.runs import load_checkpoint, save_checkpoint
+    from course.transformer import Transformer
+
+    model, bpe = load_checkpoint(checkpoint)
+    if not isinstance(model, Transformer):
+        raise ValueError(
+            f"{str(checkpoint)!r} holds a recurrent model ({type(model).__name__}), and the page "
+            "runs Transformers alone: choose another one, for example multi30k-de-en"
+        )
+    with TemporaryDirectory() as place:
+        save_checkpoint(Path(place), model, bpe, torch.float16)
+        names = ("config.json", "tokenizer.json", "model.safetensors")
+        return {name: (Path(place) / name).read_bytes() for name in names}
+
+
+def probes() -> list[str]:
+    """Return the first of the course's own German sentences."""
+    with (ASSETS / "probe_sentences.tsv").open(encoding="utf-8", newline="") as file:
+        return [row["de"] for row in csv.DictReader(file, delimiter="\t")][:N_PROBES]
+
+
+def as_script(content: str, **attributes: str) -> str:
+    """Return an element that holds text which no browser runs."""
+    named = "".join(f' {name}="{value}"' for name, value in attributes.items())
+    return f'<script type="text/plain"{named}>{content}</script>\n'
+
+
+def write_page(checkpoint: Path | str, out: Path, lessons: str | None = LESSONS) -> int:
+    """Write the page of a checkpoint as one self-contained file; return its size in bytes.
+
+    lessons: where a link to a lesson leads, seen from `out`, like "book/{}.html". Raises as
+    `checkpoint_files`.
+    """
+    files = checkpoint_files(checkpoint)
+    tokenizer = json.loads(files["tokenizer.json"])
+    seen = json.loads(SEEN.read_text("utf-8")) if SEEN.exists() else None
+    if seen and seen["tokenizer"] != tokenizer_print(tokenizer):
+        seen = None  # counted for another tokeniser
+    data = {
+        "config": json.loads(files["config.json"]), "tokenizer": tokenizer, "seen": seen,
+        "probes": probes(), "lessons": lessons,
+    }
+    page = (HERE / "index.html").read_text("utf-8")
+    style = (HERE / "style.css").read_text("utf-8")
+    page = page.replace('<link rel="stylesheet" href="style.css">', f"<style>\n{style}</style>")
+    inside = as_script(json.dumps(data, ensure_ascii=False).replace("</", "<\\/"), id="page-data")
+    inside += as_script(joined("worker.js"), id="worker-source")
+    inside += as_script(base64.b64encode(files["model.safetensors"]).decode(), id="weights")
+    script = f'<script type="module">\n{joined("main.js")}\n</script>'
+    page = page.replace('<script type="module" src="main.js"></script>', inside + script)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return out.stat().st_size
+
+
+# --- what training saw --------------------------------------------------------------------------
+
+
+def tokenizer_print(tokenizer: dict) -> int:
+    """Return a number that tells one list of merges from another."""
+    return fingerprint(json.dumps(tokenizer["merges"], ensure_ascii=True))
+
+
+def fingerprint(word: str) -> int:
+    """Return 24 bits that stand for a word (FNV-1a over UTF-8), as `fingerprint` in worker.js."""
+    value = 0x811C9DC5
+    for byte in word.encode("utf-8"):
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value >> 8
+
+
+def count_seen(bpe, sentences: Iterable[str]) -> dict:
+    """Return how often training's German holds each piece, and fingerprints of its words."""
+    counts, words = Counter[int](), set()
+    for sentence in sentences:
+        counts.update(bpe.encode(sentence))
+        words.update(bpe.pieces(sentence))
+    merges = {"merges": [list(pair) for pair in bpe.merges]}
+    return {
+        "command": "python -m course.page",
+        "tokenizer": tokenizer_print(merges),
+        "counts": [counts[i] for i in range(len(bpe))],
+        "words": sorted(fingerprint(w) for w in words if any(c.isalpha() for c in w)),
+    }
