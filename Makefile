@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: lab walkthrough test book release test-torchtext bench
+.PHONY: lab walkthrough test book release test-torchtext bench page
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -19,6 +19,9 @@ test: .venv/installed  ## lint, module and pair checks, unit tests, every notebo
 
 book: .venv/installed  ## every notebook as a page, into build/book
 	$(BIN)/python -m course.authoring book
+
+page: .venv/installed  ## the translator that runs in a browser, into build/translator.html
+	$(BIN)/python -m course page
 
 release: .venv/installed  ## the learners' copies of the homework, by nbgrader
 	$(BIN)/python -m course.authoring release

@@ -103,6 +103,14 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--checkpoint", required=True, help="a directory, or one that is shipped")
     export.add_argument("--out", type=Path, required=True, help="a directory that is not there yet")
 
+    page = command("page", "write a translator that runs in a browser, as one HTML file",
+                   "python -m course page --checkpoint runs/mine --out build/mine.html")
+    page.add_argument("--checkpoint", default="multi30k-de-en",
+                      help="a directory, or one that is shipped (multi30k-de-en)")
+    page.add_argument("--out", type=Path, default=Path("build/translator.html"))
+    page.add_argument("--lessons", metavar="LINK", default="book/{}.html",
+                      help="where its links to lessons lead, seen from the file: book/{}.html")
+
     from course.bench.command import HELP, add_arguments
 
     add_arguments(command("bench", "measure how fast training, decoding and attention are here",
@@ -405,6 +413,15 @@ def homework(options: argparse.Namespace) -> int:
     return 0
 
 
+def page(options: argparse.Namespace) -> int:
+    """Write the translator's page."""
+    from course.page import write_page
+
+    size = write_page(options.checkpoint, options.out, options.lessons)
+    print(f"{options.out}: {size / 1e6:.1f} MB; open it in a browser, it needs nothing else")
+    return 0
+
+
 def walkthrough(options: argparse.Namespace) -> int:
     """Run the walkthrough and print where it is and how it ended."""
     from course.authoring import NOTEBOOKS, ROOT
@@ -448,7 +465,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     options.arguments = arguments
     commands = {"data": data, "train": train, "translate": translate, "look": look,
-                "evaluate": evaluate, "export": export, "bench": bench,
+                "evaluate": evaluate, "export": export, "bench": bench, "page": page,
                 "walkthrough": walkthrough, "homework": homework}
     try:
         return commands[options.command](options)

@@ -21,7 +21,9 @@ SEEN = ASSETS / "results" / "seen_in_training.json"
 LESSONS = "book/{}.html"
 N_PROBES = 20
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
-DEFINED = re.compile(r"^(?:async )?(?:const|let|class|function\*?) (?:\[([^\]]*)\]|(\w+))", re.MULTILINE)
+DEFINED = re.compile(
+    r"^(?:async )?(?:const|let|class|function\*?) (?:\[([^\]]*)\]|(\w+))", re.MULTILINE
+)
 
 
 def modules_of(entry: str) -> list[str]:

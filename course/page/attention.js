@@ -106,7 +106,7 @@ export class AttentionView {
     this.rows = { asks: row("asks", this.asks), keys: row("keys", this.keys) };
     this.words.replaceChildren(
       make("h3", {}, say(`asks_${kind}`)), this.rows.asks,
-      make("div", { class: "gap" }), make("h3", {}, say(`keys_${kind}`)), this.rows.keys, this.overlay);
+      make("div", { class: "gap" }), this.rows.keys, make("h3", { class: "below" }, say(`keys_${kind}`)), this.overlay);
     const longest = this.state.at && this.state.at[1] < this[this.state.at[0]].length ? this.state.at : ["asks", this.interesting()];
     this.point(...longest);
   }

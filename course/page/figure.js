@@ -219,7 +219,7 @@ export class FigureView {
     const names = rows.length === texts.length ? texts : texts.slice(-rows.length);
     return make("div", { class: "map" },
       make("h4", {}, name, " ", make("span", { class: "note" }, say("shape", { shape }))),
-      make("div", { class: "rows" },
+      make("div", { class: "rows", style: `--rows:${rows.length}` },
         make("div", { class: "names", "aria-hidden": "true" }, ...names.map((text) => make("span", {}, text))),
         heatMap(rows, { label: say("heat_alt", { name, shape, ...ends }) })),
       make("p", { class: "note" }, say("heat_range", ends)));

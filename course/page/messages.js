@@ -49,7 +49,7 @@ export const MESSAGES = {
     heat_alt: "{name}, shape {shape}, values from {least} to {most}", heat_range: "{least} (blue) to {most} (orange)",
     encoder: "Encoder", decoder: "Decoder", times: "layer {n} of {all}", source_in: "source", target_in: "written so far",
     box_embedding: "Embedding", box_positions: "+ Positions", box_norm: "Norm", box_add: "Add", box_addnorm: "Add & Norm",
-    box_self: "Self-attention", box_masked: "Masked self-attention", box_cross: "Attention to the source", box_ff: "Feed-forward", box_linear: "Linear", box_softmax: "Softmax",
+    box_self: "Self-attention", box_masked: "Masked self-attention", box_cross: "Cross-attention", box_ff: "Feed-forward", box_linear: "Linear", box_softmax: "Softmax",
     eq_embedding: "x = √d_model · E[piece]", eq_positions: "x + PE,  PE(pos, 2i) = sin(pos / 10000^(2i/d)),  PE(pos, 2i+1) = cos(same)",
     eq_norm: "gain · (x − mean) / √(variance + ε) + bias", eq_add: "x + Sublayer(Norm(x))", eq_addnorm: "Norm(x + Sublayer(x))",
     eq_attention: "Concat(head₁ … head_h) Wᴼ,  headᵢ = softmax(Q Kᵀ / √dₖ) V", eq_masked: "the same; a place sees itself and what is before it",

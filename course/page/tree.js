@@ -4,7 +4,7 @@ import { lengthPenalty } from "./decoding.js";
 import { make, pieceText, svg } from "./draw.js";
 import { say } from "./messages.js";
 
-const [COLUMN, ROW, LEFT, TOP] = [86, 46, 22, 26];
+const [COLUMN, ROW, LEFT, TOP] = [76, 44, 22, 26];
 
 /** The section. state: {beam, alpha}; change({beam}) searches again, α is only counted again. */
 export class BeamView {
