@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import sys
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from course import output_folder
 from course.corpora import CORPORA, CorpusError
 
 MAX_LINE_TOKENS = 500
+OUT = "where to write; else build/ of the course, or your own data folder if that is read-only"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     budget.add_argument("--epochs", type=positive)
     train.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE",
                        dest="changes", help="another value than the preset's: --set dropout=0.3")
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--seed", type=seed, default=0, help="a whole number of 0 or more: 0")
     train.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto",
                        help="of the products; auto measures which is faster")
     train.add_argument("--compile", action="store_true",
@@ -88,7 +91,8 @@ def parser() -> argparse.ArgumentParser:
     for sub in (translate, evaluate):
         sub.add_argument("--checkpoint", required=True, help="a directory, or one that is shipped")
         sub.add_argument("--beam", type=positive, default=4, help="4, as in the paper; 1 is greedy")
-        sub.add_argument("--length-penalty", type=float, default=0.6, metavar="A", help="0.6")
+        sub.add_argument("--length-penalty", type=penalty, default=0.6, metavar="A",
+                         help="0.6, as in the paper; from 0 to 10")
     evaluate.add_argument("--corpus", choices=CORPORA, required=True)
     evaluate.add_argument("--split", required=True, help="val, test, test_2016_flickr ...")
     evaluate.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie")
@@ -116,8 +120,9 @@ def parser() -> argparse.ArgumentParser:
     add_arguments(command("bench", "measure how fast training, decoding and attention are here",
                           HELP))
 
-    command("walkthrough", "run the walkthrough of the paper into build/, as notebook and page",
-            "python -m course walkthrough")
+    walk = command("walkthrough", "run the walkthrough of the paper, as notebook and page",
+                   "python -m course walkthrough")
+    walk.add_argument("--out", type=Path, metavar="DIR", help=OUT)
 
     homework = command("homework", "list the exercises, check a file, write the report",
                        "python -m course homework list\n"
@@ -127,15 +132,34 @@ def parser() -> argparse.ArgumentParser:
     tasks.add_parser("list", help="every exercise, and what you have passed")
     check = tasks.add_parser("check", help="check every exercise that a notebook or .py defines")
     check.add_argument("file", type=Path, metavar="FILE")
-    report = tasks.add_parser("report", help="write build/report.html and .png: your own page")
+    report = tasks.add_parser("report", help="write report.html and .png: your own page")
     report.add_argument("--name", default="", help="whose report it is")
+    report.add_argument("--out", type=Path, metavar="DIR", help=OUT)
     return top
 
 
 def positive(text: str) -> int:
     """Read a whole number of 1 or more."""
-    if not text.isdigit() or int(text) < 1:
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return int(text)
+
+
+def penalty(text: str) -> float:
+    """Read a length penalty, as `course.decoding.check_search` wants it."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is no length penalty from 0 to 10 (paper: 0.6)")
+    return number
+
+
+def seed(text: str) -> int:
+    """Read a seed."""
+    if not (text.isascii() and text.isdigit() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
     return int(text)
 
 
@@ -184,7 +208,7 @@ def train(options: argparse.Namespace) -> int:
 def train_on(device, ranks, options: argparse.Namespace) -> int:
     """Train on one device, alone or as one of several ranks."""
     from course.corpora import pairs
-    from course.runs import Budget, load_checkpoint
+    from course.runs import Budget, CheckpointError, load_checkpoint
     from course.speed import FastTrainer, Switches, recorded_switches, restarted
     from course.training import preset_model, recipe_of
 
@@ -200,13 +224,15 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
     say = (lambda text: print(text, file=sys.stderr)) if ranks.chief else (lambda text: None)
     say(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to "
         "check by")
-    if resume:
-        model, bpe = load_checkpoint(options.out)
-        switches = recorded_switches(options.out)
-    else:
+    switches = recorded_switches(options.out) if resume else Switches.best(device)
+    try:
+        model, bpe = load_checkpoint(options.out) if resume else (None, None)
+    except CheckpointError:  # the state has the weights; what is built anew is compared with it
+        say(f"The checkpoint in {options.out} is not whole: it is built anew from the state.")
+        model = None
+    if model is None:
         text = (sentence for pair in train_pairs for sentence in pair)
         model, bpe = preset_model(options.preset, text, options.seed, changes)
-        switches = Switches.best(device)
     if options.compile:
         switches = replace(switches, compile=True)
     if options.precision != "auto":
@@ -259,11 +285,10 @@ def translate(options: argparse.Namespace) -> int:
 def look(options: argparse.Namespace) -> int:
     """Write the page of a sentence and print what is on it."""
     from course import look as looking
-    from course.authoring import ROOT
 
-    found = looking.look(options.sentence, options.checkpoint)
-    page = options.out or ROOT / "build" / "look.html"
+    page = options.out or output_folder() / "look.html"
     page.parent.mkdir(parents=True, exist_ok=True)
+    found = looking.look(options.sentence, options.checkpoint)
     page.write_text(found.to_html(), encoding="utf-8")
     print(found, found.question(), page, sep="\n")
     return 0
@@ -409,7 +434,7 @@ def homework(options: argparse.Namespace) -> int:
     else:
         from course.homework.report import write_report
 
-        print(*write_report(ROOT / "build", options.name), sep="\n")
+        print(*write_report(output_folder(options.out), options.name), sep="\n")
     return 0
 
 
@@ -424,14 +449,18 @@ def page(options: argparse.Namespace) -> int:
 
 def walkthrough(options: argparse.Namespace) -> int:
     """Run the walkthrough and print where it is and how it ended."""
-    from course.authoring import NOTEBOOKS, ROOT
+    from course.authoring import NOTEBOOKS
     from course.device import pick
     from course.pages import execute, to_html
 
-    source, build = NOTEBOOKS / "walkthrough.py", ROOT / "build"
-    print("Running the walkthrough: about ten minutes on two quiet cores.", flush=True)
+    source, build = NOTEBOOKS / "walkthrough.py", output_folder(options.out)
+    build = build.resolve()
+    print(f"Running the walkthrough: about ten minutes on two quiet cores. It writes into {build}",
+          flush=True)
+    os.environ["COURSE_BUILD"] = str(build)  # for the notebook's own note
     notebook = execute(source, build / "walkthrough.ipynb", progress=True)
-    title, links = "Attention Is All You Need", "../notebooks/{}.ipynb"
+    here = Path(os.path.relpath(NOTEBOOKS, build)).as_posix()
+    title, links = "Attention Is All You Need", here + "/{}.ipynb"
     to_html(notebook, build / "walkthrough.html", NOTEBOOKS, title, links)
     result = json.loads((build / "walkthrough.json").read_text("utf-8"))
     keep_for_report("walkthrough", result)

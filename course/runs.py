@@ -2,26 +2,29 @@
 """Runs: checkpoints, the state of a run, stopping, resuming exactly, the trainer."""
 
 # %% auto #0
-__all__ = ['SHIPPED', 'CheckpointError', 'write_atomically', 'move', 'write_json', 'write_tensors', 'save_checkpoint',
-           'load_checkpoint', 'Position', 'save_state', 'load_state', 'stop_request', 'Budget', 'snapshots_due',
-           'snapshot_paths', 'Log', 'as_line', 'parse_lines', 'read_log', 'run_record', 'digest', 'check_record',
-           'claim_directory', 'Run', 'progress_bar', 'update_bar', 'Trainer']
+__all__ = ['UNREADABLE', 'SHIPPED', 'CheckpointError', 'write_atomically', 'move', 'write_json', 'write_tensors',
+           'save_checkpoint', 'load_checkpoint', 'Position', 'save_state', 'load_state', 'position_of', 'stop_request',
+           'Budget', 'snapshots_due', 'snapshot_paths', 'Log', 'as_line', 'parse_lines', 'read_log', 'run_record',
+           'digest', 'read_record', 'check_record', 'claim_directory', 'locked', 'Run', 'progress_bar', 'update_bar',
+           'Trainer']
 
 # %% ../notebooks/07b_runs.py
 import hashlib
 import json
 import math
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as tensors_to_bytes
@@ -50,6 +53,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint or a run that cannot be read or written; the message says what to do."""
 
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
+              SafetensorError)  # what a file raises that is missing, cut, or of something else
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it there: a crash leaves the old one whole.
 
@@ -67,7 +74,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             beside.unlink()
         raise CheckpointError(
             f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
-            "mend the permissions, then go on with --resume"
+            "mend the permissions, then give the same command again"
         ) from error
 
 
@@ -134,11 +141,11 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
             raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
         model = model_class(config)
         load_weights(model, load_file(directory / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{directory} is no whole checkpoint ({type(error).__name__}: {error}). It needs "
             "config.json, tokenizer.json and model.safetensors as `python -m course train` writes "
-            "them; a run that was cut off becomes whole with --resume"
+            "them. Copy it again; a run with its state.safetensors becomes whole with --resume"
         ) from error
     return model.eval(), bpe
 
@@ -182,27 +189,33 @@ def load_state(
     path = directory / "state.safetensors"
     if not path.exists():
         raise CheckpointError(f"nothing to resume: {path} is not there. Start without --resume")
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            position = Position(**json.loads(file.metadata()["position"]))
-        rng = tensors["rng"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot resume: {path} cannot be read ({error})") from error
-    load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device, copy=True)  # not a view of the file
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{key}.{name}" in tensors  # there are none before the first step
-        }
     device = next(model.parameters()).device
-    if device.type == "cuda" and "device_rng" in tensors:
-        torch.cuda.set_rng_state(tensors["device_rng"], device)
-    elif device.type == "mps" and "device_rng" in tensors:
-        torch.mps.set_rng_state(tensors["device_rng"])
-    torch.set_rng_state(rng)
+    try:
+        tensors, position = load_file(path), position_of(path)
+        load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
+        for name, parameter in model.named_parameters():
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to(device, copy=True)  # not a view of the file
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in tensors  # there are none before the first step
+            }
+        if device.type == "cuda" and "device_rng" in tensors:
+            torch.cuda.set_rng_state(tensors["device_rng"], device)
+        elif device.type == "mps" and "device_rng" in tensors:
+            torch.mps.set_rng_state(tensors["device_rng"])
+        torch.set_rng_state(tensors["rng"])
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"cannot resume: {path} cannot be read, or is of another run ({error}). Copy it again, "
+            "or start anew in another directory"
+        ) from error
     return position
+
+
+def position_of(path: Path) -> Position:
+    """Return the position that the header of a state holds."""
+    with safe_open(path, "pt") as file:
+        return Position(**json.loads(file.metadata()["position"]))
 
 # %% ../notebooks/07b_runs.py
 @contextmanager
@@ -289,7 +302,7 @@ class Log:
     def __init__(self, path: Path, position: Position) -> None:
         self.path = path
         here = (position.epoch, position.batch)
-        lines = parse_lines(path.read_text("utf-8")) if position.step and path.exists() else []
+        lines = parse_lines(path) if position.step and path.exists() else []
         kept = [line for line in lines if (line["epoch"], line["batch"]) <= here]
         write_atomically(path, lambda p: p.write_text("".join(map(as_line, kept)), "utf-8"))
 
@@ -297,8 +310,13 @@ class Log:
         """Append one line."""
         line = {**asdict(position), **values}
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(as_line(rounded))
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(as_line(rounded))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {self.path} ({error}): make room, then go on with --resume"
+            ) from error
 
 
 def as_line(values: Mapping[str, float]) -> str:
@@ -306,14 +324,29 @@ def as_line(values: Mapping[str, float]) -> str:
     return json.dumps(values) + "\n"
 
 
-def parse_lines(text: str) -> list[dict[str, float]]:
-    """Return the whole lines; one without an end, cut off by a crash, is no line yet."""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def parse_lines(path: Path) -> list[dict[str, float]]:
+    """Return the whole lines; one without an end, cut off by a crash, is no line yet.
+
+    Raises CheckpointError that names a damaged line.
+    """
+    lines = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not raw.endswith(b"\n"):
+            continue
+        try:
+            lines.append(json.loads(raw))
+            int(lines[-1]["step"]), int(lines[-1]["epoch"]), int(lines[-1]["batch"])
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{path}, line {number} is no line of a log: {raw[:40]!r}. Delete this line; the "
+                "run needs none of them, only its curves do"
+            ) from error
+    return lines
 
 
 def read_log(directory: Path) -> list[dict[str, float]]:
     """Return the lines of a run's log."""
-    return parse_lines((directory / "log.jsonl").read_text("utf-8"))
+    return parse_lines(directory / "log.jsonl")
 
 # %% ../notebooks/07b_runs.py
 def run_record(
@@ -336,12 +369,20 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 # %% ../notebooks/07b_runs.py
+def read_record(path: Path) -> dict[str, object]:
+    """Return what a run was started with."""
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"cannot tell how this run was started: {path} cannot be read ({error}). Copy it again, "
+            "or start anew in another directory"
+        ) from error
+
+
 def check_record(path: Path, record: Mapping[str, object]) -> None:
     """Raise CheckpointError that names the first difference from what a run was started with."""
-    try:
-        started = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot tell how this run was started: {path} ({error})") from error
+    started = read_record(path)
     for name in record:
         if started.get(name) != record[name]:
             raise CheckpointError(
@@ -353,14 +394,49 @@ def check_record(path: Path, record: Mapping[str, object]) -> None:
 def claim_directory(directory: Path, record: Mapping[str, object], resume: bool) -> None:
     """Make sure that a run may write here; raises CheckpointError if it would mix or lose runs."""
     state, model = (directory / f"{name}.safetensors" for name in ("state", "model"))
-    if resume and state.exists():
-        check_record(directory / "training.json", record)
-    elif not resume and (state.exists() or model.exists()):
+    if resume:
+        if state.exists():
+            check_record(directory / "training.json", record)
+        return
+    try:
+        worth = position_of(state).step > 0 if state.exists() else model.exists()
+        way = "go on with --resume, or choose another directory"
+    except UNREADABLE:
+        worth, way = True, "its state cannot be read. Choose another directory"
+    if worth:
+        raise CheckpointError(f"{directory} holds a run already: {way}")
+    write_json(directory / "training.json", record)
+
+# %% ../notebooks/07b_runs.py
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory for the time of the block; raises CheckpointError that names its owner."""
+    owner = directory / "run.owner"
+    lock = FileLock(directory / "run.lock", timeout=0)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        held = owner.read_text("utf-8") if owner.exists() else "another process"
         raise CheckpointError(
-            f"{directory} holds a run already: go on with --resume, or choose another directory"
-        )
-    elif not resume:
-        write_json(directory / "training.json", record)
+            f"{directory} is in use by {held}. Wait until it has ended, or choose another directory"
+        ) from error
+    except NotImplementedError:
+        pass  # a file system without locks: who shares it must take care
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write into {directory} ({error}): choose another directory, or mend the "
+            "permissions"
+        ) from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_atomically(owner, lambda p: p.write_text(
+            f"process {os.getpid()} on {platform.node()}, since {since}", "utf-8"))
+        yield
+    finally:
+        with suppress(OSError):
+            owner.unlink()
+        lock.release()
 
 # %% ../notebooks/07b_runs.py
 class Run:
@@ -496,20 +572,25 @@ class Trainer(Run):
         examples = encode_pairs(self.bpe, train_pairs)
         val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
         lengths = [(len(src), len(tgt)) for src, tgt in examples]
-        self.begin(train_pairs, len(token_batches(lengths, self.config.max_tokens)), resume)
-        with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
-            if resume and self.validation_is_missing():  # it was killed while it validated
-                self.validate(val_batches)
-            while self.progress() < 1 and not self.stopped():
-                self.epoch(examples, bar, save_seconds)
-                self.save()
-                if self.validation_is_due():
+        n_batches = len(token_batches(lengths, self.config.max_tokens))
+        with self.claimed():
+            self.begin(train_pairs, n_batches, resume)
+            with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
+                if resume and self.validation_is_missing():  # it was killed while it validated
                     self.validate(val_batches)
-        done = self.progress() >= 1
-        if done:
-            self.finish(val_batches)
+                while self.progress() < 1 and not self.stopped():
+                    self.epoch(examples, bar, save_seconds)
+                    self.save()
+                    if self.validation_is_due():
+                        self.validate(val_batches)
+            if done := self.progress() >= 1:
+                self.finish(val_batches)
         self.model.eval()
         return done
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the directory: no second run may write there."""
+        return locked(self.directory)
 
     def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> None:
         """Go on from the current position to the end of the epoch, of the budget, or to a stop."""
@@ -556,14 +637,27 @@ class Trainer(Run):
         """Make the average of the snapshots the checkpoint, unless that has been done."""
         step = self.position.step
         if any("averaged" in line and line["step"] == step for line in read_log(self.directory)):
-            load_weights(self.model, load_file(self.directory / "model.safetensors"))
-            self.say(f"finished already, at step {step}: a larger budget goes on from there")
-            return
+            with suppress(*UNREADABLE):  # a damaged model is averaged once more
+                load_weights(self.model, load_file(self.directory / "model.safetensors"))
+                self.say(f"finished already, at step {step}: a larger budget goes on from there")
+                return
         self.take_snapshot()
         self.save()
         if paths := snapshot_paths(self.directory).values():
-            load_weights(self.model, average_checkpoints(load_file(path) for path in paths))
+            load_weights(self.model, average_checkpoints(map(self.snapshot, paths)))
             save_checkpoint(self.directory, self.model, self.bpe)
         val_loss = evaluate_loss(self.model, val_batches)
         self.log.write(self.position, averaged=len(paths), val_loss=val_loss)
         self.say(f"average of {len(paths)} snapshots: val loss {val_loss:.3f}")
+
+    def snapshot(self, path: Path) -> dict[str, Tensor]:
+        """Read a snapshot, and see that it fits the model."""
+        try:
+            weights = load_file(path)
+            load_weights(self.model, weights)
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{path} is no snapshot of this run ({error}). Delete it: with --resume the others "
+                "are averaged"
+            ) from error
+        return weights

@@ -97,6 +97,12 @@ class TrainingConfig:
         if self.average < 0 or self.average_span > 1:
             raise ValueError(f"average={self.average}, average_span={self.average_span}: give a "
                              "number of snapshots, and a share of the run up to 1")
+        if not (math.isfinite(self.peak_lr) and 0 <= self.eps < 1):
+            raise ValueError(f"peak_lr={self.peak_lr}, eps={self.eps}: give a finite rate, and an "
+                             "eps from 0 to below 1")
+        if not (self.average < 1000 and 0 <= self.seed < 2**32):
+            raise ValueError(f"average={self.average}, seed={self.seed}: at most 999 snapshots are "
+                             "numbered, and a seed is from 0 to 2**32 - 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two numbers in [0, 1), not {self.betas}")
 

@@ -29,7 +29,7 @@
 # - list all that the next step of a training depends on, and say what each forgotten part costs;
 # - stop a run politely, go on with it, and prove that nothing has changed.
 #
-# **You need first** lesson 07. **Time:** 60 minutes. **In the paper:** section 5.2 says how long they trained;
+# **You need first** lesson 07. **Time:** 70 minutes. **In the paper:** section 5.2 says how long they trained;
 # how they survived it they do not say.
 #
 # The first code cell holds what the exported code needs; the cells with `#| export` become `course/runs.py`.
@@ -40,16 +40,18 @@ import hashlib
 import json
 import math
 import os
+import platform
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as tensors_to_bytes
@@ -81,6 +83,7 @@ import tempfile
 
 from course.corpora import pairs
 from course.device import by_scale
+from course.homework import compare
 from course.text import BOS, EOS, PAD
 from course.training import PRESETS, preset_model
 from course.transformer import TransformerConfig
@@ -120,6 +123,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint or a run that cannot be read or written; the message says what to do."""
 
 
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
+              SafetensorError)  # what a file raises that is missing, cut, or of something else
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then move it there: a crash leaves the old one whole.
 
@@ -137,7 +144,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             beside.unlink()
         raise CheckpointError(
             f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
-            "mend the permissions, then go on with --resume"
+            "mend the permissions, then give the same command again"
         ) from error
 
 
@@ -241,11 +248,11 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
             raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
         model = model_class(config)
         load_weights(model, load_file(directory / "model.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{directory} is no whole checkpoint ({type(error).__name__}: {error}). It needs "
             "config.json, tokenizer.json and model.safetensors as `python -m course train` writes "
-            "them; a run that was cut off becomes whole with --resume"
+            "them. Copy it again; a run with its state.safetensors becomes whole with --resume"
         ) from error
     return model.eval(), bpe
 
@@ -253,6 +260,9 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
 # %% [markdown]
 # **Guess:** does a model that was saved and loaded give *nearly* the same logits, or *exactly*
 # the same? And what if it is saved with 16-bit numbers, half the size?
+
+# %%
+mine = None  # your guess of the first: "nearly" or "exactly"
 
 # %%
 learner, bpe = preset_model("tiny", [sentence for pair in some for sentence in pair], seed=0)
@@ -270,6 +280,7 @@ assert torch.equal(exact, wanted)  # bit for bit
 assert not torch.equal(rounded, wanted) and (rounded - wanted).abs().max() < 0.1
 assert 0.5 <= weight[1] / weight[0] < 0.55
 print(f"float32: the same bits; float16: {weight[1] / weight[0]:.2f} of the size, almost the same")
+compare(mine, "exactly" if torch.equal(exact, wanted) else "nearly", "07b: logits after loading")
 
 # %%
 try:
@@ -345,27 +356,33 @@ def load_state(
     path = directory / "state.safetensors"
     if not path.exists():
         raise CheckpointError(f"nothing to resume: {path} is not there. Start without --resume")
-    try:
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
-            position = Position(**json.loads(file.metadata()["position"]))
-        rng = tensors["rng"]
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise CheckpointError(f"cannot resume: {path} cannot be read ({error})") from error
-    load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
-    for name, parameter in model.named_parameters():
-        optimizer.state[parameter] = {
-            key: tensors[f"{key}.{name}"].to(parameter.device, copy=True)  # not a view of the file
-            for key in ("step", "exp_avg", "exp_avg_sq")
-            if f"{key}.{name}" in tensors  # there are none before the first step
-        }
     device = next(model.parameters()).device
-    if device.type == "cuda" and "device_rng" in tensors:
-        torch.cuda.set_rng_state(tensors["device_rng"], device)
-    elif device.type == "mps" and "device_rng" in tensors:
-        torch.mps.set_rng_state(tensors["device_rng"])
-    torch.set_rng_state(rng)
+    try:
+        tensors, position = load_file(path), position_of(path)
+        load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
+        for name, parameter in model.named_parameters():
+            optimizer.state[parameter] = {
+                key: tensors[f"{key}.{name}"].to(device, copy=True)  # not a view of the file
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}.{name}" in tensors  # there are none before the first step
+            }
+        if device.type == "cuda" and "device_rng" in tensors:
+            torch.cuda.set_rng_state(tensors["device_rng"], device)
+        elif device.type == "mps" and "device_rng" in tensors:
+            torch.mps.set_rng_state(tensors["device_rng"])
+        torch.set_rng_state(tensors["rng"])
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"cannot resume: {path} cannot be read, or is of another run ({error}). Copy it again, "
+            "or start anew in another directory"
+        ) from error
     return position
+
+
+def position_of(path: Path) -> Position:
+    """Return the position that the header of a state holds."""
+    with safe_open(path, "pt") as file:
+        return Position(**json.loads(file.metadata()["position"]))
 
 
 # %% [markdown]
@@ -545,7 +562,7 @@ class Log:
     def __init__(self, path: Path, position: Position) -> None:
         self.path = path
         here = (position.epoch, position.batch)
-        lines = parse_lines(path.read_text("utf-8")) if position.step and path.exists() else []
+        lines = parse_lines(path) if position.step and path.exists() else []
         kept = [line for line in lines if (line["epoch"], line["batch"]) <= here]
         write_atomically(path, lambda p: p.write_text("".join(map(as_line, kept)), "utf-8"))
 
@@ -553,8 +570,13 @@ class Log:
         """Append one line."""
         line = {**asdict(position), **values}
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(as_line(rounded))
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(as_line(rounded))
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write {self.path} ({error}): make room, then go on with --resume"
+            ) from error
 
 
 def as_line(values: Mapping[str, float]) -> str:
@@ -562,14 +584,29 @@ def as_line(values: Mapping[str, float]) -> str:
     return json.dumps(values) + "\n"
 
 
-def parse_lines(text: str) -> list[dict[str, float]]:
-    """Return the whole lines; one without an end, cut off by a crash, is no line yet."""
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def parse_lines(path: Path) -> list[dict[str, float]]:
+    """Return the whole lines; one without an end, cut off by a crash, is no line yet.
+
+    Raises CheckpointError that names a damaged line.
+    """
+    lines = []
+    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        if not raw.endswith(b"\n"):
+            continue
+        try:
+            lines.append(json.loads(raw))
+            int(lines[-1]["step"]), int(lines[-1]["epoch"]), int(lines[-1]["batch"])
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{path}, line {number} is no line of a log: {raw[:40]!r}. Delete this line; the "
+                "run needs none of them, only its curves do"
+            ) from error
+    return lines
 
 
 def read_log(directory: Path) -> list[dict[str, float]]:
     """Return the lines of a run's log."""
-    return parse_lines((directory / "log.jsonl").read_text("utf-8"))
+    return parse_lines(directory / "log.jsonl")
 
 
 # %%
@@ -616,16 +653,25 @@ def digest(content: object) -> str:
 # %% [markdown]
 # On resuming, the record is compared, and the message names the first difference. A fresh run
 # writes its record; where a run or a checkpoint already lies, it refuses, because it would
-# overwrite hours of work.
+# overwrite hours of work. A run that has made no step yet is no work: if the disk was full at its first save, the
+# same command simply begins again.
 
 # %%
 #| export
+def read_record(path: Path) -> dict[str, object]:
+    """Return what a run was started with."""
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"cannot tell how this run was started: {path} cannot be read ({error}). Copy it again, "
+            "or start anew in another directory"
+        ) from error
+
+
 def check_record(path: Path, record: Mapping[str, object]) -> None:
     """Raise CheckpointError that names the first difference from what a run was started with."""
-    try:
-        started = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot tell how this run was started: {path} ({error})") from error
+    started = read_record(path)
     for name in record:
         if started.get(name) != record[name]:
             raise CheckpointError(
@@ -637,14 +683,56 @@ def check_record(path: Path, record: Mapping[str, object]) -> None:
 def claim_directory(directory: Path, record: Mapping[str, object], resume: bool) -> None:
     """Make sure that a run may write here; raises CheckpointError if it would mix or lose runs."""
     state, model = (directory / f"{name}.safetensors" for name in ("state", "model"))
-    if resume and state.exists():
-        check_record(directory / "training.json", record)
-    elif not resume and (state.exists() or model.exists()):
+    if resume:
+        if state.exists():
+            check_record(directory / "training.json", record)
+        return
+    try:
+        worth = position_of(state).step > 0 if state.exists() else model.exists()
+        way = "go on with --resume, or choose another directory"
+    except UNREADABLE:
+        worth, way = True, "its state cannot be read. Choose another directory"
+    if worth:
+        raise CheckpointError(f"{directory} holds a run already: {way}")
+    write_json(directory / "training.json", record)
+
+
+# %% [markdown]
+# And two programs must not write into one directory at the same time. A **lock** is a mark that only one
+# process can hold; the system takes it back when the process ends, however it ends, so a dead one locks
+# nobody out. Its owner stands beside it, for the message.
+
+# %%
+#| export
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a directory for the time of the block; raises CheckpointError that names its owner."""
+    owner = directory / "run.owner"
+    lock = FileLock(directory / "run.lock", timeout=0)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        held = owner.read_text("utf-8") if owner.exists() else "another process"
         raise CheckpointError(
-            f"{directory} holds a run already: go on with --resume, or choose another directory"
-        )
-    elif not resume:
-        write_json(directory / "training.json", record)
+            f"{directory} is in use by {held}. Wait until it has ended, or choose another directory"
+        ) from error
+    except NotImplementedError:
+        pass  # a file system without locks: who shares it must take care
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write into {directory} ({error}): choose another directory, or mend the "
+            "permissions"
+        ) from error
+    try:
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        write_atomically(owner, lambda p: p.write_text(
+            f"process {os.getpid()} on {platform.node()}, since {since}", "utf-8"))
+        yield
+    finally:
+        with suppress(OSError):
+            owner.unlink()
+        lock.release()
 
 
 # %% [markdown]
@@ -785,6 +873,8 @@ def update_bar(bar: tqdm, position: Position, values: Mapping[str, float]) -> No
 #   minute.
 # - If the minutes run out during validation, the run is over; the last snapshot is then taken
 #   there.
+# - The state is the whole truth. If only the checkpoint beside it is damaged, resuming writes it anew; if a snapshot is,
+#   the message says which to delete. Each advice of a message on this page is followed by a test.
 # - A run that is finished and is resumed again with the same budget does nothing but load its
 #   result. With a larger budget it goes on: from its last weights, not from their average.
 
@@ -815,20 +905,25 @@ class Trainer(Run):
         examples = encode_pairs(self.bpe, train_pairs)
         val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
         lengths = [(len(src), len(tgt)) for src, tgt in examples]
-        self.begin(train_pairs, len(token_batches(lengths, self.config.max_tokens)), resume)
-        with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
-            if resume and self.validation_is_missing():  # it was killed while it validated
-                self.validate(val_batches)
-            while self.progress() < 1 and not self.stopped():
-                self.epoch(examples, bar, save_seconds)
-                self.save()
-                if self.validation_is_due():
+        n_batches = len(token_batches(lengths, self.config.max_tokens))
+        with self.claimed():
+            self.begin(train_pairs, n_batches, resume)
+            with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
+                if resume and self.validation_is_missing():  # it was killed while it validated
                     self.validate(val_batches)
-        done = self.progress() >= 1
-        if done:
-            self.finish(val_batches)
+                while self.progress() < 1 and not self.stopped():
+                    self.epoch(examples, bar, save_seconds)
+                    self.save()
+                    if self.validation_is_due():
+                        self.validate(val_batches)
+            if done := self.progress() >= 1:
+                self.finish(val_batches)
         self.model.eval()
         return done
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the directory: no second run may write there."""
+        return locked(self.directory)
 
     def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> None:
         """Go on from the current position to the end of the epoch, of the budget, or to a stop."""
@@ -875,17 +970,30 @@ class Trainer(Run):
         """Make the average of the snapshots the checkpoint, unless that has been done."""
         step = self.position.step
         if any("averaged" in line and line["step"] == step for line in read_log(self.directory)):
-            load_weights(self.model, load_file(self.directory / "model.safetensors"))
-            self.say(f"finished already, at step {step}: a larger budget goes on from there")
-            return
+            with suppress(*UNREADABLE):  # a damaged model is averaged once more
+                load_weights(self.model, load_file(self.directory / "model.safetensors"))
+                self.say(f"finished already, at step {step}: a larger budget goes on from there")
+                return
         self.take_snapshot()
         self.save()
         if paths := snapshot_paths(self.directory).values():
-            load_weights(self.model, average_checkpoints(load_file(path) for path in paths))
+            load_weights(self.model, average_checkpoints(map(self.snapshot, paths)))
             save_checkpoint(self.directory, self.model, self.bpe)
         val_loss = evaluate_loss(self.model, val_batches)
         self.log.write(self.position, averaged=len(paths), val_loss=val_loss)
         self.say(f"average of {len(paths)} snapshots: val loss {val_loss:.3f}")
+
+    def snapshot(self, path: Path) -> dict[str, Tensor]:
+        """Read a snapshot, and see that it fits the model."""
+        try:
+            weights = load_file(path)
+            load_weights(self.model, weights)
+        except UNREADABLE as error:
+            raise CheckpointError(
+                f"{path} is no snapshot of this run ({error}). Delete it: with --resume the others "
+                "are averaged"
+            ) from error
+        return weights
 
 
 # %% [markdown]
@@ -898,6 +1006,9 @@ class Trainer(Run):
 #
 # **Guess:** will the final weights of the two runs differ by 0.1, by 0.000001, or by nothing at
 # all?
+
+# %%
+mine = None  # your guess: the largest difference of a weight
 
 # %%
 class Recorder(Trainer):
@@ -944,6 +1055,10 @@ assert 0 < above < 2
 print(f"the first loss is {above:.2f} nats above ln V")
 draw.resumed(unbroken.losses, {"until Ctrl-C": first_part.losses, "resumed": second_part.losses})
 
+# %%
+apart = max((left[name] - right[name]).abs().max().item() for name in left)
+compare(mine, apart, "07b: difference of the weights after a resume")
+
 # %% [markdown]
 # Nothing at all. All losses and all weights are equal to the last bit: the order of the data, the
 # random numbers of dropout, Adam's averages, the learning rate, the snapshots and their average.
@@ -974,6 +1089,14 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 # > **Try it.** Change `recipe` so that the resumed trainer has another `warmup`, and read the
 # > message. Then press the stop button of the notebook (it sends SIGINT) while a longer run is
 # > going on, and resume it.
+#
+# <details><summary>Answer</summary>
+#
+# "cannot resume ...: it was started with warmup=10, not 20. Give it the same again, or start anew in another directory". The
+# record is compared name by name, and the first difference is told. The stop button does what `raise_signal` did
+# above: the step is finished, the state saved, and `run` returns False.
+#
+# </details>
 
 # %% [markdown]
 # ## What you built
@@ -1009,5 +1132,13 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 # > **Try it.** Give `Trainer` a `Budget(minutes=0.5)` and `quiet=False`, press the stop button,
 # > and resume with `Budget(minutes=1)`. What happens to the learning rate at that moment, and
 # > why?
+#
+# <details><summary>Answer</summary>
+#
+# It jumps up. The rate is $r_{\max}(1 - s)$ after the warm-up, and $s$ is the share of the budget that is spent. After
+# 12 of 30 seconds $s$ is 0.4; with a minute to spend, the same 12 seconds are 0.2. So the rate goes from 0.6 to 0.8 of its
+# peak. Whoever wants more time does better to say so at the start.
+#
+# </details>
 #
 # **Next:** [07c](07c_speed.ipynb) makes the steps fast; or go on to [lesson 08](08_decoding.ipynb).

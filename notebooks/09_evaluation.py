@@ -52,7 +52,7 @@ from pathlib import Path
 
 from sacrebleu.significance import PairedTest
 
-from course import ASSETS
+from course import ASSETS, output_folder
 from course.corpora import choose, pairs
 from course.decoding import bleu
 from course.device import by_scale, pick
@@ -203,7 +203,7 @@ shown = train_pairs if real else train_pairs[: by_scale(smoke=8000, cpu=29000, g
 seed = card["seed"] if real else 0
 text = (sentence for pair in train_pairs for sentence in pair)
 model, bpe = preset_model(preset, text, seed, changes)
-run = (ASSETS.parent / "build" if real else Path(tempfile.mkdtemp())) / "lesson09"
+run = (output_folder() if real else Path(tempfile.mkdtemp())) / "lesson09"
 config = replace(recipe_of(preset, changes)[1], seed=seed)
 trainer = FastTrainer(model.to(device), bpe, config, budget, run, quiet=not real)
 if not trainer.run(shown, val_pairs, resume=(run / "state.safetensors").exists()):

@@ -61,7 +61,7 @@ from IPython.display import Markdown, display
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course import ASSETS
+from course import ASSETS, output_folder
 from course.device import by_scale, pick, scale
 from course.speed import keep_freed_memory
 from course.viz import attention as draw_attention
@@ -1191,8 +1191,6 @@ note = {
     "signature": result.signatures["bleu"], "german": german, "english": english,
     "shipped": of_shipped, "shipped_bleu": best.bleu,
 }
-build = ASSETS.parent / "build"
-build.mkdir(exist_ok=True)
-(build / "walkthrough.json").write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")
+(output_folder() / "walkthrough.json").write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")
 print(f"{german}\nyour model, BLEU {result.bleu:.1f}:        {english}")
 print(f"the shipped model, BLEU {best.bleu:.1f}: {of_shipped}")

@@ -1,12 +1,17 @@
 """The command line, used as a reader would: its output, its exit status, its messages."""
 
+import errno
 import io
 import json
+import os
+import shutil
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from course import corpora
+from course import corpora, output_folder
 from course.__main__ import lines_of, main
 from course.ablations import read_trials
 from course.homework.report import run_lines
@@ -192,3 +197,137 @@ def test_usage_errors_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments.split())
     assert stop.value.code == 2
+
+
+# ---------------------------------------------------------------- disks, folders, numbers
+
+RUN = ["train", "--corpus", "captions", "--preset", "tiny", "--epochs", "1", "--out"]
+
+
+@pytest.mark.parametrize("spoiled", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_run_whose_checkpoint_is_cut_goes_on_from_its_state(
+    checkpoint, small_corpus, tmp_path, capsys, spoiled
+):
+    place = tmp_path / "run"
+    shutil.copytree(checkpoint, place)
+    whole = (place / "model.safetensors").read_bytes()
+    (place / spoiled).write_bytes(b"{")
+    again = [*RUN, str(place), "--resume"]
+    again[again.index("1")] = "12"
+    assert main(["translate", "--checkpoint", str(place)]) == 1
+    assert "--resume" in capsys.readouterr().err  # the advice
+    assert main(again) == 0
+    assert "built anew from the state" in capsys.readouterr().err
+    assert (place / "model.safetensors").read_bytes() == whole
+
+
+def test_a_full_disk_at_the_first_save_and_the_same_command(
+    small_corpus, tmp_path, monkeypatch, capsys
+):
+    rename = os.replace
+
+    def full(source, target):
+        if Path(target).name == "model.safetensors":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("course.runs.os.replace", full)
+        assert main([*RUN, str(tmp_path / "run")]) == 1
+    assert "give the same command again" in capsys.readouterr().err
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    assert main([*RUN, str(tmp_path / "run")]) == 0
+    assert main([*RUN, str(tmp_path / "other"), "--resume"]) == 0  # and from the state
+
+
+@pytest.mark.parametrize("name", ["training.json", "state.safetensors", "log.jsonl"])
+def test_what_cannot_be_resumed_is_named_in_a_line(
+    checkpoint, small_corpus, tmp_path, capsys, name
+):
+    place = tmp_path / "run"
+    shutil.copytree(checkpoint, place)
+    (place / name).write_bytes(b"[1]\n")
+    assert main([*RUN, str(place), "--resume"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert str(place / name) in told
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("translate --checkpoint x --length-penalty nan", "no length penalty from 0 to 10"),
+        ("translate --checkpoint x --length-penalty -1000", "no length penalty from 0 to 10"),
+        ("evaluate --checkpoint x --corpus captions --split val --length-penalty 1000",
+         "no length penalty from 0 to 10"),
+        ("translate --checkpoint x --length-penalty much", "no length penalty from 0 to 10"),
+        ("translate --checkpoint x --beam -3", "not a whole number of 1 or more"),
+        ("translate --checkpoint x --beam ²", "not a whole number of 1 or more"),
+        ("train --corpus captions --preset tiny --out x --epochs 0", "not a whole number of 1"),
+        ("train --corpus captions --preset tiny --out x --epochs 1 --seed -1", "number from 0"),
+        ("train --corpus captions --preset tiny --out x --epochs 1 --seed 99999999999999999999",
+         "whole number from 0"),
+    ],
+)
+def test_a_number_that_means_nothing_is_refused_before_any_work(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments.split())
+    assert stop.value.code == 2 and words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [
+    "peak_lr=Infinity", "peak_lr=NaN", "peak_lr=-1", "warmup=0", "max_tokens=0", "dropout=NaN",
+    "dropout=-1", "dropout=1.5", "label_smoothing=1", "average=100000", "average=-1", "clip=0",
+    "accumulate=0", "eps=-1", "eps=NaN", "betas=[0.9,1.0]", "average_span=2", "d_model=0",
+    "n_heads=0", "n_heads=3", "n_layers=0", "d_ff=-4", "vocab=0", "vocab=-7",
+])
+def test_a_recipes_number_that_means_nothing_has_a_sentence(small_corpus, tmp_path, capsys, value):
+    assert main([*RUN, str(tmp_path / "run"), "--set", value]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert value.partition("=")[0] in told and told.startswith("train: ")
+
+
+def test_minutes_of_nothing(small_corpus, tmp_path, capsys):
+    for minutes in ("0", "nan", "inf", "-1"):
+        assert main(["train", "--corpus", "captions", "--preset", "tiny", "--minutes", minutes,
+                     "--out", str(tmp_path / "run")]) == 1
+        assert "more than 0 and finite" in capsys.readouterr().err
+
+
+def test_a_read_only_course_writes_into_the_users_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("COURSE_BUILD", raising=False)
+    monkeypatch.setattr("course.ASSETS", Path("/proc/course/assets"))
+    monkeypatch.setattr("course.user_data_path", lambda name: tmp_path / name)
+    assert output_folder() == tmp_path / "attention-course" / "build"
+    monkeypatch.setattr("course.user_data_path", lambda name: Path("~") / name)  # no home
+    assert output_folder() == Path(tempfile.gettempdir()) / "attention-course"
+    monkeypatch.setattr("course.user_data_path", lambda name: Path("/proc/home") / name)
+    assert output_folder() == Path(tempfile.gettempdir()) / "attention-course"
+    assert output_folder(tmp_path / "named") == tmp_path / "named"
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "set"))
+    assert output_folder() == tmp_path / "set"
+    with pytest.raises(OSError, match="cannot write into /proc/x.*--out or by COURSE_BUILD"):
+        output_folder(Path("/proc/x"))
+
+
+def test_the_walkthrough_says_where_it_writes_before_it_works(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("course.__main__.keep_for_report", lambda *_: None)
+
+    def execute(source, target, progress):
+        said = capsys.readouterr().out
+        assert "ten minutes" in said and str(tmp_path / "mine") in said
+        assert os.environ["COURSE_BUILD"] == str(tmp_path / "mine")
+        raise ValueError("as far as this")
+
+    monkeypatch.setattr("course.pages.execute", execute)
+    monkeypatch.setenv("COURSE_BUILD", "before")
+    assert main(["walkthrough", "--out", "mine"]) == 1
+    assert "as far as this" in capsys.readouterr().err
+    assert main(["walkthrough", "--out", "/proc/no"]) == 1  # at once
+    assert "--out" in capsys.readouterr().err
+
+
+def test_the_report_goes_where_it_is_told_to(tmp_path, capsys):
+    assert main(["homework", "report", "--name", "Li Wei", "--out", str(tmp_path / "mine")]) == 0
+    assert str(tmp_path / "mine" / "report.html") in capsys.readouterr().out
+    assert "Li Wei" in (tmp_path / "mine" / "report.html").read_text("utf-8")

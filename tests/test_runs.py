@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from course import runs, training
@@ -765,3 +767,226 @@ def test_the_recurrent_preset_goes_the_same_way(tmp_path, monkeypatch):
     sources = [german for german, _ in VAL]
     alone = [translate(loaded, bpe, [source], beam=3)[0] for source in sources]
     assert translate(loaded, bpe, sources, beam=3) == alone and len(set(alone)) > 3
+
+
+# ---------------------------------------------------------------- disks, kills, damage
+
+
+def full_disk(monkeypatch, name: str, after: int = 0) -> None:
+    """Let the disk be full for the file of this name, from its write number `after` on."""
+    rename, seen = os.replace, []
+
+    def refuse(source, target):
+        if Path(target).name == name:
+            seen.append(target)
+            if len(seen) > after:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    monkeypatch.setattr(runs.os, "replace", refuse)
+
+
+@pytest.mark.parametrize(
+    "name", ["training.json", "state.safetensors", "config.json", "tokenizer.json",
+             "model.safetensors"]
+)
+def test_after_a_full_disk_at_the_first_save_the_same_command_begins_again(
+    unbroken, tmp_path, monkeypatch, name
+):
+    with monkeypatch.context() as patch:
+        full_disk(patch, name)
+        with pytest.raises(CheckpointError, match="make room.*give the same command again"):
+            trainer(tmp_path).run(PAIRS, VAL)
+    again = trainer(tmp_path)  # the advice, followed
+    assert again.run(PAIRS, VAL) and equal(again.model, unbroken.model)
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "model.safetensors", "002.safetensors"])
+def test_after_a_full_disk_at_a_later_save_the_advice_leads_on(
+    unbroken, tmp_path, monkeypatch, name
+):
+    with monkeypatch.context() as patch:
+        full_disk(patch, name, after=0 if name[0] == "0" else 2)
+        with pytest.raises(CheckpointError, match="give the same command again"):
+            trainer(tmp_path).run(PAIRS, VAL)
+    with pytest.raises(CheckpointError, match="go on with --resume"):
+        trainer(tmp_path).run(PAIRS, VAL)
+    again = trainer(tmp_path, seed=9)
+    assert again.run(PAIRS, VAL, resume=True) and equal(again.model, unbroken.model)
+
+
+def test_a_full_disk_at_a_line_of_the_log_leads_on(unbroken, tmp_path):
+    class Full(Trainer):
+        def validate(self, val_batches):
+            log = self.log.path
+            self.log.path = Path("/dev/full")
+            try:
+                super().validate(val_batches)
+            finally:
+                self.log.path = log
+
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(CheckpointError, match="cannot write .*go on with --resume"):
+        trainer(tmp_path, Full).run(PAIRS, VAL)
+    again = trainer(tmp_path, seed=9)
+    assert again.run(PAIRS, VAL, resume=True) and equal(again.model, unbroken.model)
+
+
+def of_another_run(path: Path) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    smaller = {name: tensor[..., :1].contiguous() if tensor.dim() else tensor
+               for name, tensor in load_file(path).items()}
+    save_file(smaller, path, metadata)
+
+
+SPOIL = {
+    "empty": lambda p: p.write_bytes(b""),
+    "cut": lambda p: p.write_bytes(p.read_bytes()[: max(1, p.stat().st_size // 2)]),
+    "noise": lambda p: p.write_bytes(bytes(range(256)) * 20 + b"\n"),
+    "a list": lambda p: p.write_text("[3]\n"),
+    "a number": lambda p: p.write_text("5\n"),
+    "of another run": of_another_run,
+}
+FILES = ["state.safetensors", "model.safetensors", "snapshots/002.safetensors", "log.jsonl",
+         "training.json", "config.json", "tokenizer.json"]
+
+
+@pytest.fixture(scope="module")
+def half_done(unbroken, tmp_path_factory) -> Path:
+    """A run that was stopped after most of its snapshots."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = trainer(tmp_path_factory.mktemp("half"), Breaking)
+    run.after = round(0.8 * unbroken.position.step)
+    assert not run.run(PAIRS, VAL) and 2 in snapshot_paths(run.directory)
+    torch.set_num_threads(before)
+    return run.directory
+
+
+@pytest.mark.parametrize("spoiled", SPOIL)
+@pytest.mark.parametrize("name", FILES)
+def test_each_damaged_file_has_a_sentence_and_a_way_out(
+    unbroken, half_done, tmp_path, name, spoiled
+):
+    if spoiled == "of another run" and not name.endswith("safetensors"):
+        pytest.skip("has no tensors")
+    place = tmp_path / "run"
+    shutil.copytree(half_done, place)
+    good = (place / name).read_bytes()
+    SPOIL[spoiled](place / name)
+
+    def resumed() -> Trainer:
+        run = trainer(place, seed=9)
+        assert run.run(PAIRS, VAL, resume=True)
+        return run
+
+    if name in ("model.safetensors", "config.json", "tokenizer.json"):
+        with pytest.raises(CheckpointError, match="no whole checkpoint.*whole with --resume"):
+            load_checkpoint(place)
+        assert equal(resumed().model, unbroken.model)
+        assert equal(load_checkpoint(place)[0], unbroken.model)
+        return
+    if name == "log.jsonl" and spoiled in ("empty", "cut"):
+        assert equal(resumed().model, unbroken.model)
+        return
+    with pytest.raises(CheckpointError) as told:
+        resumed()
+    message = str(told.value)
+    assert str(place / name) in message and len(message) < 600
+    if "Delete it" in message:
+        (place / name).unlink()
+        assert resumed().position.step == unbroken.position.step
+        assert read_log(place)[-1]["averaged"] == 3
+    elif "Delete this line" in message:
+        (place / name).write_bytes(b"")
+        assert equal(resumed().model, unbroken.model)
+    else:
+        assert "Copy it again, or start anew in another directory" in message
+        (place / name).write_bytes(good)
+        assert equal(resumed().model, unbroken.model)
+        anew = trainer(tmp_path / "anew")
+        assert anew.run(PAIRS, VAL) and equal(anew.model, unbroken.model)
+
+
+def test_a_damaged_model_of_a_finished_run_is_averaged_once_more(unbroken, tmp_path):
+    place = tmp_path / "run"
+    shutil.copytree(unbroken.directory, place)
+    (place / "model.safetensors").write_bytes(b"")
+    again = trainer(place, seed=9)
+    assert again.run(PAIRS, VAL, resume=True)
+    assert equal(again.model, unbroken.model) and equal(load_checkpoint(place)[0], unbroken.model)
+
+
+def test_only_a_run_with_steps_is_worth_keeping(unbroken, tmp_path):
+    class Dying(Trainer):
+        def step(self, group):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        trainer(tmp_path, Dying).run(PAIRS, VAL)
+    assert runs.position_of(tmp_path / "state.safetensors").step == 0
+    again = trainer(tmp_path)
+    assert again.run(PAIRS, VAL) and equal(again.model, unbroken.model)
+    (tmp_path / "state.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="state cannot be read. Choose another directory"):
+        trainer(tmp_path).run(PAIRS, VAL)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from course.runs import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_programs_do_not_write_into_one_directory(unbroken, tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)],
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CheckpointError, match=f"in use by process {holder.pid} on .* since"):
+            trainer(tmp_path).run(PAIRS, VAL)
+    finally:
+        holder.kill()  # it has no time to clear up
+        holder.communicate()
+    assert (tmp_path / "run.owner").exists()  # stale
+    run = trainer(tmp_path)  # the advice: wait until it has ended
+    assert run.run(PAIRS, VAL) and equal(run.model, unbroken.model)
+    assert not (tmp_path / "run.owner").exists()
+
+
+def test_a_second_trainer_of_this_program_is_refused_too(tmp_path):
+    class Second(Trainer):
+        def step(self, group):
+            with pytest.raises(CheckpointError, match=f"in use by process {os.getpid()}"):
+                trainer(self.directory).run(PAIRS, VAL)
+            return super().step(group)
+
+    assert trainer(tmp_path, Second, budget=Budget(epochs=1)).run(PAIRS, VAL)
+
+
+def test_a_directory_that_cannot_be_written_is_named():
+    with pytest.raises(CheckpointError, match="cannot write into /proc/nothing"):
+        if not Path("/proc/self").exists():
+            pytest.skip("no /proc here")
+        trainer(Path("/proc/nothing")).run(PAIRS, VAL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *SIGHUP])
+def test_every_polite_signal_saves(unbroken, tmp_path, number):
+    class Hung(Trainer):
+        def step(self, group):
+            values = super().step(group)
+            if self.position.step == 4:
+                signal.raise_signal(number)
+            return values
+
+    assert not trainer(tmp_path, Hung).run(PAIRS, VAL)
+    assert runs.position_of(tmp_path / "state.safetensors").step == 4
+    again = trainer(tmp_path, seed=9)
+    assert again.run(PAIRS, VAL, resume=True) and equal(again.model, unbroken.model)

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.font_manager import get_font_names
 
-from course import ASSETS, progress
+from course import output_folder, progress
 from course.device import device_name, pick, versions
 from course.homework.exercises import LISTED
 from course.homework.questions import QUESTIONS
@@ -43,7 +43,7 @@ def summary() -> list[tuple[str, int, int, int, int]]:
 def runs() -> dict[str, dict]:
     """Return the figures of the walkthrough and of all evaluations that were kept."""
     kept = progress.load()["runs"]
-    note = ASSETS.parent / "build" / "walkthrough.json"
+    note = output_folder() / "walkthrough.json"
     if "walkthrough" not in kept and note.exists():  # run in JupyterLab, not by the command
         at = datetime.fromtimestamp(note.stat().st_mtime).isoformat(timespec="seconds")
         kept = {"walkthrough": {**json.loads(note.read_text("utf-8")), "at": at}, **kept}
