@@ -8,13 +8,12 @@ __all__ = ['Item', 'byte_mask', 'ByteDropout', 'replace_dropout', 'keep_freed_me
 
 # %% ../notebooks/07c_speed.py
 import ctypes
-import json
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .device import pick
 from .masking import Batch
 from .text import BPE, PAD, Example, Pair
-from .runs import Budget, Trainer, load_state
+from .runs import Budget, Trainer, load_state, read_record
 from .training import TrainingConfig, apply_gradient, batch_loss, make_optimizer
 from .transformer import Transformer
 
@@ -282,7 +281,7 @@ class Silence:
 
 # %% ../notebooks/07c_speed.py
 class FastTrainer(Trainer):
-    """The Trainer of lesson 07 with the switches of this lesson, on one rank or several.
+    """The Trainer of lesson 07b with the switches of this lesson, on one rank or several.
 
     All ranks make the same steps; the first one alone writes files and shows progress.
     """
@@ -305,6 +304,10 @@ class FastTrainer(Trainer):
     def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
         """Return what must be the same to resume this run: the switches, too."""
         return {**super().record(corpus), **switches_record(self.switches)}
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the directory, on the first rank."""
+        return super().claimed() if self.ranks.chief else nullcontext()
 
     def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
         """Start afresh or resume; the other ranks start from what the first one wrote."""
@@ -376,5 +379,5 @@ def switches_record(switches: Switches) -> dict[str, bool]:
 
 def recorded_switches(directory: Path) -> Switches:
     """Return the switches that a run was started with; none for a run of lesson 07."""
-    record = json.loads((directory / "training.json").read_text("utf-8"))
+    record = read_record(directory / "training.json")
     return Switches(**{f.name: record.get(f"switches.{f.name}", False) for f in fields(Switches)})

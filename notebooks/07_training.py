@@ -125,6 +125,7 @@ import torch.nn.functional as F
 
 from course.corpora import pairs
 from course.device import by_scale, pick
+from course.homework import check, compare
 from course.text import BOS, EOS, encode_pairs, make_batches
 from course.viz import training as draw
 
@@ -135,7 +136,10 @@ DEVICE = pick()
 # **Before you run the next cell, guess.** The vocabulary has 8 words, the right one is *dog*, and
 # $\varepsilon = 0.1$. A model becomes surer and surer of *dog*: 0.5, 0.9, 0.99, 0.9999. With the
 # plain loss this is always better. With the smoothed loss: where is the lowest point, and is the
-# loss 0 there?
+# loss 0 there? Write your guess into the cell; a later one compares it with what was measured.
+
+# %%
+mine = None  # your guess: the probability of *dog* where the smoothed loss is lowest, 0 to 1
 
 # %%
 words = ["a", "the", "dog", "cat", "runs", "sleeps", ".", "</s>"]
@@ -157,6 +161,9 @@ assert abs(best - soft[right].item()) < 1e-3 and abs(lowest - entropy) < 1e-4
 assert losses["ε = 0.1"][-1] > lowest + 0.2 and losses["ε = 0.0"][-1] < 1e-3
 hard = F.one_hot(right, 8)[0].tolist()
 draw.smoothed_target(words, hard, soft.tolist(), confidence.tolist(), losses, (best, lowest))
+
+# %%
+compare(mine, best, "07: probability at the lowest smoothed loss")
 
 # %% [markdown]
 # The dashed curve, the plain loss, falls all the way to the right. The smoothed one turns: it is
@@ -214,8 +221,24 @@ print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V ov
 # often it is right, which helps a search that adds them up (beam search, lesson 08). Müller et al.
 # (2019) discuss both.
 #
-# > **Try it.** Set $\varepsilon$ to 0.5 in the figure. Where is the lowest point now? At which
-# > $\varepsilon$ would the best model be one that ignores the input?
+# > **Try it.** Set $\varepsilon$ to 0.5 in the figure (`soft` and `losses`). Where is the lowest point now?
+# > At which $\varepsilon$ would the best model be one that ignores the input?
+#
+# <details><summary>Answer</summary>
+#
+# At $1 - 0.5 + 0.5/8 = 0.5625$, and the loss there is 1.54 instead of 0.47: more than half of the target is spread. With
+# $\varepsilon = 1$ every word gets $1/V$, whatever the right word is. The best model then says $1/V$ everywhere, and
+# has no reason to read the source.
+#
+# </details>
+#
+# Two questions on the section, with a reason each. Answer by `check("smoothing_floor", "b")`.
+
+# %%
+check("smoothing_floor")
+
+# %%
+check("smoothing_perplexity")
 
 # %% [markdown]
 # ## 2 · Which tokens count? Padding does not
@@ -250,6 +273,9 @@ def batch_loss(model: Transformer, batch: Batch, epsilon: float = 0.0) -> Tensor
 # alone?
 
 # %%
+mine = None  # your guess: 27, 17 or 9
+
+# %%
 small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dropout=0.0)
 model = Transformer(small).double()  # float64, so that equal means equal
 sources = [[*torch.randint(4, 40, (n,)).tolist(), EOS] for n in (4, 6, 2)]
@@ -266,6 +292,7 @@ alone = [
 assert projected == [3 + 9 + 5]
 assert abs(together - sum(alone)) < 1e-9
 print(f"{projected[0]} rows projected, not {3 * 9}; the batch's loss is the sum of the sentences'")
+compare(mine, projected[0], "07: rows that reach the projection")
 
 # %% [markdown]
 # What a sentence adds to the sum does not depend on which sentences share its batch. And a batch
@@ -321,6 +348,9 @@ def paper_learning_rate(step: int, d_model: int, warmup: int = 4000) -> float:
 # PyTorch's `LambdaLR`, which counts steps from 0?
 
 # %%
+mine = None  # your guess: the highest rate of the base model
+
+# %%
 for d_model, warmup in ((512, 4000), (1024, 4000), (64, 100)):
     rates = [paper_learning_rate(step, d_model, warmup) for step in range(1, 3 * warmup)]
     assert rates.index(max(rates)) + 1 == warmup
@@ -333,6 +363,7 @@ try:
     raise AssertionError("step 0 was accepted")
 except ValueError as error:
     print("LambdaLR:", error)
+compare(mine, paper_learning_rate(4000, 512), "07: highest rate of the base model")
 
 
 # %% [markdown]
@@ -414,6 +445,12 @@ class TrainingConfig:
         if self.average < 0 or self.average_span > 1:
             raise ValueError(f"average={self.average}, average_span={self.average_span}: give a "
                              "number of snapshots, and a share of the run up to 1")
+        if not (math.isfinite(self.peak_lr) and 0 <= self.eps < 1):
+            raise ValueError(f"peak_lr={self.peak_lr}, eps={self.eps}: give a finite rate, and an "
+                             "eps from 0 to below 1")
+        if not (self.average < 1000 and 0 <= self.seed < 2**32):
+            raise ValueError(f"average={self.average}, seed={self.seed}: at most 999 snapshots are "
+                             "numbered, and a seed is from 0 to 2**32 - 1")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas are two numbers in [0, 1), not {self.betas}")
 
@@ -428,6 +465,19 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: flo
 # %% [markdown]
 # > **Try it.** For which `warmup` does the paper's schedule with $d_{\mathrm{model}} = 64$ have
 # > the peak 0.003? Solve it on paper, then check with `paper_learning_rate`.
+#
+# <details><summary>Answer</summary>
+#
+# The peak is $(64\,w)^{-1/2} = 0.003$, so $w = 1 / (64 \cdot 0.003^2) = 1736$. `paper_learning_rate(1736, 64, 1736)` gives
+# 0.0030. A rate twice as high needs a quarter of the warm-up, 434 steps: the root is in the formula.
+#
+# </details>
+
+# %%
+check("warmup_why")
+
+# %%
+check("warmup_peak")
 
 # %% [markdown]
 # ## 4 · From gradient to step: Adam (paper, section 5.3)
@@ -554,6 +604,14 @@ draw.step_lengths(raw, corrected)
 #
 # > **Try it.** Put $\beta_1 = 0$ into `adam_by_hand`. What remains of Adam in its first step? Why
 # > is it sometimes called "sign descent"?
+#
+# <details><summary>Answer</summary>
+#
+# With $\beta_1 = 0$ the first step is $g / (|g| + \epsilon)$ times the rate: the *sign* of the gradient. Whatever the
+# gradient's size, each weight moves by the rate, up or down. Later steps divide by the typical size of the last fifty
+# gradients, so a larger gradient than usual moves the weight further again.
+#
+# </details>
 
 # %% [markdown]
 # ## 5 · One step, from many batches: gradient accumulation
@@ -632,6 +690,9 @@ def train_step(
 # right gradient: 1 %, 10 % or more?
 
 # %%
+mine = None  # your guess: the error as a share, such as 0.01
+
+# %%
 def gradient_of(batches: Sequence[Batch]) -> Tensor:
     """Return the gradient that `train_step` follows, as one long vector."""
     trial = copy.deepcopy(model)
@@ -654,6 +715,7 @@ torch.testing.assert_close(accumulated, whole)
 assert parts[0].n_tokens != parts[1].n_tokens and error > 0.1
 print(f"tokens: {parts[0].n_tokens} and {parts[1].n_tokens}")
 print(f"accumulated: equal to the full batch; mean of means: off by {error:.0%}")
+compare(mine, error, "07: error of the mean of means")
 
 
 # %% [markdown]
@@ -684,6 +746,14 @@ print([len(group) for group in groups_of(range(7), 3)])
 # %% [markdown]
 # > **Try it.** Give both batches the same number of tokens. What becomes of the error of the mean
 # > of means? Why is it still wrong to rely on it?
+#
+# <details><summary>Answer</summary>
+#
+# It disappears, up to rounding (and the last assertion stops the cell, as it wants different numbers): with $n_1 = n_2$ both formulas are the same. But batches that are made by
+# padded size almost never hold the same number of real tokens, and the last batch of an epoch has whatever is left. A
+# formula that needs luck is a mistake that waits.
+#
+# </details>
 
 # %% [markdown]
 # ## 6 · Is it learning? A loop of twenty lines
@@ -805,6 +875,19 @@ draw.overfitting(histories)
 #
 # > **Try it.** Use `label_smoothing=0.1` instead of dropout in this experiment. The paper calls
 # > both of them regularisation. Do they do the same here? Guess first, then measure the gap.
+#
+# <details><summary>Answer</summary>
+#
+# The loss on the known sentences no longer goes to 0: the best answer to the smoothed target says about 0.9, even of a
+# sentence that is known by heart. What smoothing does not do is hide a part of the picture, as dropout does.
+#
+# </details>
+
+# %%
+check("dropout_eval")
+
+# %%
+check("dropout_val")
 
 # %% [markdown]
 # ## 7 · A real run, read against baselines
@@ -847,6 +930,9 @@ print(f"V = {V}; nats per token: ln V = {math.log(V):.2f}, unigram {unigram:.2f}
 # **Guess:** where will the loss be after ten steps, and in which order will it pass the lines?
 
 # %%
+mine = None  # your guess: the training loss of the tenth step, in nats
+
+# %%
 def run(config: TrainingConfig, epochs: int) -> tuple[Transformer, list, list]:
     """Train a fresh model; return it, its log, and up to 8 snapshots of its last tenth."""
     torch.manual_seed(0)
@@ -878,6 +964,7 @@ draw.run_curves(log, levels)
 
 # %%
 print(f"{len(steps)} steps; val loss {final:.3f} nats, perplexity {math.exp(final):.2f}")
+compare(mine, steps[9]["loss"], "07: training loss of the tenth step")
 
 
 # %% [markdown]
@@ -974,9 +1061,19 @@ print(f"{len(mean)} tensors: each is the mean of its three, in whichever order t
 # > It is bad. Why may we average checkpoints of one run, but not of two? (Hint: in a feed-forward layer
 # > exchange two *rows* of `w_1.weight`, the two matching numbers of its bias, and the two matching
 # > *columns* of `w_2.weight`. Is it another model? And the average of the two?)
+#
+# <details><summary>Answer</summary>
+#
+# Two seeds give two models that do the same with their inner units in another order, and the mean of two orders is none.
+# Exchanged as in the hint, it is the same function: the sum over inner units does not ask for their order. The mean of the
+# two versions is not: it mixes unit 1 with unit 2, in both places.
+#
+# </details>
 
 # %% [markdown]
-# **When does it help?** The folded part asks a bowl whose lowest point we know; then we ask our model.
+# ### When does averaging help?
+#
+# The folded part asks a bowl whose lowest point we know; then we ask our model.
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### First in two dimensions · more
@@ -1020,6 +1117,9 @@ draw.bowl({title: walk.tolist() for title, walk in walks.items()}, curvature.tol
 # **Guess:** in which of the two runs does the average gain more over a typical snapshot?
 
 # %%
+mine = None  # "our schedule" or "the paper's schedule"
+
+# %%
 paper_recipe = replace(recipe, schedule="paper", warmup=2 * recipe.warmup)
 other, _, paper_snapshots = run(paper_recipe, epochs)
 
@@ -1041,6 +1141,7 @@ for title, (taken, average) in runs.items():
     print(f"{title}: a snapshot has {typical:.4f} on average, the averaged model {average:.4f}")
     print(f"  its last snapshot has {taken[-1]:.4f}")
     assert len(taken) > 1 and average < 1.02 * typical  # never much worse than a typical one
+compare(mine, max(gain, key=gain.get), "07: where the average gains more")
 
 # %% [markdown]
 # With the paper's schedule the weights still jump around when the run ends, and the average is
@@ -1058,7 +1159,21 @@ for title, (taken, average) in runs.items():
 # one run of each, one seed, a few epochs of captions that a grammar made, and neither peak was tuned
 # for it. If it matters to you, train with both on your data, with several seeds.
 #
-# > **Try it.** Take the snapshots from the last nine tenths of the run. Why does such an average hurt?
+# > **Try it.** Take the snapshots from the last nine tenths of the run (in `run`: `0.1 + 0.9 * ...`). Why does such an
+# > average hurt?
+#
+# <details><summary>Answer</summary>
+#
+# The mean of points along a way lies back on the way. The early snapshots are of a model that knew much less, and they
+# count as much as the late ones.
+#
+# </details>
+
+# %%
+check("averaging_what")
+
+# %%
+check("averaging_last")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 9 · Recipes: sizes and training under one name · more
@@ -1239,11 +1354,25 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
 #
 # Two more to try:
 #
-# > **Try it.** Write a `batch_loss` that uses the mean of each batch, run the claim of section 5
-# > with it, and see which assertion fails.
+# > **Try it.** Let `train_step` divide each batch's loss by the tokens of *that batch*, and by the number of batches.
+# > Run the claim of section 5 with it, and see which assertion fails.
+#
+# <details><summary>Answer</summary>
+#
+# `torch.testing.assert_close(accumulated, whole)`: the accumulated gradient is now the mean of means, and off by as much as
+# the cell prints. The claim for the full batch alone still holds. With one batch a step the mistake cannot be seen.
+#
+# </details>
 #
 # > **Try it.** Train with `peak_lr=1.0`. Compare the loss with $\ln V$: what has the model
 # > learned?
+#
+# <details><summary>Answer</summary>
+#
+# The rate is a hundred times as high as here. The weights are thrown about, and what remains is what needs no reading:
+# how frequent each token is. Compare the loss with the unigram line of section 7.
+#
+# </details>
 #
 # **Homework.** [Assignment training](homework/release/training/training.ipynb): write the learning
 # rate, label smoothing, Adam, and averaging yourself; the check names what went wrong.

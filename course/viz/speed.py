@@ -23,16 +23,23 @@ def time_shares(shares: Mapping[str, float]) -> Figure:
 
 
 def same_curves(losses: Mapping[str, Sequence[float]], ends: Mapping[str, float]) -> Figure:
-    """Draw the training loss of several runs over their steps; ends: their loss on val."""
-    figure, axes = plt.subplots(figsize=(7.5, 3.4))
-    looks = zip((GREY, BLUE, ORANGE), ("-", ":", "--"))
-    for (name, values), (color, style) in zip(losses.items(), looks):
-        axes.plot(range(1, len(values) + 1), values, style, color=color,
-                  label=f"{name}: val {ends[name]:.3f}")
-    axes.set(xlabel="step", ylabel="smoothed loss, nats per token")
+    """Draw the loss of the first run, and how far the others are from it, step by step.
+
+    ends: their loss on val. The curves lie on each other, so their differences are drawn.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(2, 3))
+    (first, base), *others = losses.items()
+    left.plot(range(1, len(base) + 1), base, color=GREY)
+    left.set(xlabel="step", ylabel="smoothed loss, nats per token",
+             title=f"{first}: val {ends[first]:.3f}")
+    for (name, values), (color, style) in zip(others, ((BLUE, "-"), (ORANGE, "--"))):
+        right.plot(range(1, len(values) + 1), [v - b for v, b in zip(values, base)], style,
+                   color=color, label=f"{name}: val {ends[name]:.3f}")
+    right.axhline(0, color=GREY, linewidth=0.8)
     apart = max(ends.values()) - min(ends.values())
-    axes.set_title(f"The faster steps learn the same: val losses at most {apart:.3f} nats apart")
-    axes.legend()
+    right.set(xlabel="step", ylabel=f"difference from {first}, nats",
+              title=f"As far away as another seed: val at most {apart:.3f} apart")
+    right.legend()
     return finish(figure)
 
 
