@@ -7,7 +7,6 @@ import base64
 import html
 import json
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from course.cache import translate
 from course.homework.reasons import ask
 from course.inside import Head, Look, labels_of, look_inside, sharpness
 from course.runs import SHIPPED, load_checkpoint
-from course.text import BPE, FIRST_SYMBOL
+from course.text import BPE, FIRST_SYMBOL, normalise
 from course.transformer import Transformer
 from course.viz import show
 from course.viz.inside import explorer
@@ -35,7 +34,7 @@ RARE = 5  # a word seen less often than this was hardly learned
 
 def words_of(text: str) -> list[str]:
     """Return the words of a text, in lower case, without punctuation."""
-    return [word.lower() for word in re.findall(r"\w+", text)]
+    return [word.lower() for word in re.findall(r"\w+", normalise(text))]
 
 
 def fnv1a(word: str) -> int:
@@ -164,7 +163,7 @@ class OwnSentence:
 
     def _ipython_display_(self) -> None:
         print(self)
-        show(self.chart())
+        show(self.chart(), alt=self.question())
         print(self.question())
 
     def to_html(self) -> str:
@@ -217,7 +216,7 @@ def checked(sentence: str, bpe: BPE) -> str:
     """Return a sentence in one line; raises TypeError or ValueError that says what to write."""
     if not isinstance(sentence, str):
         raise TypeError(f"look takes one sentence, a text in quotes, not {type(sentence).__name__}")
-    sentence = " ".join(unicodedata.normalize("NFC", sentence).split())
+    sentence = normalise(sentence)
     if not sentence:
         raise ValueError('there is no sentence: write one, like "Ein Hund rennt durch den Schnee."')
     length = len(bpe.encode(sentence)) if len(sentence) < 100 * LONGEST else len(sentence)

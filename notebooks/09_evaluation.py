@@ -175,8 +175,16 @@ assert 10 < ratio < 20 and share > 0.2
 print(f"a pair of tokens costs {ratio:.0f} times less; the projection alone is {share:.0%} of it")
 
 # %% [markdown]
-# That share is why the vocabulary is small: with 37,000 entries our projection would cost more than
-# the rest of the model together.
+# That share is why the vocabulary is small.
+#
+# > **Try it.** Give our model the paper's 37,000 pieces: `multiplications(..., 37_000)` in `ours`.
+#
+# <details><summary>Answer</summary>
+#
+# The assertion fails: a pair of tokens is now only 4.7 times cheaper than in the base model, and the projection alone is
+# 71 % of it, more than the rest of the model together.
+#
+# </details>
 
 # %% [markdown]
 # ## 3 · A fresh run, small enough to watch
@@ -191,6 +199,8 @@ print(f"a pair of tokens costs {ratio:.0f} times less; the projection alone is {
 
 # %%
 mine = None  # your guess: a number of steps
+
+# %%
 print(f"the real run: {card['epochs']:g} passes over the corpus, {card['minutes']:.0f} minutes on "
       f"{card['threads']} thread(s) of {card['device']}")
 print(card["command"])
@@ -297,6 +307,18 @@ def evaluate(
     return score(translations, references), translations
 
 
+# %% [markdown]
+# > **Try it.** Score *a dog runs through the snow.* against *A dog runs through the snow.* Which of the four numbers
+# > stay at 100?
+#
+# <details><summary>Answer</summary>
+#
+# The two that ignore case. Cased BLEU falls to 80.9, for one small letter: one word of seven is wrong, and with it one of
+# the six pairs, one of five threes and one of four fours. chrF falls to 95.1: one character of many. So a BLEU whose
+# signature does not say `case` cannot be compared.
+#
+# </details>
+
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### The metric is judged first · more
 #
@@ -358,6 +380,8 @@ draw.learning_curves(
 
 # %%
 mine = None  # your guess, in nats a token
+
+# %%
 averaged = shipped_log[-1]
 before = [line for line in shipped_log if "val_loss" in line and "averaged" not in line][-1]
 late = [line["loss"] for line in shipped_log if "loss" in line][-20:]
@@ -425,6 +449,16 @@ check("one_cell")
 # %% [markdown]
 # (How often a head looks where it looks here, and whether anybody would miss it: lesson 09b.)
 #
+# > **Try it.** `MINE = "Ich liebe dich."`, then `MINE = "Ein 🐶 rennt."`
+#
+# <details><summary>Answer</summary>
+#
+# *Ichite laying down.* Training never saw *dich*, and saw *liebe* three times. The emoji has no token: it is read as
+# four bytes that no caption held, and the model writes *A furry with his face is running.* Both are fluent in parts, and
+# both are guesses. Only the note tells you so: the translation itself does not look unsure.
+#
+# </details>
+#
 # ## 6 · How sure is a score?
 #
 # A score on some sentences is not the score on all sentences of the kind. Another thousand would give
@@ -467,6 +501,8 @@ def with_interval(
 
 # %%
 mine = None  # your guess: how many times wider
+
+# %%
 judged = val_pairs[: by_scale(smoke=80, cpu=400, gpu=1014)]
 asked, wanted = (list(side) for side in zip(*judged))
 greedy = translate(shipped, shipped_bpe, asked, max_tokens=4000)
@@ -576,6 +612,8 @@ def compare(
 
 # %%
 mine = None  # your guess: p of a system against itself, 0 to 1
+
+# %%
 changed = [*greedy[:-1], "A dog."]
 systems = {"itself": greedy, "one sentence changed": changed,
            "beam 4, α 0.6": translate(shipped, shipped_bpe, asked, beam=4, alpha=0.6, max_tokens=4000),
@@ -617,7 +655,7 @@ check("not_significant")
 # %%
 mine = None  # your guess: a share of the mixtures, 0 to 1
 
-
+# %%
 def counts_of(said_by: list[str]) -> np.ndarray:
     """BLEU's counts of each sentence: (sentences, 10)."""
     return np.array(BLEU()._extract_corpus_statistics(said_by, [wanted]))
@@ -756,12 +794,6 @@ if corpus == "multi30k":
 # | `evaluate` | model, tokeniser, pairs, beam, α | `Scores` and the translations |
 # | `with_interval` | translations, references | an `Interval`: score and margin |
 # | `compare`, `chance` | two systems' translations, references | a `Comparison` for each metric, with its p-value |
-#
-# **Try it.**
-# 1. Translate a sentence of your own: `translate(shipped, shipped_bpe, ["..."], beam=4)`. Find one
-#    that it gets wrong although every word is in its vocabulary.
-# 2. Evaluate the probes with beam 1, 2, 4, 8. Does BLEU rise with the beam? Does `compare` call it significant?
-# 3. Train `tiny` for ten minutes. Where is it worse: rare words, order, endings?
 #
 # ## Summary · 小结
 #

@@ -26,7 +26,7 @@
 # - read Table 3 of the paper, and say which of its rows a laptop can repeat, and which it cannot;
 # - go from such a table to a recipe without fooling yourself.
 #
-# **You need first:** lessons 05, 07 and 09. **Time:** 55 minutes.
+# **You need first:** lessons 05, 07 and 09. **Time:** 50 minutes; 55 with all that is marked *more*.
 # **In the paper:** section 6.2 and Table 3.
 #
 # A deeper room: it may be skipped at first reading.
@@ -68,6 +68,7 @@ from course import ASSETS
 from course.bench.flops import flops_of
 from course.corpora import captions
 from course.device import by_scale
+from course.homework import check, guesses
 from course.text import encode_pairs, make_batches
 from course.training import batch_loss
 from course.transformer import TransformerConfig
@@ -201,6 +202,9 @@ def run_trial(
 # between the best and the worst of these equal systems: 0.1, 1, or more?
 
 # %%
+mine = None  # your guess, in points of BLEU
+
+# %%
 train_pairs = [(pair.de, pair.en) for pair in captions.load("train")][: by_scale(smoke=1000, cpu=2000, gpu=4000)]
 val_pairs = [(pair.de, pair.en) for pair in captions.load("val")][:100]
 budget = Budget(epochs=6)
@@ -216,12 +220,19 @@ scores = [trial.val_bleu for trial in equal]
 assert len({trial.val_loss for trial in equal}) == len(equal)  # never twice the same
 assert max(scores) > min(scores)
 print(f"equal recipes, {max(scores) - min(scores):.1f} points of BLEU apart")
+guesses.compare(mine, max(scores) - min(scores), "09c: BLEU between equal recipes")
 
 # %% [markdown]
 # Somebody who ran two of these, one of them "with the new idea", would have had something to
 # publish. (Small training sets scatter more than large ones, and 100 sentences to judge by more than a
 # thousand. The scatter never becomes zero.)
 #
+# What does that mean for the paper's table? Answer by its letter, `check("table3_noise", "a")`.
+
+# %%
+check("table3_noise")
+
+# %% [markdown]
 # ## 3 · A margin for every difference
 #
 # Call $\sigma$ the standard deviation of one run's score over seeds. A mean of $n$ runs scatters with
@@ -319,9 +330,30 @@ print(f"sigma {spread.sigma:.3f} from {spread.freedom} degrees of freedom; "
       f"{found.value:+.0f} ± {found.margin:.2f}")
 
 # %% [markdown]
+# > **Try it.** `difference([4.0, 6.0], [1.0], spread, comparisons=23)`: is it still clear?
+#
+# <details><summary>Answer</summary>
+#
+# No. One among 23 comparisons may only use 0.05/23 of the luck, and with three degrees of freedom that takes 9.9
+# standard errors instead of 3.2: the margin is ± 9.9, and the difference still 4.
+#
+# </details>
+#
+# > **Try it.** And `pooled_spread([[1], [5], [9]])`?
+#
+# <details><summary>Answer</summary>
+#
+# ValueError: three settings, each run once, say nothing about scatter. Their scores differ, but settings may differ.
+#
+# </details>
+
+# %% [markdown]
 # Does the rule keep its promise? Let us draw lots: two runs of a setting and three of the base, from the
 # *same* normal distribution, 10,000 times, and $\sigma$ estimated from just these five. How often is the
 # difference called clear? **Guess first:** and how often, if we multiplied by 2 all the same?
+
+# %%
+mine = None  # your guess: how often, 0 to 1, with the factor 2
 
 # %%
 torch.manual_seed(0)
@@ -331,10 +363,22 @@ alarms = mean(found.clear for found in tried)
 careless = mean(abs(found.value) > found.margin * 2 / student(3) for found in tried)
 assert 0.04 < alarms < 0.06 and 0.11 < careless < 0.17
 print(f"false alarms: {alarms:.1%}; with a factor of 2: {careless:.1%}")
+guesses.compare(mine, careless, "09c: false alarms with the factor 2")
 
 # %% [markdown]
 # One in twenty, as promised; and about one in seven for those who forget how little they know about
-# $\sigma$. Three warnings go with the rule.
+# $\sigma$.
+#
+# > **Try it.** Draw one run of the setting and four of the base: `(x[:1], x[1:])`. Does the promise still hold?
+#
+# <details><summary>Answer</summary>
+#
+# Yes, about 5 %: a single run borrows its scatter from the four, and there are three degrees of freedom as before. Only the
+# margin is wider: $\sqrt{1 + 1/4}$ instead of $\sqrt{1/2 + 1/3}$ times $\sigma$.
+#
+# </details>
+#
+# Three warnings go with the rule.
 #
 # - In a table of twenty rows, about one looks clear by luck, even if no change does anything. The remedy is simple and
 #   strict: of $k$ comparisons, allow each one only a share of $5\,\%/k$ (**Bonferroni**). Then all $k$ together hold
@@ -455,6 +499,12 @@ for group, name, change, nearest, paper in measured_rows:
           f"{found[name].value:+8.2f}{found[name].margin:8.2f}{surely[name].margin:8.2f}   "
           + (f"{paper:+.1f} ({nearest})" if nearest else "not there"))
 
+# %%
+check("table3_dk")
+
+# %%
+check("table3_positions")
+
 # %% [markdown]
 # ## 5 · What agrees, and what does not
 #
@@ -563,6 +613,9 @@ for p in sorted(sixteen):
     best_pass = 1 + min(range(16), key=lambda i: sixteen[p].val_losses[i])
     print(f"dropout {p:g}: best loss at pass {best_pass}, at the end {at_end[p]:.3f}, BLEU at the end {sixteen[p].val_bleu:.1f}")
 
+# %%
+check("table3_dropout")
+
 # %% [markdown]
 # Half of the prediction came true: the setting that was best after four passes is the worst in the end, and its
 # loss has been *rising* for many passes. But the order is not turned round: 0.1 is still ahead of 0.2, by three
@@ -573,9 +626,13 @@ for p in sorted(sixteen):
 # This is the most useful thing that a small Table 3 can teach: **an ablation answers for its own
 # budget.** Ask a five-minute run about regularisation, and it will say: none. Whoever believes it and
 # then trains longer gives away points.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### The loss and the score · more
 #
-# ### The loss and the score
-#
+# A lower loss mostly means a higher BLEU; one change pulls the two apart.
+
+# %% [markdown]
 # Not all settings that lower the loss raise the score. **Guess first:** which change of the table should
 # pull the two apart, by its very definition?
 
@@ -608,11 +665,15 @@ print(f"from smoothing 0 to 0.2: val loss {loss_gap:+.3f} nats, BLEU {bleu_gap.v
 # **The vocabulary** had to stay out of the picture. A loss *per token* of a vocabulary of 2,000 cannot be
 # compared with one of 8,000: the tokens are not the same tokens. (The paper warns in the caption of Table 3
 # that its perplexities are per word-piece.) BLEU counts words, and may be compared.
-#
+
+# %% [markdown]
 # ### What Table 3 does not show
 #
 # The last rows of the table are ours. **Guess first:** what do rate and batch move, compared with the number
 # of heads?
+
+# %%
+mine = None  # your guess: BLEU from half the rate to twice the rate
 
 # %%
 for name in ("half the rate", "twice the rate", "batches of 3,200", "batches of 800"):
@@ -621,6 +682,7 @@ for name in ("half the rate", "twice the rate", "batches of 3,200", "batches of 
 assert found["half the rate"].value < 0 < found["twice the rate"].value
 assert found["batches of 3,200"].value < 0 < found["batches of 800"].value
 assert min(abs(found[name].value) for name in ("half the rate", "batches of 800")) > abs(found["8 heads"].value)
+guesses.compare(mine, found["twice the rate"].value - found["half the rate"].value, "09c: BLEU from half to twice the rate")
 
 # %% [markdown]
 # Much more. Four passes are some 1,400 steps (the paper: 100,000), and whatever makes the weights go further in
@@ -634,6 +696,9 @@ assert min(abs(found[name].value) for name in ("half the rate", "batches of 800"
 # and mixed. Our rival is the `rnn-attention` of lesson 02: recurrent, with additive attention. The same pairs,
 # the same 4,000 tokens of vocabulary, the same dropout, the same number of passes, and several times the parameters.
 # **Guess first:** which one wins after the same number of passes?
+
+# %%
+mine = None  # "the RNN", "the Transformer" or "neither": against the base of section 4
 
 # %%
 rnns = {trial.epochs: trial for trial in trials if trial.preset == "rnn-attention"}
@@ -652,6 +717,8 @@ gaps = {name: difference([rnn.val_bleu], [t.val_bleu for t in some], spread) for
 assert not gaps["base"].clear and gaps["batches of 800"].clear and gaps["batches of 800"].value < 0
 half = difference([rnns[2.0].val_bleu], bleu_of["{}"], spread)
 assert half.clear and half.value < 0
+winner = "neither" if not gaps["base"].clear else "the RNN" if gaps["base"].value > 0 else "the Transformer"
+guesses.compare(mine, winner, "09c: RNN or Transformer, the same passes")
 
 # %% [markdown]
 # Against the base it is a draw. But section 5 has shown that the base is badly tuned: with twice the rate, or with smaller
@@ -659,8 +726,14 @@ assert half.clear and half.value < 0
 # several times the parameters. Whether it would gain as much, nobody has tried: it had one rate, one seed. So this says
 # that a small Transformer is *at least as good* here, and no more. Captions are short: the way from one end of a sentence
 # to the other is some fifteen steps, where a recurrent network forgets little, and it has attention, too.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### And the minutes? · more
 #
-# **And the minutes?** The paper's first argument is time: a Transformer reads all positions at once. The minutes in our
+# Time cannot be compared between runs of different hours. Steps in turns can.
+
+# %% [markdown]
+# The paper's first argument is time: a Transformer reads all positions at once. The minutes in our
 # file cannot show it. Its runs were made at different hours of a shared machine, never in turns:
 
 # %%
@@ -699,7 +772,8 @@ print(f"a step of the RNN takes {ratios[len(ratios) // 2]:.1f} times as long (me
 # %% [markdown]
 # (One batch of captions on the CPU; how much of the ratio is the reading word by word, and how much the larger size, it cannot
 # say.)
-#
+
+# %% [markdown]
 # ## 7 · From a table to a recipe
 #
 # The model that comes with the course was made by a recipe: a preset, and more dropout than the preset has. How
@@ -772,15 +846,15 @@ assert shipped == at_length[0.35] and brief.loss_after(12) < at_length[0.15].los
 # %%
 CHANGES = {"d_model": 16}  # yours: n_heads, n_layers, d_ff, dropout, norm, positions, peak_lr ...
 
-mine = run_trial("tiny", CHANGES, 0, budget, train_pairs, val_pairs)
-verdict = difference([mine.val_bleu], scores, pooled_spread([scores]))
-assert mine.val_loss not in {trial.val_loss for trial in equal}
-print(f"BLEU {mine.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} against the base, "
+own = run_trial("tiny", CHANGES, 0, budget, train_pairs, val_pairs)
+verdict = difference([own.val_bleu], scores, pooled_spread([scores]))
+assert own.val_loss not in {trial.val_loss for trial in equal}
+print(f"BLEU {own.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} against the base, "
       f"{'more than luck' if verdict.clear else 'may be luck'}")
 
 # %% [markdown]
 # So few runs know little about $\sigma$, and Student makes them pay for it with a wide margin: they see a change as
-# coarse as this one, and hardly a finer one (try `{"n_heads": 1}`). That is why the table above took its $\sigma$ from
+# coarse as this one, and hardly a finer one. That is why the table above took its $\sigma$ from
 # many.
 #
 # For a table of your own, let a loop of your shell do the work; every run that ends adds its line to one file,
@@ -822,12 +896,26 @@ print(f"BLEU {mine.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} a
 # 1. **How many seeds? (1 of 5, 10 minutes)** With the $\sigma$ of section 4, how many runs of base and setting do
 #    you need until a measured difference of 0.2 BLEU is clear? What would that cost in hours? (If the *true*
 #    difference is 0.2, you will then find it only every second time. Why?)
+#
+# <details><summary>Answer</summary>
+#
+# About 28 of each. The margin is $t \, \sigma \sqrt{2/n}$ with $\sigma = 0.37$; with so many runs $t$ is 2.0, and
+# $2.0 \cdot 0.37 \cdot \sqrt{2/28} = 0.20$. That is 56 runs; at the 5.8 minutes of an average run of the file, more than
+# five hours. If the true difference is 0.2, what one measures lies above 0.2 as often as below, and only above it is clear.
+# To find it nine times in ten takes more than two and a half times as many runs.
+#
+# </details>
+#
 # 2. **The paper's missing margin (2 of 5, 15 minutes).** Suppose its runs scatter with $\sigma = 0.2$ BLEU. Which
 #    rows of Table 3 are clear? (Treat each number as a single run; the paper does not say.)
-# 3. **Two at once (3 of 5, one hour).** Take the two best rows of section 4 and train with both. Is the gain the
-#    sum of the two?
-# 4. **Equal minutes (3 of 5, one hour).** Repeat the base and the rows of (C) with `--minutes 5` instead of
-#    `--epochs 4`. Which size is the best now?
+#
+# <details><summary>Answer</summary>
+#
+# The margin of one run against one is $1.96 \cdot 0.2 \cdot \sqrt 2 = 0.55$. Six of 19 rows are beyond it: 1 head (−0.9),
+# d_k 16 (−0.7), 2 layers (−2.1), width 256 (−1.3), no dropout (−1.2), big (+0.6). Judged together (Bonferroni, 0.85)
+# four remain: d_k 16 and big go. 4 against 8 heads, label smoothing, positions: all within the luck that we supposed.
+#
+# </details>
 #
 # ## Summary · 小结
 #
