@@ -108,7 +108,7 @@ def to_html(
     page = page.replace('href="homework/', f'href="{here}/homework/')  # has no page: open it
     head = "<style>.highlight pre { font-family: var(--jp-code-font-family, monospace) }</style>"
     if live:
-        head += f'<script type="module">{vl_convert.javascript_bundle()}</script>'
+        head += f'<script type="module">{vl_convert.javascript_bundle(vl_version="5.20")}</script>'
     page = page.replace("</head>", head + "</head>", 1)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")

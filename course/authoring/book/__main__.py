@@ -1,0 +1,103 @@
+"""python -m course.authoring.book: every stored notebook as a page, into build/book."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import vl_convert
+from sphinx.cmd.build import main as sphinx
+
+from course import ASSETS
+from course.authoring import NOTEBOOKS, ROOT
+from course.authoring.book import pages
+
+HERE = Path(__file__).parent
+MATHJAX = "sphinx-mathjax-offline/static/mathjax/tex-svg.js"
+
+
+def front_page(parts: dict[str, list[pages.Page]], told: dict[str, tuple[str, str]]) -> str:
+    """Return the first page: what this is, and every page with a sentence on it."""
+    lines = [(HERE / "index.md").read_text("utf-8").rstrip()]
+    for part, found in parts.items():
+        if found:
+            lines.append(f"## {part}")
+            lines.append("\n".join(
+                f"- [{told[page.name][0]}]({page.name}.ipynb)"
+                + (f": {told[page.name][1]}" if told[page.name][1] else "") for page in found))
+    lines.append("## To look up\n\n- [Glossary](glossary.md): the words that stop a first reader, in "
+                 "English, Chinese and German")
+    names = {part: [page.name for page in found] for part, found in parts.items()}
+    return "\n\n".join([*lines, *pages.toctrees(names | {"To look up": ["glossary"]})]) + "\n"
+
+
+def prepare(made: Path, language: str) -> list[pages.Page]:
+    """Write into a folder all that Sphinx is to read; return the pages."""
+    source, static, extra = made / "source", made / "static", made / "extra"
+    for folder in (source, static, extra):
+        folder.mkdir(parents=True)
+    parts = pages.contents(NOTEBOOKS)
+    every = [page for found in parts.values() for page in found]
+    told = {}
+    for page in every:
+        notebook = nbformat.read(page.stored, as_version=4)
+        told[page.name] = pages.title_and_promise(notebook)
+        target = source / f"{page.name}.ipynb"
+        target.parent.mkdir(exist_ok=True)
+        nbformat.write(pages.adapt(notebook, page, extra / "figures"), target)
+    terms = pages.read_glossary(ASSETS / "glossary.tsv")
+    titles = {name: title for name, (title, _) in told.items()}
+    (source / "glossary.md").write_text(pages.glossary_page(terms, titles), "utf-8")
+    (source / "index.md").write_text(front_page(parts, told), "utf-8")
+    shutil.copy(ASSETS / "transformer.png", extra / "figures")
+    settings = {"language": language, "terms": terms}
+    (made / "settings.json").write_text(json.dumps(settings), "utf-8")
+    # what a page would else fetch: as plain scripts, since a page opened from a disk loads no module
+    bundle = f"(() => {{\n{vl_convert.javascript_bundle(vl_version="5.20")}\n}})();\n"
+    (static / "vega.js").write_text(bundle, "utf-8")
+    mathjax = importlib.metadata.distribution("sphinx-mathjax-offline").locate_file(MATHJAX)
+    shutil.copy(mathjax, static)
+    return every
+
+
+def build(target: Path, language: str = "en", jobs: str = "auto") -> int:
+    """Write the book into a folder, in place of what is there; return Sphinx's exit status."""
+    with tempfile.TemporaryDirectory() as folder:
+        made, done = Path(folder), Path(folder) / "book"
+        every = prepare(made, language)
+        os.environ["COURSE_BOOK"] = str(made)
+        status = sphinx(["-b", "html", "-q", "-W", "--keep-going", "-j", jobs, "-c", str(HERE),
+                         "-d", str(made / "doctrees"), str(made / "source"), str(done)])
+        # what no reader's browser asks for
+        unread = [done / ".buildinfo", done / "objects.inv", *done.glob("_static/**/*.map")]
+        for path in unread:
+            path.unlink(missing_ok=True)
+        for path in (done / "jupyter_execute", done / "_static" / "locales"):
+            shutil.rmtree(path, ignore_errors=True)
+        for page in every:  # the download is the stored notebook, not our copy of it
+            download = pages.without_pictures(nbformat.read(page.stored, as_version=4))
+            nbformat.write(download, done / "_sources" / f"{page.name}.ipynb")
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(done, target)
+    return status
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m course.authoring.book", description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "book")
+    parser.add_argument("--language", default="en", help="of the book's own words, like zh_CN")
+    parser.add_argument("--jobs", default="auto", help="how many processes")
+    options = parser.parse_args(arguments)
+    status = build(options.out, options.language, options.jobs)
+    size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
+    print(f"{options.out / 'index.html'} ({size / 1e6:.1f} MB): open it in any browser")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Sphinx's settings for the book; `build` makes what stands in COURSE_BOOK before it calls Sphinx."""
+
+import json
+import os
+from pathlib import Path
+
+made = Path(os.environ["COURSE_BOOK"])  # sources, static files, terms: made by `build`
+settings = json.loads((made / "settings.json").read_text("utf-8"))
+
+project = "Attention Is All You Need"
+html_title = "Attention Is All You Need, built in notebooks that run"
+author, copyright = "the course's authors", "MIT licence"
+language = settings["language"]
+extensions = ["myst_nb", "sphinx.ext.mathjax", "course.authoring.book.extension"]
+course_terms = settings["terms"]
+
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_output_stderr = "remove"
+nb_render_markdown_format = "myst"
+nb_code_prompt_show = "Show the code ({type})"
+nb_code_prompt_hide = "Hide the code ({type})"
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
+# what only MyST would read into a notebook's Markdown
+myst_disable_syntax = ["myst_line_comment", "myst_block_break", "myst_target", "myst_role"]
+suppress_warnings = ["myst.header", "misc.highlighting_failure"]
+
+html_theme = "sphinx_book_theme"
+html_theme_options = {
+    "logo": {"text": "Attention Is All You Need"},
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "home_page_in_toc": True,
+    "use_download_button": True,
+    "use_fullscreen_button": False,
+    "search_bar_text": "Search the book",
+    "navigation_with_keys": False,
+    "back_to_top_button": False,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+    "footer_content_items": [],
+}
+html_static_path = [str(Path(__file__).parent / "static"), str(made / "static")]
+html_extra_path = [str(made / "extra")]
+html_css_files = ["book.css"]
+html_js_files = ["book.js"]
+html_use_index = html_domain_indices = html_show_sphinx = html_show_copyright = False
+html_copy_source = True  # the downloads: `build` puts the stored notebooks there
+html_sourcelink_suffix = ""
+
+mathjax_path = "tex-svg.js"
+mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}

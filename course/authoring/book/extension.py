@@ -1,0 +1,228 @@
+"""What Sphinx learns for the book: labels, folded sections, links to glossary and paper, search."""
+
+import re
+from collections.abc import Callable
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.search import languages
+from sphinx.search.en import SearchEnglish
+
+from course.authoring.book.pages import anchor
+
+LABELS = {
+    "exported": "#| export · into course/{module}.py",
+    "compared": "NBVAL_CHECK_OUTPUT · compared by the tests",
+}
+WITHOUT_TERMS = {"index", "glossary", "translator"}
+PAPER = "walkthrough"  # the page that has the paper's sections
+UNTOUCHED = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.math,
+             nodes.math_block, nodes.raw, nodes.comment)
+
+
+# Search: English words, and Chinese in pairs of characters, as a reader types them without blanks
+
+CJK = r"[\u3400-\u9fff\uf900-\ufaff]"
+
+
+class SearchBoth(SearchEnglish):
+    """English words by their stems, and each run of Chinese by its characters and their pairs."""
+
+    js_splitter_code = r"""
+var splitQuery = (query) => query
+  .split(/[^\p{Letter}\p{Number}_\p{Emoji_Presentation}]+/gu)
+  .flatMap((part) => part.split(/([\u3400-\u9fff\uf900-\ufaff]+)/))
+  .flatMap((part) => /^[\u3400-\u9fff\uf900-\ufaff]{3,}$/.test(part)
+    ? [...part].slice(1).map((character, i) => part[i] + character) : [part])
+  .filter((term) => term);
+"""
+
+    def split(self, input: str) -> list[str]:
+        found = []
+        for word in super().split(input):
+            for part in re.split(f"({CJK}+)", word):
+                if re.fullmatch(f"{CJK}+", part):
+                    found += [*part, *(a + b for a, b in zip(part, part[1:]))]
+                elif part:
+                    found.append(part)
+        return found
+
+
+# Cells and sections
+
+
+def raw(text: str) -> nodes.raw:
+    return nodes.raw("", text, format="html")
+
+
+def label_cells(document: nodes.document, name: str) -> None:
+    """Say above a cell what its first lines said to our tools, and shorten what is folded."""
+    module = name.split("_", 1)[-1]
+    for cell in document.findall(nodes.container):
+        for marker, text in LABELS.items():
+            if f"tag_{marker}" in cell["classes"]:
+                label = nodes.paragraph("", text.format(module=module), classes=["marker"])
+                cell.insert(0, label)
+
+
+def fold_sections(document: nodes.document) -> None:
+    """Fold what a first reader may leave out: all that stands behind the mark in its section."""
+    for mark in list(document.findall(lambda node: isinstance(node, (nodes.comment, nodes.raw))
+                                      and "<!-- more -->" in node.astext()
+                                      or isinstance(node, nodes.comment)
+                                      and node.astext().strip() == "more")):
+        section = mark.parent
+        while section is not None and not isinstance(section, nodes.section):
+            mark, section = section, section.parent
+        if section is None:
+            continue
+        place = section.index(mark)
+        section["classes"].append("more")
+        section[place] = raw('<details class="more"><summary>Read this section</summary>')
+        section.append(raw("</details>"))
+
+
+# Links
+
+
+def is_prose(text: nodes.Text) -> bool:
+    """Whether a text may get links: it is no heading, no code, no formula, and no link yet."""
+    node = text.parent
+    while node is not None:
+        if isinstance(node, UNTOUCHED) or "marker" in getattr(node, "attributes", {}).get(
+            "classes", ()
+        ):
+            return False
+        node = node.parent
+    return True
+
+
+def weave(document: nodes.document, pattern: re.Pattern,
+          link: Callable[[re.Match, nodes.Text], nodes.Node | None]) -> None:
+    """Replace what a pattern finds in the prose by the links that `link` makes of it."""
+    for text in [node for node in document.findall(nodes.Text) if is_prose(node)]:
+        whole, parts, end = text.astext(), [], 0
+        for match in pattern.finditer(whole):
+            made = link(match, text)
+            if made is not None:
+                parts += [nodes.Text(whole[end : match.start()]), made]
+                end = match.end()
+        if parts:
+            text.parent.replace(text, [*parts, nodes.Text(whole[end:])])
+
+
+def term_pattern(terms: list[dict[str, str]]) -> re.Pattern:
+    """Return a pattern that finds the terms, the longest first, in singular and plural."""
+    names = sorted((term["term_en"] for term in terms), key=len, reverse=True)
+    loose = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in names)
+    return re.compile(rf"(?<![\w-])({loose})(?:s|es)?(?![\w-])", flags=re.I)
+
+
+def link_terms(app: Sphinx, document: nodes.document, name: str) -> None:
+    """Link the first use of each term on a page with its place in the glossary."""
+    terms = {term["term_en"].lower(): term for term in app.config.course_terms}
+    glossary = app.builder.get_relative_uri(name, "glossary")
+    seen = set()
+
+    def link(match: re.Match, text: nodes.Text) -> nodes.Node | None:
+        key = re.sub(r"\s+", " ", match[1].lower())
+        term = terms[key]
+        capitals = sum(letter.isupper() for letter in term["term_en"])
+        if key in seen or capitals and match[1] != term["term_en"]:
+            return None
+        seen.add(key)
+        told = " · ".join(term[f"term_{language}"] for language in ("en", "zh", "de"))
+        return nodes.reference(
+            "", match[0], internal=True, refuri=f"{glossary}#{anchor(term['term_en'])}",
+            reftitle=f"{told}\n{term['meaning_en']}", classes=["term"],
+        )
+
+    weave(document, term_pattern(app.config.course_terms), link)
+
+
+def numbered_sections(document: nodes.document) -> dict[str, str]:
+    """Return number -> id of the sections whose titles begin with a number."""
+    found = {}
+    for section in document.findall(nodes.section):
+        number = re.match(r"(\d+(?:\.\d+)*) ", section[0].astext())
+        if number and section["ids"]:
+            found[number[1]] = section["ids"][0]
+    return found
+
+
+NUMBERS = re.compile(r"(?<![\d.§])(\d+(?:\.\d+)*)(?![\d.]*\d)")
+LISTED = re.compile(r"[Ss]ections?\s+\d+(?:\.\d+)*(?:(?:,\s+(?:and\s+)?|\s+and\s+|\s+to\s+)"
+                    r"(?:sections?\s+)?\d+(?:\.\d+)*)*")
+
+
+def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
+    """Link the numbers of sections: with a dot the paper's, without one this page's own.
+
+    The paper's lead to the walkthrough, which retells the paper in its order. A number of somebody
+    else's paper is left alone, and so is a number without a dot where the paper is spoken of.
+    """
+    if PAPER not in app.env.found_docs:
+        return
+    paper, own = numbered_sections(app.env.get_doctree(PAPER)), numbered_sections(document)
+    page = app.builder.get_relative_uri(name, PAPER)
+
+    def target(number: str, of_paper: bool) -> nodes.reference | None:
+        if ("." in number or of_paper) and number in paper:
+            title = f"The paper's section {number}, in the walkthrough"
+            uri = f"#{paper[number]}" if name == PAPER else f"{page}#{paper[number]}"
+        elif "." not in number and number in own and not of_paper:
+            title, uri = f"Section {number} of this page", f"#{own[number]}"
+        else:
+            return None
+        return nodes.reference("", number, internal=True, refuri=uri, reftitle=title,
+                               classes=["section-number"])
+
+    for text in [node for node in document.findall(nodes.Text) if is_prose(node)]:
+        block = text.parent
+        while not isinstance(block, (nodes.paragraph, nodes.entry, nodes.Element)) or isinstance(
+            block, nodes.Inline
+        ):
+            block = block.parent
+        said = " ".join(block.astext().split())
+        others = re.search(r"et al\.|arXiv", said) and "1706.03762" not in said
+        head = "In the paper:" in said
+        whole = text.astext()
+        in_table = isinstance(block.parent, nodes.entry) and re.fullmatch(
+            r"\d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)*", said)
+        if others or not (in_table or LISTED.search(whole)):
+            continue
+        spans = [(0, len(whole))] if in_table else [m.span() for m in LISTED.finditer(whole)]
+        parts, end = [], 0
+        for begin, stop in spans:
+            for match in NUMBERS.finditer(whole, begin, stop):
+                behind = whole[stop : stop + 14]
+                of_paper = head and "Time" not in whole or behind.startswith(" of the paper")
+                made = target(match[1], bool(of_paper))
+                if made is None or ("." not in match[1] and not of_paper and "paper" in said
+                                    and "of this page" not in behind):
+                    continue
+                parts += [nodes.Text(whole[end : match.start()]), made]
+                end = match.end()
+        if parts:
+            text.parent.replace(text, [*parts, nodes.Text(whole[end:])])
+
+
+def when_read(app: Sphinx, document: nodes.document) -> None:
+    name = app.env.docname
+    label_cells(document, name)
+    fold_sections(document)
+
+
+def when_resolved(app: Sphinx, document: nodes.document, name: str) -> None:
+    link_sections(app, document, name)
+    if name not in WITHOUT_TERMS:
+        link_terms(app, document, name)
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Join the book's parts to Sphinx."""
+    languages["en"] = languages["zh"] = SearchBoth
+    app.add_config_value("course_terms", [], "env", list)
+    app.connect("doctree-read", when_read)
+    app.connect("doctree-resolved", when_resolved)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,130 @@
+// What a page of the book does by itself: draw charts, explain terms, open folds where they hide
+// what is looked for. Without this script a page shows all the same, with still pictures.
+"use strict";
+
+const STATIC = document.currentScript.src.replace(/[^/]*$/, "");
+
+// A page opened from a disk may not read its neighbours, so no excerpts below what is found
+if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") {
+  DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+}
+
+function drawCharts() {
+  const charts = [...document.querySelectorAll(".chart")];
+  if (!charts.length) return;
+  const script = document.createElement("script");
+  script.src = STATIC + "vega.js";
+  script.onload = () => charts.forEach(async (chart) => {
+    const spec = JSON.parse(chart.querySelector("script").textContent);
+    const live = document.createElement("div");
+    chart.append(live);
+    try {
+      await window.vegaEmbed(live, spec, { actions: false, renderer: "svg" });
+      const still = chart.querySelector(".still");
+      live.setAttribute("role", "group");
+      live.setAttribute("aria-label", still ? still.alt : "Chart");
+      still?.remove();
+      chart.classList.add("drawn");
+      scrollByKeyboard();
+    } catch (error) {
+      live.remove(); // the still picture stays
+      console.warn("A chart stays a picture:", error);
+    }
+  });
+  document.head.append(script);
+}
+
+// What scrolls in itself can be scrolled by keyboard, too
+function scrollByKeyboard() {
+  const areas = ".scrolls, .cell_output pre, mjx-container[display], .pst-scrollable-table-container";
+  for (const area of document.querySelectorAll(areas)) {
+    const wide = area.scrollWidth > area.clientWidth + 1;
+    if (wide) area.tabIndex = 0;
+    else if (area.tabIndex === 0) area.removeAttribute("tabindex");
+    if (area.tagName !== "MJX-CONTAINER") area.classList.toggle("wide", wide);
+    if (wide && area.matches(".scrolls") && !area.hasAttribute("role")) {
+      area.setAttribute("role", "group");
+      area.setAttribute("aria-label", "Scrolls sideways");
+    }
+  }
+}
+
+// A term's three languages and its meaning, while the pointer or the keyboard is on it
+function explainTerms() {
+  const box = document.createElement("div");
+  box.id = "term-told";
+  box.setAttribute("role", "tooltip");
+  box.hidden = true;
+  document.body.append(box);
+  const show = (term) => {
+    const [names, ...meaning] = term.dataset.told.split("\n");
+    const [en, zh, de] = names.split(" · ");
+    box.replaceChildren();
+    for (const [text, language] of [[en, "en"], [zh, "zh"], [de, "de"], [meaning.join(" "), "en"]]) {
+      const line = document.createElement("div");
+      line.lang = language;
+      line.textContent = text;
+      box.append(line);
+    }
+    box.hidden = false;
+    const at = term.getBoundingClientRect();
+    const left = Math.min(at.left, document.documentElement.clientWidth - box.offsetWidth - 8);
+    const below = at.bottom + box.offsetHeight + 8 < window.innerHeight;
+    box.style.left = Math.max(8, left) + "px";
+    box.style.top = (below ? at.bottom + 4 : at.top - box.offsetHeight - 4) + "px";
+    term.setAttribute("aria-describedby", box.id);
+  };
+  const hide = (term) => {
+    box.hidden = true;
+    term.removeAttribute("aria-describedby");
+  };
+  for (const term of document.querySelectorAll("a.term[title]")) {
+    term.dataset.told = term.title;
+    term.removeAttribute("title");
+    for (const kind of ["mouseenter", "focus"]) term.addEventListener(kind, () => show(term));
+    for (const kind of ["mouseleave", "blur"]) term.addEventListener(kind, () => hide(term));
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") box.hidden = true;
+  });
+  document.addEventListener("scroll", () => (box.hidden = true), { passive: true, capture: true });
+}
+
+// A link into a fold, or to a word in one, opens it
+function openFolds() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const wanted = [target, ...document.querySelectorAll("span.highlighted")].filter(Boolean);
+  for (const place of wanted) {
+    for (let fold = place.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+      fold.open = true;
+    }
+    if (place === target) {
+      place.querySelectorAll(":scope > details.more").forEach((fold) => (fold.open = true));
+      place.scrollIntoView();
+    }
+  }
+}
+
+function printAll() {
+  let closed = [];
+  window.addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("main details:not([open])")];
+    closed.forEach((fold) => (fold.open = true));
+  });
+  window.addEventListener("afterprint", () => closed.forEach((fold) => (fold.open = false)));
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  drawCharts();
+  explainTerms();
+  scrollByKeyboard();
+  openFolds();
+  printAll();
+  window.addEventListener("hashchange", openFolds);
+  window.addEventListener("resize", scrollByKeyboard);
+  document.addEventListener("toggle", scrollByKeyboard, true);
+});
+window.addEventListener("load", () => setTimeout(() => {
+  scrollByKeyboard();
+  if (document.querySelector("span.highlighted")) openFolds();
+}, 300));
