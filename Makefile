@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: lab walkthrough test book release test-torchtext bench page
+.PHONY: lab walkthrough test test-book book release test-torchtext bench page
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -17,8 +17,11 @@ test: .venv/installed  ## lint, module and pair checks, unit tests, every notebo
 	$(BIN)/python -m pytest tests --cov --cov-fail-under=90
 	$(BIN)/python -m pytest notebooks
 
-book: .venv/installed  ## every notebook as a page, into build/book
-	$(BIN)/python -m course.authoring book
+book: .venv-book/installed  ## every notebook as a page of a book, into build/book
+	.venv-book/bin/python -m course.authoring.book
+
+test-book: .venv/installed .venv-book/installed  ## make the book and read it in Chromium, if there is one
+	$(BIN)/python -m pytest tests/browser -o addopts= -ra
 
 page: .venv/installed  ## the translator that runs in a browser, into build/translator.html
 	$(BIN)/python -m course page
@@ -36,6 +39,11 @@ bench: .venv/installed  ## how fast training, decoding and attention are here, a
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), 'Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...'"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv-book/installed: requirements-book.txt
+	$(PYTHON) -m venv .venv-book
+	.venv-book/bin/python -m pip install --quiet -r requirements-book.txt
 	touch $@
 
 .venv-torchtext/installed: requirements-torchtext.txt

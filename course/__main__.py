@@ -459,9 +459,7 @@ def walkthrough(options: argparse.Namespace) -> int:
           flush=True)
     os.environ["COURSE_BUILD"] = str(build)  # for the notebook's own note
     notebook = execute(source, build / "walkthrough.ipynb", progress=True)
-    here = Path(os.path.relpath(NOTEBOOKS, build)).as_posix()
-    title, links = "Attention Is All You Need", here + "/{}.ipynb"
-    to_html(notebook, build / "walkthrough.html", NOTEBOOKS, title, links)
+    to_html(notebook, build / "walkthrough.html", NOTEBOOKS, "Attention Is All You Need")
     result = json.loads((build / "walkthrough.json").read_text("utf-8"))
     keep_for_report("walkthrough", result)
     print(build / "walkthrough.ipynb", build / "walkthrough.html", sep="\n")

@@ -85,13 +85,10 @@ def embed_charts(notebook: nbformat.NotebookNode) -> bool:
     return count > 0
 
 
-def to_html(
-    notebook: nbformat.NotebookNode, target: Path, folder: Path, title: str, links: str
-) -> None:
+def to_html(notebook: nbformat.NotebookNode, target: Path, folder: Path, title: str) -> None:
     """Write a run notebook as a self-contained page.
 
-    folder: where the pictures that its text names are looked up; links: where a link to another
-    notebook leads, like "{}.html".
+    folder: where the notebook lies, and with it the others and the pictures that its text names.
     """
     notebook = nbformat.from_dict(notebook)
     live = embed_charts(notebook)
@@ -103,12 +100,11 @@ def to_html(
     # what the template would fetch from the network
     page = re.sub(r'<script[^>]*\bsrc="[^"]*"[^>]*>\s*</script>', "", page)
     page = re.sub(r'<script type="module">\s*import mermaid.*?</script>', "", page, flags=re.S)
-    page = re.sub(r'(?<=href=")(\w+)\.ipynb', lambda name: links.format(name[1]), page)
     here = os.path.relpath(folder, target.parent).replace(os.sep, "/")
-    page = page.replace('href="homework/', f'href="{here}/homework/')  # has no page: open it
+    page = re.sub(r'(?<=href=")(?=[\w/]+\.ipynb)', f"{here}/", page)
     head = "<style>.highlight pre { font-family: var(--jp-code-font-family, monospace) }</style>"
     if live:
-        head += f'<script type="module">{vl_convert.javascript_bundle(vl_version="5.20")}</script>'
+        head += f'<script type="module">{vl_convert.javascript_bundle()}</script>'
     page = page.replace("</head>", head + "</head>", 1)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page, encoding="utf-8")

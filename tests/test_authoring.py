@@ -169,10 +169,10 @@ def test_a_page_needs_no_network(house, tmp_path):
     chart = {"data": {pages.VEGA_LITE: {"mark": "point"}, "image/png": ""}, "metadata": {}}
     notebook.cells[2].outputs.append(nbformat.v4.new_output("display_data", **chart))
     notebook.cells[0].source += "\n\nSee [attention](03_attention.ipynb)."
-    pages.to_html(notebook, tmp_path / "page.html", tmp_path, "Toy", links="{}.html")
+    pages.to_html(notebook, tmp_path / "page.html", tmp_path, "Toy")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<math" in page and "<mfrac>" in page and "vegaEmbed" in page
-    assert 'href="03_attention.html"' in page
+    assert 'href="./03_attention.ipynb"' in page
     for tag in ("script", "link", "img", "iframe"):
         assert not re.search(rf"""<{tag}\b[^>]*\b(src|href)\s*=\s*["']?(https?:)?//""", page), tag
     assert "@import url(http" not in page

@@ -342,16 +342,17 @@ def test_the_still_picture_is_the_figure():
     assert text.endswith(figure_one())
 
 
-def test_in_a_built_page_the_links_lead_to_pages(tmp_path: Path):
+def test_in_a_built_page_the_links_lead_to_notebooks(tmp_path: Path):
     output = nbformat.v4.new_output(
         "display_data", {"text/html": with_still(figure_one(), "figure 1")}
     )
     cell = nbformat.v4.new_code_cell("figure", outputs=[output], execution_count=1)
     notebook = nbformat.v4.new_notebook(cells=[cell])
-    to_html(notebook, tmp_path / "x.html", NOTEBOOKS, "x", links="{}.html")
+    to_html(notebook, tmp_path / "x.html", NOTEBOOKS, "x")
     page = (tmp_path / "x.html").read_text("utf-8")
-    links = re.findall(r'<a [^>]*href="(\w+\.\w+)"[^>]*title="Open lesson', page)
-    assert links == [f"{block.lesson}.html" for block in BLOCKS]
+    links = re.findall(r'<a [^>]*href="([\w./-]+)"[^>]*title="Open lesson', page)
+    there = [NOTEBOOKS / f"{block.lesson}.ipynb" for block in BLOCKS]
+    assert [(tmp_path / link).resolve() for link in links] == there
 
 
 # The plan

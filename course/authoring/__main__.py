@@ -5,13 +5,11 @@ import os
 import sys
 import time
 
-import nbformat
-
 from course.authoring import NOTEBOOKS, ROOT, AuthoringError, is_homework, minutes, sources
 from course.authoring.pair import problems, synchronise
 from course.authoring.release import refresh_cards, release, release_problems
 from course.authoring.tangle import tangle
-from course.pages import NotebookError, execute, to_html
+from course.pages import NotebookError, execute
 
 COMMANDS = {
     "tangle": "write course/NAME.py from the export cells of notebooks/NN_NAME.py",
@@ -20,7 +18,6 @@ COMMANDS = {
     "release": "homework: refresh the cards, and write the learners' copies by nbgrader",
     "check": "fail if a module, a pair or a stored output is not up to date",
     "minutes": "print how long each page takes to read: its core, and the whole of it",
-    "book": "write every stored lesson as a page into build/book",
 }
 
 
@@ -71,11 +68,6 @@ def run(command: str, names: list[str]) -> int:
             found += release_problems(source) if is_homework(source) else []
         elif command == "minutes" and not is_homework(source):
             print("{:16} core {:3}, all {:3}".format(source.stem, *minutes.measure(source)))
-        elif command == "book" and not is_homework(source):
-            notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
-            target = ROOT / "build" / "book" / f"{source.stem}.html"
-            to_html(notebook, target, source.parent, source.stem, links="{}.html")
-            print(target.relative_to(ROOT))
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 

@@ -1,7 +1,7 @@
 """python -m course.authoring.book: every stored notebook as a page, into build/book."""
 
 import argparse
-import importlib.metadata
+import importlib.resources
 import json
 import os
 import shutil
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import vl_convert
+from fontTools import subset
 from sphinx.cmd.build import main as sphinx
 
 from course import ASSETS
@@ -18,7 +19,13 @@ from course.authoring import NOTEBOOKS, ROOT
 from course.authoring.book import pages
 
 HERE = Path(__file__).parent
-MATHJAX = "sphinx-mathjax-offline/static/mathjax/tex-svg.js"
+# what formulas are set with: letters upright, slanted, bold, script and double; Greek; operators
+MATH_LETTERS = (
+    (0x20, 0x7E), (0xA0, 0xFF), (0x2C6, 0x2DC), (0x300, 0x338), (0x391, 0x3F5), (0x2016, 0x2064),
+    (0x210A, 0x2135), (0x2190, 0x21FF), (0x2200, 0x22FF), (0x2308, 0x230B), (0x239B, 0x23B3),
+    (0x23DE, 0x23DF), (0x27E8, 0x27E9), (0x2A7D, 0x2A7E), (0x1D400, 0x1D467), (0x1D49C, 0x1D4CF),
+    (0x1D538, 0x1D56B), (0x1D6A8, 0x1D71B),
+)
 
 
 def front_page(parts: dict[str, list[pages.Page]], told: dict[str, tuple[str, str]]) -> str:
@@ -30,10 +37,21 @@ def front_page(parts: dict[str, list[pages.Page]], told: dict[str, tuple[str, st
             lines.append("\n".join(
                 f"- [{told[page.name][0]}]({page.name}.ipynb)"
                 + (f": {told[page.name][1]}" if told[page.name][1] else "") for page in found))
-    lines.append("## To look up\n\n- [Glossary](glossary.md): the words that stop a first reader, in "
-                 "English, Chinese and German")
+    lines.append("## To look up\n\n- [Glossary](glossary.md): the words that stop a first reader, "
+                 "in English, Chinese and German")
     names = {part: [page.name for page in found] for part, found in parts.items()}
     return "\n\n".join([*lines, *pages.toctrees(names | {"To look up": ["glossary"]})]) + "\n"
+
+
+def math_font(target: Path) -> None:
+    """Write STIX Two Math (SIL Open Font License), cut to what formulas are set with."""
+    whole = importlib.resources.files("ziamath.fonts") / "STIXTwoMath-Regular.ttf"
+    options = subset.Options(flavor="woff2", name_IDs=["*"])
+    font = subset.load_font(str(whole), options)
+    cutter = subset.Subsetter(options)
+    cutter.populate(unicodes=[code for low, high in MATH_LETTERS for code in range(low, high + 1)])
+    cutter.subset(font)
+    subset.save_font(font, str(target), options)
 
 
 def prepare(made: Path, language: str) -> list[pages.Page]:
@@ -57,11 +75,10 @@ def prepare(made: Path, language: str) -> list[pages.Page]:
     shutil.copy(ASSETS / "transformer.png", extra / "figures")
     settings = {"language": language, "terms": terms}
     (made / "settings.json").write_text(json.dumps(settings), "utf-8")
-    # what a page would else fetch: as plain scripts, since a page opened from a disk loads no module
-    bundle = f"(() => {{\n{vl_convert.javascript_bundle(vl_version="5.20")}\n}})();\n"
-    (static / "vega.js").write_text(bundle, "utf-8")
-    mathjax = importlib.metadata.distribution("sphinx-mathjax-offline").locate_file(MATHJAX)
-    shutil.copy(mathjax, static)
+    # a plain script, since a page opened from a disk may load no module
+    vega = vl_convert.javascript_bundle()
+    (static / "vega.js").write_text(f"(() => {{\n{vega}\n}})();\n", "utf-8")
+    math_font(static / "STIXTwoMath.woff2")
     return every
 
 

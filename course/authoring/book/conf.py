@@ -1,4 +1,4 @@
-"""Sphinx's settings for the book; `build` makes what stands in COURSE_BOOK before it calls Sphinx."""
+"""Sphinx's settings for the book, from what `build` has made in the folder COURSE_BOOK."""
 
 import json
 import os
@@ -11,15 +11,15 @@ project = "Attention Is All You Need"
 html_title = "Attention Is All You Need, built in notebooks that run"
 author, copyright = "the course's authors", "MIT licence"
 language = settings["language"]
-extensions = ["myst_nb", "sphinx.ext.mathjax", "course.authoring.book.extension"]
+extensions = ["myst_nb", "course.authoring.book.extension"]
 course_terms = settings["terms"]
 
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_output_stderr = "remove"
 nb_render_markdown_format = "myst"
-nb_code_prompt_show = "Show the code ({type})"
-nb_code_prompt_hide = "Hide the code ({type})"
+nb_code_prompt_show = "Show the code"
+nb_code_prompt_hide = "Hide the code"
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence"]
 # what only MyST would read into a notebook's Markdown
 myst_disable_syntax = ["myst_line_comment", "myst_block_break", "myst_target", "myst_role"]
@@ -30,7 +30,7 @@ html_theme_options = {
     "logo": {"text": "Attention Is All You Need"},
     "show_navbar_depth": 1,
     "show_toc_level": 2,
-    "home_page_in_toc": True,
+    "navbar_persistent": [],
     "use_download_button": True,
     "use_fullscreen_button": False,
     "search_bar_text": "Search the book",
@@ -47,6 +47,5 @@ html_js_files = ["book.js"]
 html_use_index = html_domain_indices = html_show_sphinx = html_show_copyright = False
 html_copy_source = True  # the downloads: `build` puts the stored notebooks there
 html_sourcelink_suffix = ""
-
-mathjax_path = "tex-svg.js"
-mathjax3_config = {"options": {"enableMenu": False}, "svg": {"fontCache": "global"}}
+html_math_renderer = "mathml"
+html_context = {"default_mode": "auto"}  # as the reader's system is, until the reader chooses

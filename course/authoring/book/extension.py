@@ -1,12 +1,16 @@
-"""What Sphinx learns for the book: labels, folded sections, links to glossary and paper, search."""
+"""What Sphinx learns for the book: formulas, labels, folds, links to glossary and paper, search."""
 
+import html
 import re
 from collections.abc import Callable
 
 from docutils import nodes
+from math_core import LatexError, LatexToMathML
 from sphinx.application import Sphinx
 from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
+from sphinx.util import logging
+from sphinx.writers.html5 import HTML5Translator
 
 from course.authoring.book.pages import anchor
 
@@ -46,6 +50,32 @@ var splitQuery = (query) => query
                 elif part:
                     found.append(part)
         return found
+
+
+# Formulas: as MathML, which browsers draw by themselves
+
+MATHML = LatexToMathML(fancy_error=False)
+LONG = 30  # in characters of TeX: longer ones may be wider than a phone
+
+
+def mathml(node: nodes.Node, tex: str, displayed: bool) -> str:
+    try:
+        return MATHML.convert_with_local_state(tex, displaystyle=displayed)
+    except LatexError as error:
+        logging.getLogger(__name__).warning("%s in the formula %s", error, tex, location=node)
+        return html.escape(tex)
+
+
+def inline_formula(self: HTML5Translator, node: nodes.math) -> None:
+    kind = "formula long" if len(node.astext()) > LONG else "formula"
+    self.body.append(f'<span class="{kind}">{mathml(node, node.astext(), False)}</span>')
+    raise nodes.SkipNode
+
+
+def displayed_formula(self: HTML5Translator, node: nodes.math_block) -> None:
+    formula = mathml(node, node.astext(), True)
+    self.body.append(f'<div class="formula scrolls">{formula}</div>')
+    raise nodes.SkipNode
 
 
 # Cells and sections
@@ -147,6 +177,8 @@ def numbered_sections(document: nodes.document) -> dict[str, str]:
         number = re.match(r"(\d+(?:\.\d+)*) ", section[0].astext())
         if number and section["ids"]:
             found[number[1]] = section["ids"][0]
+            # 3.2 has no heading of its own where its parts have: it begins with the first of them
+            found.setdefault(number[1].rpartition(".")[0], section["ids"][0])
     return found
 
 
@@ -195,11 +227,12 @@ def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
         parts, end = [], 0
         for begin, stop in spans:
             for match in NUMBERS.finditer(whole, begin, stop):
-                behind = whole[stop : stop + 14]
-                of_paper = head and "Time" not in whole or behind.startswith(" of the paper")
+                behind = " ".join(whole[stop : stop + 40].split())
+                ours = re.match(r"(?:are )?(?:those )?of this page", behind)
+                of_paper = in_table or not ours and (head or behind.startswith("of the paper"))
                 made = target(match[1], bool(of_paper))
-                if made is None or ("." not in match[1] and not of_paper and "paper" in said
-                                    and "of this page" not in behind):
+                unsure = "." not in match[1] and "paper" in said and not (ours or of_paper)
+                if made is None or unsure:
                     continue
                 parts += [nodes.Text(whole[end : match.start()]), made]
                 end = match.end()
@@ -208,12 +241,11 @@ def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
 
 
 def when_read(app: Sphinx, document: nodes.document) -> None:
-    name = app.env.docname
-    label_cells(document, name)
     fold_sections(document)
 
 
 def when_resolved(app: Sphinx, document: nodes.document, name: str) -> None:
+    label_cells(document, name)
     link_sections(app, document, name)
     if name not in WITHOUT_TERMS:
         link_terms(app, document, name)
@@ -222,6 +254,7 @@ def when_resolved(app: Sphinx, document: nodes.document, name: str) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Join the book's parts to Sphinx."""
     languages["en"] = languages["zh"] = SearchBoth
+    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
     app.add_config_value("course_terms", [], "env", list)
     app.connect("doctree-read", when_read)
     app.connect("doctree-resolved", when_resolved)

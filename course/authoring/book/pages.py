@@ -155,7 +155,8 @@ def picture(png: bytes, alt: str, name: str, page: Page, figures: Path) -> str:
     width, height = size_of(png)
     return (
         f'<img class="still" src="{page.up}figures/{name}.png" alt="{html.escape(alt)}" '
-        f'width="{width}" height="{height}" loading="lazy" style="--readable:{width * 0.62:.0f}px">'
+        f'width="{width}" height="{height}" loading="lazy" '
+        f'style="--readable:{width * 0.62:.0f}px;--natural:{width}px">'
     )
 
 
@@ -166,9 +167,10 @@ def shown(output: NotebookNode, name: str, section: str, page: Page, figures: Pa
     png = output.data.get("image/png")
     still = png and picture(base64.b64decode(png), alt_of(output, section), name, page, figures)
     if VEGA_LITE in output.data:
-        spec = json.dumps(output.data[VEGA_LITE], ensure_ascii=False).replace("</", "<\\/")
+        spec = {key: value for key, value in output.data[VEGA_LITE].items() if key != "$schema"}
+        text = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
         return (f'<div class="chart scrolls">{still or ""}'
-                f'<script type="application/json">{spec}</script></div>')
+                f'<script type="application/json">{text}</script></div>')
     if png:
         return f'<div class="drawing scrolls">{still}</div>'
     if "text/html" in output.data:
@@ -263,7 +265,8 @@ def glossary_page(terms: list[dict[str, str]], titles: dict[str, str]) -> str:
                 f'<dt id="{anchor(term["term_en"])}">{e(term["term_en"])} '
                 f'<span lang="zh">{e(term["term_zh"])}</span> '
                 f'<span lang="de">{e(term["term_de"])}</span></dt>'
-                f'<dd>{e(term["meaning_en"])} <span lang="zh">{e(term["meaning_zh"])}</span>{link}</dd>'
+                f'<dd>{e(term["meaning_en"])} <span lang="zh">{e(term["meaning_zh"])}</span>'
+                f'{link}</dd>'
             )
         parts.append("\n".join([*lines, "</dl>"]))
     return "\n\n".join(parts) + "\n"

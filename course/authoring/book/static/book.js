@@ -19,7 +19,7 @@ function drawCharts() {
     const live = document.createElement("div");
     chart.append(live);
     try {
-      await window.vegaEmbed(live, spec, { actions: false, renderer: "svg" });
+      await window.vegaEmbed(live, spec, { mode: "vega-lite", actions: false, renderer: "svg" });
       const still = chart.querySelector(".still");
       live.setAttribute("role", "group");
       live.setAttribute("aria-label", still ? still.alt : "Chart");
@@ -36,13 +36,12 @@ function drawCharts() {
 
 // What scrolls in itself can be scrolled by keyboard, too
 function scrollByKeyboard() {
-  const areas = ".scrolls, .cell_output pre, mjx-container[display], .pst-scrollable-table-container";
+  const areas = ".scrolls, span.formula.long, .cell_output pre, .pst-scrollable-table-container";
   for (const area of document.querySelectorAll(areas)) {
     const wide = area.scrollWidth > area.clientWidth + 1;
     if (wide) area.tabIndex = 0;
     else if (area.tabIndex === 0) area.removeAttribute("tabindex");
-    if (area.tagName !== "MJX-CONTAINER") area.classList.toggle("wide", wide);
-    if (wide && area.matches(".scrolls") && !area.hasAttribute("role")) {
+    if (wide && !area.hasAttribute("role")) {
       area.setAttribute("role", "group");
       area.setAttribute("aria-label", "Scrolls sideways");
     }
