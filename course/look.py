@@ -22,7 +22,7 @@ from course.cache import translate
 from course.homework.reasons import ask
 from course.inside import Head, Look, labels_of, look_inside, sharpness
 from course.runs import SHIPPED, load_checkpoint
-from course.text import BPE, FIRST_SYMBOL, normalise
+from course.text import BPE, BYTE_NAMES, FIRST_SYMBOL, normalise
 from course.transformer import Transformer
 from course.viz import show
 from course.viz.inside import explorer
@@ -159,7 +159,9 @@ class OwnSentence:
     def question(self) -> str:
         """Return one cell of the picture in words; `check("one_cell")` asks what it says."""
         row, column, weight = self.cell()
-        return f"one cell of {self.head}: row {row!r}, column {column!r}, weight {weight:.2f}"
+        place = f"layer {self.head.layer + 1}, head {self.head.head + 1}"
+        return (f"one cell (cross-attention, {place}): row {row!r}, column {column!r}, "
+                f"weight {weight:.2f}")
 
     def _ipython_display_(self) -> None:
         print(self)
@@ -174,7 +176,7 @@ class OwnSentence:
         tokens, written = (
             " ".join(f'<span class="{"new" if token in marked else "token"}">{html.escape(token)}'
                      "</span>" for token in side)
-            for side, marked in ((self.tokens, self.new_tokens), (self.written, ()))
+            for side, marked in ((self.tokens, (*self.new_tokens, *BYTE_NAMES)), (self.written, ()))
         )
         spec = self.chart().to_dict()
         picture = base64.b64encode(vl_convert.vegalite_to_png(spec, vl_version="5.20")).decode()
