@@ -81,6 +81,14 @@ def test_pieces_of_the_probe_sentences_are_equal(shipped):
 
 
 @needs_node
+def test_text_is_normalised_as_the_table_says():
+    cases = json.loads((HERE / "normalise_cases.json").read_text("utf-8"))
+    for case, [theirs] in zip(cases, node([{"bpe": case["input"]} for case in cases])):
+        assert theirs["normal"] == case["output"], case["case"]
+        assert theirs["back"] == case["output"], case["case"]
+
+
+@needs_node
 def test_pieces_of_the_corpus_are_equal(shipped):
     check_pieces(shipped[1], [*flickr(0), *flickr(1)])
 
