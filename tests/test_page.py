@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -137,7 +137,7 @@ def log_probs(model, source: Sequence[int], written: Sequence[int]):
     return logits.log_softmax(-1), {name: w[0] for name, w in weights.items()}
 
 
-def check_greedy(shipped, texts: Sequence[str], attention: int) -> int:
+def check_greedy(shipped, texts: Sequence[str], attention: int, ask: Callable = node) -> int:
     """Compare greedy translations; the weights of the first few. Return how many ended in a tie."""
     model, bpe = shipped
     sources = [[*bpe.encode(text), EOS] for text in texts]
@@ -147,7 +147,7 @@ def check_greedy(shipped, texts: Sequence[str], attention: int) -> int:
     ours = greedy_search(cached_log_probs(model, rows), len(rows), limits)
     ties = 0
     jobs = [{"text": text, "attention": i < attention} for i, text in enumerate(texts)]
-    for i, answers in enumerate(node(jobs)):
+    for i, answers in enumerate(ask(jobs)):
         kinds = {answer["kind"]: answer for answer in answers}
         steps = [answer["step"] for answer in answers if answer["kind"] == "step"]
         written = kinds["written"]["ids"]
@@ -174,10 +174,10 @@ def check_greedy(shipped, texts: Sequence[str], attention: int) -> int:
     return ties
 
 
-def check_beam(shipped, texts: Sequence[str], beam: int = 4, alpha: float = 0.6) -> None:
-    """Compare the best hypotheses of a beam; equal scores within 1e-4 make either right."""
-    model, bpe = shipped
-    for text, answers in zip(texts, node([{"text": text, "beam": beam} for text in texts])):
+def check_beam(shipped, texts: Sequence[str], ask: Callable = node) -> None:
+    """Compare the best hypotheses of beam 4; equal scores within 1e-4 make either right."""
+    (model, bpe), beam, alpha = shipped, 4, 0.6
+    for text, answers in zip(texts, ask([{"text": text, "beam": beam} for text in texts])):
         last = [answer["row"] for answer in answers if answer["kind"] == "beam"][-1]
         prefixes = [[BOS, *h["ids"], *[EOS] * h["ended"]] for h in last]
         theirs = ranked(prefixes, [h["total"] for h in last], alpha)

@@ -13,6 +13,7 @@ const KINDS = {
 function weightsOf(result, kind, layer) {
   const name = KINDS[kind](layer);
   if (kind === "encoder") return result.encoder[name];
+  if (kind === "decoder" && result.again) return result.again[name]; // no mask: all looked at all
   const width = kind === "cross" ? result.source.length : result.steps.length;
   const heads = result.steps[0].attention[name].length;
   return Array.from({ length: heads }, (_, h) => result.steps.map(({ attention }) => {
@@ -113,7 +114,8 @@ export class AttentionView {
 
   /** Begin with the piece whose look is the most decided, other than the end. */
   interesting() {
-    const most = this.weights.map((row) => Math.max(...row)).slice(0, Math.max(1, this.weights.length - 2));
+    const self = this.state.kind === "decoder", last = this.weights.length - 2;
+    const most = this.weights.map((row, i) => (self && i < 3) || i >= last ? 0 : Math.max(...row.slice(self ? 1 : 0)));
     return most.indexOf(Math.max(...most));
   }
 

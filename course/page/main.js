@@ -14,7 +14,7 @@ const FIRST = "Die alte Frau gibt dem kleinen Mädchen einen roten Luftballon.";
 const STACKS = { e: "encoder.layers.#.self_attention", d: "decoder.layers.#.self_attention", c: "decoder.layers.#.cross_attention" };
 
 const state = {
-  text: FIRST, kind: "cross", layer: 2, head: "mean", beam: 4, alpha: 0.6, step: 0, start: [],
+  text: FIRST, kind: "cross", layer: 2, head: "mean", beam: 4, alpha: 0.6, step: 4, start: [],
   broken: [], off: null, box: "decoder-1-cross",
 };
 
@@ -218,7 +218,7 @@ function translate() {
       draw("pieces", "output");
     }
     if (data.kind === "written") {
-      Object.assign(fresh, { text: data.text, told: { read: fresh.source.length, written: data.ids.length, ms: data.milliseconds, ended: data.ended } });
+      Object.assign(fresh, { text: data.text, again: data.again, told: { read: fresh.source.length, written: data.ids.length, ms: data.milliseconds, ended: data.ended } });
       result = fresh;
       if (!broken && !state.start.length) wholes.set(text, data.text);
       state.step = Math.min(state.step, fresh.steps.length - 1);
@@ -277,9 +277,10 @@ function switches() {
     choose.disabled = !state.off;
     return choose;
   };
+  const width = config.d_k ?? config.d_model / config.n_heads;
   const toggle = (name, on, flip, extra) => make("div", { class: "switch" },
     make("label", {}, make("input", { type: "checkbox", role: "switch", checked: on, onchange: flip }), make("span", {}, say(`set_${name}`))),
-    make("p", { class: "note" }, say(`set_${name}_note`)), extra);
+    make("p", { class: "note" }, say(`set_${name}_note`, { scale: Math.sqrt(width).toFixed(0) })), extra);
   byId("switches").replaceChildren(
     ...SWITCHES.map((name) => toggle(name, state.broken.includes(name), () => change({
       broken: state.broken.includes(name) ? state.broken.filter((other) => other !== name) : [...state.broken, name] }))),
@@ -294,7 +295,7 @@ function controls() {
     clearTimeout(wait);
     wait = setTimeout(() => change({ text: text.value }), 120);
   };
-  const take = (sentence) => { text.value = sentence; change({ text: sentence, step: 0 }); };
+  const take = (sentence) => { text.value = sentence; change({ text: sentence, step: 4 }); };
   examples.replaceChildren(make("option", { value: "" }, say("examples")), ...inputs.probes.map((probe) => make("option", {}, probe)));
   examples.onchange = () => { if (examples.value) take(examples.value); examples.selectedIndex = 0; };
   let at = 0;
@@ -350,21 +351,23 @@ async function begin() {
   send({ load: inputs }, (data) => {
     if (data.kind !== "ready") return;
     config = data.config;
-    if (!readable || (!anchor && !readAddress(location.hash.slice(1)))) tell("error_link");
+    const whole = readable && (anchor || readAddress(location.hash.slice(1)));
     state.layer = Math.min(state.layer, config.n_layers - 1);
     byId("text").value = state.text;
     views.beam.sync();
     views.figure.begin(config);
     switches();
     translate();
+    if (!whole) tell("error_link");
   }, [inputs.weights]);
   window.onhashchange = () => {
     if (/^#[a-z]+$/.test(location.hash)) return;
-    if (!readAddress(location.hash.slice(1))) tell("error_link");
+    const all = readAddress(location.hash.slice(1));
     byId("text").value = state.text;
     views.beam.sync();
     switches();
     translate();
+    if (!all) tell("error_link");
   };
   return null;
 }

@@ -21,10 +21,9 @@ export function fingerprint(word) {
   return hash >>> 8;
 }
 
-/** Return a piece as the page shows it. unseen: training never met it; byte: part of a character. */
-function shown({ bpe, seen }, id) {
-  const byte = id >= FIRST_BYTE && id < FIRST_SYMBOL;
-  return { id, name: bpe.names[id], byte, count: seen ? seen.counts[id] : null };
+/** Return a piece as the page shows it. byte: it is part of a character that has no piece. */
+function shown({ bpe }, id) {
+  return { id, name: bpe.names[id], byte: id >= FIRST_BYTE && id < FIRST_SYMBOL };
 }
 
 /** Cut a text: its words, each with its pieces and whether training saw it (null: nobody knows). */
@@ -32,7 +31,8 @@ function cut(model, text) {
   return model.bpe.pieces(text).map((piece) => {
     const ids = model.bpe.split(piece).flatMap((symbol) => model.bpe.symbolIds(symbol));
     const known = model.words && (!/\p{L}/u.test(piece) || model.words.has(fingerprint(piece)));
-    return { text: piece, known, pieces: ids.map((id) => shown(model, id)) };
+    const count = (id) => (model.seen ? model.seen.counts[id] : null); // in training's German
+    return { text: piece, known, pieces: ids.map((id) => ({ ...shown(model, id), count: count(id) })) };
   });
 }
 
@@ -91,7 +91,8 @@ export async function work(model, job, post, stale = () => false) {
   }
   const written = path(node).slice(1).map((n) => n.token);
   post({ kind: "written", ids: written, ended: node.token === EOS, text: bpe.decode(idsOf(node)),
-    total: node.total, milliseconds: performance.now() - began });
+    total: node.total, milliseconds: performance.now() - began,
+    again: set.causal && set.maskBeforeSoftmax ? null : node.parent?.attention });
   if (!job.beam) return post({ kind: "done" });
   let before = [translation.root];
   for (const kept of beamSearch(translation, job.beam)) {
