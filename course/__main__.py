@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from course.corpora import CORPORA, CorpusError
 
 MAX_LINE_TOKENS = 500
 OUT = "where to write; else build/ of the course, or your own data folder if that is read-only"
+LONG_LINE = 1000  # characters: more than any sentence has
 
 
 def parser() -> argparse.ArgumentParser:
@@ -50,15 +52,25 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--corpus", choices=CORPORA, default="multi30k")
     data.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie (or: COURSE_DATA)")
 
-    train = command("train", "train a German-English Transformer",
+    train = command("train", "train a Transformer to translate",
                     "python -m course train --corpus multi30k --preset cpu --out runs/cpu "
                     "--minutes 40\n\nCtrl-C stops after the current step; the same command with "
                     "--resume goes on.\nA budget in epochs is exact: one seed and one --precision, "
                     "one result, broken off\nor not. A budget in minutes follows the clock, so "
                     "its result varies.\n"
+                    "Your own languages (lesson 06), line n of one file the translation of line n "
+                    "of the other:\n"
+                    "  python -m course train --src hindi.txt --tgt english.txt --preset small "
+                    "--out runs/hi --minutes 20\n"
                     "Several devices (lesson 07c; Linux, macOS, WSL):\n"
                     "  torchrun --nproc-per-node 2 -m course train ...")
-    train.add_argument("--corpus", choices=CORPORA, required=True)
+    source = train.add_mutually_exclusive_group(required=True)
+    source.add_argument("--corpus", choices=CORPORA)
+    source.add_argument("--pairs", type=Path, metavar="DIR", help="your own: a directory with "
+                        "train.src, train.tgt and, if you like, val.src, val.tgt")
+    source.add_argument("--src", type=Path, metavar="FILE", help="your own, with --tgt FILE: a "
+                        "sentence a line, and its translation; one in twenty is held out for val")
+    train.add_argument("--tgt", type=Path, metavar="FILE", help="the translations of --src")
     train.add_argument("--preset", required=True,
                        help="tiny, small, cpu, rnn-attention, base: see lesson 07")
     train.add_argument("--out", type=Path, required=True, help="directory for log and checkpoint")
@@ -77,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
                        help="at the end, translate val and add the run to FILE, a JSON line each")
     train.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie (or: COURSE_DATA)")
 
-    translate = command("translate", "translate German into English, a line in, a line out",
+    translate = command("translate", "translate text, a line in, a line out",
                         'echo "Ein Hund rennt." | python -m course translate --checkpoint runs/cpu')
     look = command("look", "translate one sentence and write a page that shows every head on it",
                    'python -m course look "Ein Hund rennt durch den Schnee."')
@@ -207,7 +219,6 @@ def train(options: argparse.Namespace) -> int:
 
 def train_on(device, ranks, options: argparse.Namespace) -> int:
     """Train on one device, alone or as one of several ranks."""
-    from course.corpora import pairs
     from course.runs import Budget, CheckpointError, load_checkpoint
     from course.speed import FastTrainer, Switches, recorded_switches, restarted
     from course.training import preset_model, recipe_of
@@ -219,11 +230,10 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
     if resume and not there:
         raise ValueError(f"nothing to resume in {str(options.out)!r}: leave --resume out to begin")
     budget = Budget(options.epochs, options.minutes)
-    train_pairs = pairs(options.corpus, "train", options.dir)
-    val_pairs = pairs(options.corpus, "val", options.dir)
+    train_pairs, val_pairs = chosen_pairs(options)
     say = (lambda text: print(text, file=sys.stderr)) if ranks.chief else (lambda text: None)
-    say(f"{options.corpus}: {len(train_pairs):,} pairs to learn from, {len(val_pairs):,} to "
-        "check by")
+    say(f"{options.corpus or options.pairs or options.src}: {len(train_pairs):,} pairs to learn "
+        f"from, {len(val_pairs):,} to check by")
     switches = recorded_switches(options.out) if resume else Switches.best(device)
     try:
         model, bpe = load_checkpoint(options.out) if resume else (None, None)
@@ -233,6 +243,7 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
     if model is None:
         text = (sentence for pair in train_pairs for sentence in pair)
         model, bpe = preset_model(options.preset, text, options.seed, changes)
+    check_lengths(bpe, [*train_pairs, *val_pairs], config.max_tokens)
     if options.compile:
         switches = replace(switches, compile=True)
     if options.precision != "auto":
@@ -250,6 +261,31 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
         return 0
     say("Nothing is lost: the same command with --resume goes on.")
     return 130
+
+
+def chosen_pairs(options: argparse.Namespace) -> tuple[list, list]:
+    """Return the pairs to learn from and those to check by: of a corpus, or the reader's own."""
+    from course.corpora import pairs, plain
+
+    if bool(options.src) != bool(options.tgt):
+        raise ValueError("--src FILE and --tgt FILE go together: give both")
+    if options.src:
+        return plain.own_pairs(options.src, options.tgt)
+    if options.pairs:
+        return plain.pairs_of(options.pairs)
+    return tuple(pairs(options.corpus, part, options.dir) for part in ("train", "val"))
+
+
+def check_lengths(bpe, sentence_pairs, max_tokens: int) -> None:
+    """Raise ValueError that shows the first sentence which no batch can hold."""
+    for sentence in (sentence for pair in sentence_pairs for sentence in pair):
+        if len(sentence) >= max_tokens / 4:  # a character is four tokens at the most
+            n = len(bpe.encode(sentence)) + 1
+            if n > max_tokens:
+                raise ValueError(
+                    f"a sentence of {n:,} tokens is more than a batch of {max_tokens:,} holds "
+                    f"({sentence[:60]!r}...): shorten it, or --set max_tokens={n}"
+                )
 
 
 def record(trainer, options: argparse.Namespace, changes: dict, val_pairs) -> None:
@@ -273,8 +309,8 @@ def translate(options: argparse.Namespace) -> int:
     size = 200
     if sys.stdin.isatty():
         size = 1
-        print("Write a German sentence and press Enter; end with Ctrl-D (on Windows Ctrl-Z, "
-              "Enter).", file=sys.stderr, flush=True)
+        print("Write a sentence and press Enter; end with Ctrl-D (on Windows Ctrl-Z, Enter).",
+              file=sys.stderr, flush=True)
     for group in lines_of(sys.stdin.buffer, size):
         sentences = [shortened(bpe, number, line) for number, line in group]
         for line in cache.translate(model, bpe, sentences, options.beam, options.length_penalty):
@@ -295,20 +331,34 @@ def look(options: argparse.Namespace) -> int:
 
 
 def lines_of(stream, size: int) -> Iterator[list[tuple[int, str]]]:
-    """Yield groups of numbered lines; raises ValueError for a line that is not UTF-8."""
-    group = []
+    """Yield groups of numbered lines, each ended by LF or CR LF.
+
+    Says on stderr if all of a long text was one line. Raises ValueError for a line that is not
+    UTF-8.
+    """
+    from course.corpora.plain import converted, narrow_encoding, other_line_ends, wide_encoding
+
+    group, number = [], 0
     for number, raw in enumerate(stream, 1):
+        if number == 1 and (wide := wide_encoding(raw)):
+            raise ValueError(f"the text is not UTF-8 but {wide.upper()}. {converted(wide, 'FILE')}")
         try:
             code = "utf-8-sig" if number == 1 else "utf-8"  # some editors begin a file with a mark
             group.append((number, raw.decode(code).rstrip("\r\n")))
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"line {number} is not UTF-8 (byte {raw[error.start]:#04x}): convert it, for "
-                "example with iconv -f latin1 -t utf-8"
+                f"line {number} is not UTF-8 (byte {raw[error.start]:#04x}). "
+                + converted(narrow_encoding(raw), "FILE")
             ) from error
         if len(group) == size:
             yield group
             group = []
+    if number == 1 and group:
+        text = group[0][1]
+        ends = other_line_ends(text)
+        if ends or len(text) > LONG_LINE:
+            print(f"1 line was read, of {len(text):,} characters: only LF (or CR LF) ends a line"
+                  + (f"; {ends}" if ends else ""), file=sys.stderr)
     if group:
         yield group
 
@@ -321,7 +371,25 @@ def shortened(bpe, number: int, line: str) -> str:
     print(f"line {number} has {len(ids):,} tokens; only the first {MAX_LINE_TOKENS} are "
           "translated. The model knows single sentences: split the text into lines.",
           file=sys.stderr)
-    return bpe.decode(ids[:MAX_LINE_TOKENS])
+    return beginning(bpe.decode(ids), bpe.decode(ids[:MAX_LINE_TOKENS]))
+
+
+def beginning(text: str, cut: str) -> str:
+    """Return what a cut, perhaps within a character's bytes, holds of a text in whole characters.
+
+    A character is what is seen as one: a letter stays with its marks, an emoji with its parts.
+    """
+    end = len(os.path.commonprefix([text, cut]))
+    whole = end
+    while whole and whole < len(text) and joined(text[whole - 1], text[whole]):
+        whole -= 1
+    return text[: whole or end]
+
+
+def joined(before: str, after: str) -> bool:
+    """Say whether two neighbouring characters of a text are seen as one."""
+    skin, joiner = "\U0001f3fb" <= after <= "\U0001f3ff", "\u200d"
+    return unicodedata.category(after)[0] == "M" or skin or joiner in (before, after)
 
 
 def evaluate(options: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from course import corpora, output_folder
-from course.__main__ import lines_of, main
+from course.__main__ import joined, lines_of, main, shortened
 from course.ablations import read_trials
 from course.homework.report import run_lines
+from course.text import BPE
 
 WORDS = {"Hund": "dog", "Mann": "man", "Ball": "ball", "Baum": "tree", "Hut": "hat"}
 PAIRS = [
@@ -84,6 +86,54 @@ def test_translate_keeps_order_and_empty_lines(checkpoint, monkeypatch, capsys):
 def test_a_mark_that_an_editor_puts_first_is_no_text():
     file = io.BytesIO("\ufeffEin Hund.\n\ufeffx\n".encode())
     assert list(lines_of(file, 9)) == [[(1, "Ein Hund."), (2, "\ufeffx")]]
+
+
+SHORT = "Ein Hund.\nEin Baum.\n"
+
+
+@pytest.mark.parametrize(("raw", "lines", "said"), [
+    (SHORT.encode(), 2, ""),
+    (SHORT.replace("\n", "\r\n").encode(), 2, ""),
+    (SHORT.replace("\n", "\r").encode(), 1,
+     r"1 line was read, of 19 characters: only LF \(or CR LF\) .*1 carriage returns.*tr '\\r' "),
+    (SHORT.replace("\n", "\u2028").encode(), 1, r"it holds 2 line separators, U\+2028.*sed "),
+    (SHORT.replace("\n", "\x85").encode(), 1, r"it holds 2 next-line characters"),
+    (("Ein Hund. " * 200).encode(), 1, r"1 line was read, of 2,000 characters: only LF"),
+    (("Ein Hund. " * 200).encode() + b"\nEin Baum.\n", 2, ""),
+], ids=["LF", "CR LF", "CR", "U+2028", "U+0085", "long", "one of two is long"])
+def test_only_lf_ends_a_line_and_one_long_line_is_told(raw, lines, said, capsys):
+    read = [line for group in lines_of(io.BytesIO(raw), 9) for line in group]
+    assert [number for number, _ in read] == list(range(1, lines + 1))
+    assert not any(line.endswith(("\r", "\n")) for _, line in read)
+    error = capsys.readouterr().err
+    assert bool(error) == bool(said) and re.search(said, error)
+
+
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_in_two_bytes_is_told_the_command_that_converts_it(code, checkpoint, monkeypatch,
+                                                                capsys):
+    feed(monkeypatch, SHORT.encode(code))
+    assert main(["translate", "--checkpoint", str(checkpoint)]) == 1
+    error = capsys.readouterr().err
+    assert f"iconv -f {code[:6]}" in error and "latin1" not in error
+
+
+CUT = ["猫猫猫", "u\u0308ber", "q\u0308q\u0308q\u0308", "👩🏽\u200d🚀👩🏽\u200d🚀", "क्षि क्षि",
+       "\ufffd\ufffd", "\u0308\u0308\u0308"]
+
+
+@pytest.mark.parametrize("text", CUT)
+def test_the_cut_never_splits_a_character(text, monkeypatch, capsys):
+    bpe = BPE([" "], [])  # all else is spelled in bytes
+    whole = bpe.decode(bpe.encode(text))
+    for longest in range(1, len(bpe.encode(text))):
+        monkeypatch.setattr("course.__main__.MAX_LINE_TOKENS", longest)
+        cut = shortened(bpe, 1, text)
+        assert whole.startswith(cut)
+        assert len(bpe.encode(cut)) <= longest or "\ufffd" in text
+        seams = [i for i in range(1, len(cut) + 1) if not joined(whole[i - 1], whole[i])]
+        assert not seams or len(cut) == seams[-1], (cut, whole)
+    assert "line 1 has" in capsys.readouterr().err
 
 
 def test_translate_names_the_line_that_is_not_utf8(checkpoint, monkeypatch, capsys):

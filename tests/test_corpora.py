@@ -14,7 +14,7 @@ from threading import Event, Thread
 import pytest
 
 from course import corpora
-from course.corpora import CorpusError, multi30k
+from course.corpora import CorpusError, multi30k, plain
 
 COURSE_DATA = os.environ.get("COURSE_DATA")
 PROBES = Path(__file__).parents[1] / "assets" / "probe_sentences.tsv"
@@ -253,18 +253,18 @@ def two_files(tmp_path: Path) -> Callable[[bytes, bytes], tuple[Path, Path]]:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["text", "gzip"])
 def test_a_corpus_of_the_readers_own(two_files, pack: Callable[[bytes], bytes]):
-    assert multi30k.read_parallel(*two_files(pack(GERMAN.encode()), ENGLISH.encode())) == PAIRS
+    assert plain.read_parallel(*two_files(pack(GERMAN.encode()), ENGLISH.encode())) == PAIRS
 
 
 def test_windows_line_ends_a_byte_order_mark_and_no_last_newline(two_files):
     files = two_files(b"\xef\xbb\xbfEins\r\nZwei\r\n", b"One\nTwo")
-    assert multi30k.read_parallel(*files) == [("Eins", "One"), ("Zwei", "Two")]
+    assert plain.read_parallel(*files) == [("Eins", "One"), ("Zwei", "Two")]
 
 
 def test_only_the_newline_goes(two_files):
     line = " a\u0308 \u00a0\u2028\x85 "
     files = two_files(f"{line}\n".encode(), b"x\n")
-    assert multi30k.read_parallel(*files) == [(line, "x")]
+    assert plain.read_parallel(*files) == [(line, "x")]
 
 
 @pytest.mark.parametrize(
@@ -273,29 +273,66 @@ def test_only_the_newline_goes(two_files):
         (b"Eins\n", r"own\.de has 1 lines, .*own\.en has 2: .*own\.en, line 2, .*'Two'.*Give"),
         (b"1\n2\n3\n", r"own\.de has 3 lines, .*own\.de, line 3, has no partner \('3'\)"),
         (b"Eins\nZw\xfcei\n", r"own\.de, line 2: byte 3 is 0xfc, not UTF-8.*xfcei.*Save .*UTF-8"),
+        (b"Eins\nZw\x93ei\n", r"line 2: byte 3 is 0x93, .*iconv -f cp1252 -t utf-8 .*own\.de"),
+        ("Eins\nZwei\n".encode("utf-16"), r"own\.de is not UTF-8 but UTF-16.*iconv -f utf-16 "),
+        ("Eins\nZwei\n".encode("utf-16-le"), r"own\.de is not UTF-8 but .*iconv -f utf-16le "),
+        ("Eins\nZwei\n".encode("utf-16-be"), r"own\.de is not UTF-8 but .*iconv -f utf-16be "),
+        ("Eins\nZwei\n".encode("utf-32"), r"own\.de is not UTF-8 but UTF-32.*iconv -f utf-32 "),
+        (b"Eins zwei.\r" * 300 + b"\nb", r"own\.de, line 1: 600 tokens.*299 carriage returns.*tr "),
         (b"Eins\n \xc2\xa0\n", r"own\.de, line 2: empty \(' .*'\).*delete it"),
         (b"", r"own\.de, line 1: empty"),
         (b"Eins\n" + b"und " * 5000, r"own\.de, line 2: 5000 tokens.*500 allowed.*'und und.*Put"),
         (gzip.compress(GERMAN.encode())[:-9], r"own\.de is a broken gzip file.*fetch it again"),
         (b"\x1f\x8bnot gzip", r"own\.de is a broken gzip file"),
     ],
-    ids=["fewer", "more", "encoding", "empty", "no lines", "long", "truncated", "not gzip"],
+    ids=["fewer", "more", "encoding", "of Windows", "two bytes", "little", "big", "four bytes",
+         "carriage returns", "empty", "no lines", "long", "truncated", "not gzip"],
 )
 def test_what_is_wrong_where_and_what_to_do(two_files, src: bytes, complaint: str):
     with pytest.raises(CorpusError, match=complaint):
-        multi30k.read_parallel(*two_files(src, b"One\nTwo\n"))
+        plain.read_parallel(*two_files(src, b"One\nTwo\n"))
+
+
+def test_held_out_are_sentences_that_are_not_learned_from(two_files):
+    src = [f"Satz {n % 50}" for n in range(60)]  # ten of them have two translations
+    files = two_files("\n".join(src).encode(), "\n".join(f"Line {n}" for n in range(60)).encode())
+    train, val = plain.own_pairs(*files)
+    assert len(train) + len(val) == 60 and len({source for source, _ in val}) == 3
+    assert not {source for source, _ in train} & {source for source, _ in val}
+    assert plain.own_pairs(*files) == (train, val), "the same each time, so that a run can go on"
+
+
+def test_one_sentence_alone_can_not_be_held_out(two_files):
+    with pytest.raises(CorpusError, match=r"own\.de has one sentence only: .*Give it more lines"):
+        plain.own_pairs(*two_files(b"Eins\nEins\n", b"One\nA one\n"))
+
+
+def test_a_directory_of_pairs(tmp_path: Path):
+    (tmp_path / "train.hi").write_text("x")
+    with pytest.raises(CorpusError, match=r"train\.src and train\.tgt.*it has train\.hi\. Re"):
+        plain.pairs_of(tmp_path)
+    for part, n in (("train", 40), ("val", 5)):
+        for side in ("src", "tgt"):
+            text = "".join(f"{part} {side} {i}\n" for i in range(n))
+            (tmp_path / f"{part}.{side}").write_text(text)
+        train, val = plain.pairs_of(tmp_path)
+        assert (len(train), len(val)) == ((38, 2) if part == "train" else (40, 5))
+    assert val[4] == ("val src 4", "val tgt 4")
+    (tmp_path / "val.tgt").unlink()
+    with pytest.raises(CorpusError, match=r"val\.tgt cannot be read"):
+        plain.pairs_of(tmp_path)
 
 
 def test_one_file_missing(two_files):
     german, english = two_files(b"Eins\n", b"One\n")
     english.unlink()
     with pytest.raises(CorpusError, match=r"own\.en cannot be read.*Check the name"):
-        multi30k.read_parallel(german, english)
+        plain.read_parallel(german, english)
 
 
 def test_the_longest_line_allowed(two_files):
-    line = b"und " * multi30k.MAX_TOKENS
-    assert len(multi30k.read_parallel(*two_files(line, b"and"))) == 1
+    line = b"und " * plain.MAX_TOKENS
+    assert len(plain.read_parallel(*two_files(line, b"and"))) == 1
 
 
 # Both corpora behind one door
@@ -340,7 +377,7 @@ def real_pairs() -> list[tuple[str, str]]:
     return [
         pair
         for split in splits
-        for pair in multi30k.read_parallel(
+        for pair in plain.read_parallel(
             directory / f"{split}.de.gz", directory / f"{split}.en.gz"
         )
     ]

@@ -4,10 +4,7 @@ Elliott, Frank, Sima'an and Specia (2016), "Multi30K: Multilingual English-Germa
 Descriptions", W16-3210. For researchers and educators, non-commercial research and education.
 """
 
-import codecs
-import gzip
 import os
-import zlib
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -15,6 +12,7 @@ from threading import Thread
 import pooch
 
 from course.corpora import CorpusError
+from course.corpora.plain import read_parallel
 
 BASE_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
 SPLITS = (
@@ -39,7 +37,6 @@ SHA256 = {
     "test_2018_flickr.de.gz": "ddd0130c7d97482dc5197a02141dae8dd79f20f03586c480d675c09a32daf608",
     "test_2018_flickr.en.gz": "ef4f4844037d4c5dea75c9a8ed5fd78905967a26f67c255e230cc9780032654d",
 }
-MAX_TOKENS = 500  # Multi30k's longest training sentence has 39
 TIMEOUT_S = 5.0
 
 
@@ -78,65 +75,6 @@ def found(split: str = "train") -> bool:
 def cache() -> Path:
     """Return the directory in which downloaded files are kept."""
     return Path(pooch.os_cache("attention-course")) / "multi30k"
-
-
-def read_parallel(src_path: Path, tgt_path: Path) -> list[tuple[str, str]]:
-    """Read two files, UTF-8 text or gzip of it, whose lines translate each other.
-
-    Returns (source, target) pairs. Raises CorpusError, with file, line and value, where a file is
-    missing, truncated or not UTF-8, a line is empty or has more than MAX_TOKENS tokens, or one
-    file has more lines than the other.
-    """
-    src, tgt = _read_lines(Path(src_path)), _read_lines(Path(tgt_path))
-    if len(src) != len(tgt):
-        first = min(len(src), len(tgt))
-        longer, alone = (src_path, src) if len(src) > first else (tgt_path, tgt)
-        raise CorpusError(
-            f"{src_path} has {len(src)} lines, {tgt_path} has {len(tgt)}: {longer}, line "
-            f"{first + 1}, has no partner ({alone[first][:60]!r}). Give every line its translation."
-        )
-    return list(zip(src, tgt, strict=True))
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(
-            f"{path} cannot be read ({error.strerror}). Check the name and its permissions."
-        ) from error
-    if raw.startswith(b"\x1f\x8b"):
-        try:
-            raw = gzip.decompress(raw)
-        except (EOFError, OSError, zlib.error) as error:
-            raise CorpusError(
-                f"{path} is a broken gzip file ({error}). Delete it and fetch it again."
-            ) from error
-    # Only \n ends a line: str.splitlines would also cut at U+2028, U+0085 and their like.
-    lines = raw.removeprefix(codecs.BOM_UTF8).removesuffix(b"\n").split(b"\n")
-    return [_decode(path, number, line) for number, line in enumerate(lines, start=1)]
-
-
-def _decode(path: Path, number: int, line: bytes) -> str:
-    where = f"{path}, line {number}"
-    try:
-        text = line.removesuffix(b"\r").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{where}: byte {error.start + 1} is 0x{line[error.start]:02x}, not UTF-8 "
-            f"({line[:60]!r}). Save the file as UTF-8."
-        ) from error
-    tokens = len(text.split())
-    if tokens == 0:
-        raise CorpusError(
-            f"{where}: empty ({text[:60]!r}). Fill the line, or delete it here and in its partner."
-        )
-    if tokens > MAX_TOKENS:
-        raise CorpusError(
-            f"{where}: {tokens} tokens, more than the {MAX_TOKENS} allowed ({text[:60]!r}...). "
-            "Put one sentence on a line, or delete the line here and in its partner."
-        )
-    return text
 
 
 def _files(split: str) -> tuple[str, str]:
