@@ -1,4 +1,4 @@
-"""Own languages: a pair in another script, from a grammar of a few words, trained and translated."""
+"""Own languages: a pair in another script, from a small grammar, is trained and translated."""
 
 import io
 import json
