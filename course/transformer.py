@@ -114,7 +114,7 @@ class PositionalEncoding(nn.Module):
             self.table = nn.Parameter(torch.randn(config.max_len, config.d_model) * 0.02)
         else:
             table = positional_encoding(config.max_len, config.d_model)
-            self.register_buffer("table", table, persistent=False)
+            self.register_buffer("table", table, persistent=False)  # no parameter, not saved
 
     def forward(self, x: Tensor) -> Tensor:
         length = x.size(1)
@@ -124,14 +124,15 @@ class PositionalEncoding(nn.Module):
                     f"a sentence of {length} tokens, but learned positions end at "
                     f"max_len={len(self.table)}: shorten it, or use sinusoidal positions"
                 )
-            self.table = positional_encoding(length, x.size(2)).to(self.table)
+            longer = max(length, 2 * len(self.table))  # a writer asks for one more, again and again
+            self.table = positional_encoding(longer, x.size(2)).to(self.table)
         return self.dropout(x + self.table[:length])
 
 # %% ../notebooks/05_transformer.py
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """Return each vector of x (..., D) with mean 0 and variance 1, then times gain plus bias (D,).
 
-    Ba et al. 2016: the variance is the biased one, eps stands inside the root.
+    Ba et al. 2016, with the biased variance; eps inside the root is PyTorch's.
     """
     mean = x.mean(-1, keepdim=True)
     variance = x.var(-1, unbiased=False, keepdim=True)
@@ -148,7 +149,7 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # `layer_norm` above in one fused kernel
+        # `layer_norm` above, in one step
         return F.layer_norm(x, self.gain.shape, self.gain, self.bias, self.eps)
 
 # %% ../notebooks/05_transformer.py

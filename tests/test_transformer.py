@@ -3,7 +3,7 @@
 import copy
 import math
 import random
-from dataclasses import FrozenInstanceError, dataclass, field, replace
+from dataclasses import FrozenInstanceError, replace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -562,33 +562,28 @@ def test_the_copy_task_is_learned_without_a_mistake():
 # Pictures -------------------------------------------------------------------------------------
 
 
-@dataclass
-class Call:
-    name: str
-    kind: str
-    shapes_in: list
-    shape_out: tuple = ()
-    inner: list = field(default_factory=list)
+def traced(model: nn.Module) -> draw.Call:
+    src, tgt_in = torch.randint(30, (2, 7)), torch.randint(30, (2, 5))
+    return draw.trace(model.eval(), src=src, tgt_in=tgt_in)
 
 
-def call_of(model: nn.Module, *inputs: torch.Tensor) -> Call:
-    """Record the tree of calls that `draw_model` draws."""
-    root, names = Call("", "", []), {m: n for n, m in model.named_modules()}
-    stack = [root]
+class OwnWay(nn.Module):
+    """A connection around a sub-layer that is not the model's own."""
 
-    def enter(module, args):
-        shapes = [tuple(a.shape) for a in args if isinstance(a, torch.Tensor)]
-        stack[-1].inner.append(Call(names[module], type(module).__name__, shapes))
-        stack.append(stack[-1].inner[-1])
+    def __init__(self, d_model: int, way) -> None:
+        super().__init__()
+        self.norm, self.way = LayerNorm(d_model), way
 
-    def leave(module, args, output):
-        stack.pop().shape_out = tuple(output.shape)
+    def forward(self, x, sublayer):
+        return self.way(x, sublayer, self.norm)
 
-    for module in names:
-        module.register_forward_pre_hook(enter)
-        module.register_forward_hook(leave)
-    model(*inputs)
-    return root.inner[0]
+
+def rewire(model: Transformer, way, numbers=(0, 1, 2)) -> Transformer:
+    for layer in [*model.encoder.layers, *model.decoder.layers]:
+        for number in numbers:
+            if number < len(layer.residuals):
+                layer.residuals[number] = OwnWay(model.config.d_model, way)
+    return model
 
 
 def texts(figure: plt.Figure) -> str:
@@ -610,9 +605,7 @@ def box_overlaps(figure: plt.Figure) -> int:
 
 @NORMS
 def test_the_model_is_drawn_with_its_shapes(norm):
-    model = Transformer(replace(SMALL, norm=norm))
-    call = call_of(model, torch.randint(30, (2, 7)), torch.randint(30, (2, 5)))
-    figure = draw.draw_model(call, "the title")
+    figure = draw.draw_model(traced(Transformer(replace(SMALL, norm=norm))), "the title")
     words = texts(figure)
     for expected in (
         "the title", "2 × EncoderLayer", "2 × DecoderLayer", "src  2×7", "memory  2×7×16",
@@ -622,8 +615,75 @@ def test_the_model_is_drawn_with_its_shapes(norm):
     lines = words.split("\n")
     assert lines.count("norm") == 5 + 2 * (norm == "pre")
     assert lines.count("+") == 5 and lines.count("dropout") == 5 + 2
+    assert lines.count("src_embedding ◆") == lines.count("tgt_embedding ◆") == 1
     assert box_overlaps(figure) == 0
     assert not plt.get_fignums()  # closed: shown once, by the cell that returns it
+
+
+WITHOUT = {
+    "the sum": lambda x, f, norm: norm(f(x)),
+    "what the sub-layer says": lambda x, f, norm: norm(x),
+    "a slope": lambda x, f, norm: norm(f(x) + 0 * x),
+    "gradient": lambda x, f, norm: norm(f(x) + x.detach()),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_a_sum_that_the_model_does_not_make_is_not_drawn(name):
+    model = rewire(Transformer(SMALL), WITHOUT[name])
+    lines = texts(draw.draw_model(traced(model), "t")).split("\n")
+    assert "+" not in lines and lines.count("norm") == 5
+
+
+def test_only_the_sums_that_are_there_are_drawn():
+    model = rewire(Transformer(SMALL), WITHOUT["the sum"], numbers=[1])
+    lines = texts(draw.draw_model(traced(model), "t")).split("\n")
+    assert lines.count("+") == 5 - 2
+    other = rewire(Transformer(SMALL), lambda x, f, norm: x + f(x))  # sums that no norm follows
+    lines = texts(draw.draw_model(traced(other), "t")).split("\n")
+    assert lines.count("+") == 5 and "norm" not in lines
+
+
+def test_the_memory_is_drawn_only_where_it_goes_in():
+    model = Transformer(SMALL)
+    assert "memory" in texts(draw.draw_model(traced(model), "t"))
+    for layer in model.decoder.layers:  # cross-attention to itself
+        attend = layer.cross_attention.forward
+        layer.cross_attention.forward = lambda q, k, v, mask=None, a=attend: a(q, q, q, mask)
+    heard = draw.draw_model(traced(model), "t")
+    assert "memory" in texts(heard)  # it is handed over, whatever the box does with it
+    model = Transformer(SMALL)
+    model.decode = lambda x, memory, *masks: Transformer.decode(model, x, torch.ones(2, 7, 16))
+    deaf = traced(model)
+    assert "memory" not in texts(draw.draw_model(deaf, "t"))
+
+
+def test_layers_that_differ_are_not_counted_as_alike():
+    model = Transformer(replace(SMALL, n_layers=3))
+    model.encoder.layers[2].residuals[1] = OwnWay(16, WITHOUT["the sum"])
+    words = texts(draw.draw_model(traced(model), "t"))
+    assert "2 of 3 × EncoderLayer" in words and "3 × DecoderLayer" in words.split("\n")
+
+
+def test_tracing_leaves_the_model_as_it_was_and_tells_two_tables_apart():
+    model = Transformer(SMALL)
+    before = {name: module for name, module in model.named_modules()}
+    traced(model)
+    assert all(not m._forward_hooks and not m._forward_pre_hooks for m in model.modules())
+    assert dict(model.named_modules()) == before
+    untied = texts(draw.draw_model(traced(Transformer(replace(SMALL, tie_embeddings=False))), "t"))
+    assert "◆" not in untied and {"src_embedding", "tgt_embedding"} <= set(untied.split("\n"))
+
+
+def test_a_writer_builds_few_tables(monkeypatch):
+    positions = PositionalEncoding(replace(SMALL, max_len=4))
+    built = []
+    monkeypatch.setattr("course.transformer.positional_encoding",
+                        lambda *sizes: built.append(sizes) or positional_encoding(*sizes))
+    for length in range(1, 65):
+        x = torch.zeros(1, length, 16)
+        torch.testing.assert_close(positions(x)[0], positional_encoding(length, 16))
+    assert len(built) == 4  # 8, 16, 32, 64
 
 
 def test_each_chart_draws_what_it_is_given():

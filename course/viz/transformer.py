@@ -1,14 +1,16 @@
 """Pictures of lesson 05: positions, depth, the parameter count, and the model itself."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
 
@@ -82,13 +84,21 @@ def dot_products(products: Tensor, positions: Sequence[int]) -> Figure:
 
 def lines_by_depth(
     panels: Sequence[tuple[str, str, str, Mapping[str, Mapping[int, float]]]],
+    names: Sequence[str] = (),
 ) -> Figure:
-    """Draw one panel for each (title, y label, y scale, {curve: {depth: value}})."""
+    """Draw one panel for each (title, y label, y scale, {curve: {depth: value}}).
+
+    names: all curves of the page, so that one looks the same in every picture. Where curves lie on
+    each other, the large hollow marker of one frames the small one of the next.
+    """
+    names = names or list(dict.fromkeys(name for *_, curves in panels for name in curves))
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
     for axis, (title, label, scale, curves) in zip(axes[0], panels):
-        for (name, points), (colour, line, marker) in zip(curves.items(), STYLES):
-            axis.plot(list(points), list(points.values()), color=colour, marker=marker, ls=line,
-                      label=name)
+        for number, (name, (colour, line, marker)) in enumerate(zip(names, STYLES)):
+            if name in curves:
+                depths, values = zip(*curves[name].items())
+                axis.plot(depths, values, color=colour, marker=marker, ls=line, label=name,
+                          ms=13 - 2.4 * number, mfc="none", mew=1.5)
         axis.set(xlabel="layers in the stack", ylabel=label, yscale=scale)
         axis.set_xticks(sorted({depth for points in curves.values() for depth in points}))
         axis.set_title(title, fontsize=10)
@@ -192,7 +202,7 @@ def attention_heads(
     return finish(figure)
 
 
-# The model, drawn from a recorded call ---------------------------------------------------------
+# The model, drawn from a run --------------------------------------------------------------------
 
 TINTS = {
     "TokenEmbedding": RED,
@@ -201,9 +211,106 @@ TINTS = {
     "FeedForward": BLUE,
     "LayerNorm": GREEN,
     "Linear": GREY,
-}
+    "Dropout": "white",
+}  # these are drawn as boxes; every other module is only a way to call them
 Point = tuple[float, float]
 WIDTH = 3.4  # of a box, in inches
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a module: its path in the model, its class, its shapes, the calls inside it.
+
+    fed_by: for each tensor that went in, the calls whose results it depends on with no box between.
+    joins: the same of its result, where it is no box itself: two or more are a sum.
+    tied: whether its matrix serves under another name, too.
+    """
+
+    name: str
+    kind: str
+    shapes_in: list[tuple[int, ...]] = field(default_factory=list)
+    shape_out: tuple[int, ...] = ()
+    inner: list["Call"] = field(default_factory=list)
+    fed_by: list[list["Call"]] = field(default_factory=list)
+    joins: list["Call"] = field(default_factory=list)
+    tied: bool = False
+
+    @property
+    def source(self) -> "Call":
+        """The call that made its result: itself, unless it only hands on what another made."""
+        return self.joins[0] if len(self.joins) == 1 else self
+
+    def walk(self) -> Iterator["Call"]:
+        """Yield this call and all calls inside it, in the order in which they began."""
+        yield self
+        for call in self.inner:
+            yield from call.walk()
+
+
+def trace(model: nn.Module, **inputs: Tensor) -> Call:
+    """Run a copy of the model once on named inputs; return the tree of calls that it made.
+
+    What feeds what is not read from the code. Each box's result is cut off from its past, so that
+    autograd finds in the next box's input the last boxes before it, and only where the slope is not
+    zero. A module with two names is called by each under that name.
+    """
+    named = list(model.named_parameters(remove_duplicate=False))
+    tied = {name.rpartition(".")[0] for name, parameter in named
+            if sum(parameter is other for _, other in named) > 1}
+    model, known = copy.deepcopy(model), set()
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module in known:
+            parent, _, child = name.rpartition(".")
+            module = copy.deepcopy(module)
+            setattr(model.get_submodule(parent), child, module)
+        known.add(module)
+    root, results = Call("", ""), []  # results: (a call, what it made, cut off from its past)
+    for name, tensor in inputs.items():
+        root.inner.append(Call(name, "input", shape_out=tuple(tensor.shape)))
+        results.append((root.inner[-1], tensor))
+    open_calls = [root]
+
+    def sources(tensor: Tensor) -> list[Call]:
+        if not tensor.requires_grad:
+            return [call for call, made in results if made is tensor]
+        cut = [(call, made) for call, made in results if made.requires_grad]
+        direction = torch.linspace(0.5, 1.5, tensor.numel()).view_as(tensor)
+        slopes = torch.autograd.grad(tensor, [made for _, made in cut], direction,
+                                     retain_graph=True, allow_unused=True)
+        return [call for (call, _), slope in zip(cut, slopes)
+                if slope is not None and slope.ne(0).any()]
+
+    def inside_a_box() -> bool:
+        return any(call.kind in TINTS for call in open_calls)
+
+    def enter(name: str):
+        def hook(module, args) -> None:
+            call = Call(name, type(module).__name__, tied=name in tied)
+            for tensor in (arg for arg in args if isinstance(arg, Tensor)):
+                call.shapes_in.append(tuple(tensor.shape))
+                if not inside_a_box():
+                    call.fed_by.append(sources(tensor))
+            open_calls[-1].inner.append(call)
+            open_calls.append(call)
+        return hook
+
+    def leave(module, args, output: Tensor) -> Tensor:
+        call = open_calls.pop()
+        call.shape_out = tuple(output.shape)
+        if inside_a_box():
+            return output
+        if call.kind not in TINTS:
+            call.joins = sources(output)
+            if len(call.joins) < 2:
+                return output
+        results.append((call, output.detach().requires_grad_()))
+        return results[-1][1]
+
+    for name, module in model.named_modules():
+        module.register_forward_pre_hook(enter(name))
+        module.register_forward_hook(leave)
+    model(*inputs.values())
+    return root.inner[-1]
 
 
 def sizes(shape: Sequence[int]) -> str:
@@ -211,7 +318,7 @@ def sizes(shape: Sequence[int]) -> str:
     return "×".join(map(str, shape))
 
 
-def describe(call: Any) -> str:
+def describe(call: Call) -> str:
     """Say what goes into a call and what comes out, with what lies between for a feed-forward."""
     between = [sizes(inner.shape_out) for inner in call.inner if inner.kind == "Linear"]
     if call.kind == "FeedForward":
@@ -220,11 +327,27 @@ def describe(call: Any) -> str:
     return f"{', '.join(read)} → {sizes(call.shape_out)}"
 
 
-class Column:
-    """A stack of boxes that grows upwards from (x, y)."""
+def wiring(layer: Call, before: Call) -> list:
+    """Return what makes two layers alike: their boxes and sums, and what feeds each."""
+    parts = [call for call in layer.walk() if call.kind in TINTS or len(call.joins) > 1]
+    places = {id(call): place for place, call in enumerate(parts)} | {id(before): "before"}
+    return [
+        (call.kind, [[places.get(id(source), source.name) for source in feed]
+                     for feed in [*call.fed_by, call.joins]])
+        for call in parts
+    ]
 
-    def __init__(self, axis: Axes, x: float, y: float, side: int) -> None:
-        self.axis, self.x, self.y, self.side = axis, x, y, side
+
+class Column:
+    """A stack of boxes that grows upwards from (x, 0); `trace` found every line in it."""
+
+    def __init__(self, axis: Axes, x: float, side: int, start: Call) -> None:
+        self.axis, self.x, self.y, self.side = axis, x, 0.2, side
+        self.last = start  # whose result stands at height y
+        self.leaves = {id(start): self.y}  # the height at which a line may leave a call's result
+        self.beside: list[tuple[Call, float]] = []  # what feeds it from elsewhere, and where
+        words = f"{start.name}  {sizes(start.shape_out)}"
+        axis.text(x, 0, words, ha="center", va="center", fontsize=9)
 
     def arrow(self, start: Point, end: Point, head: bool = True) -> None:
         """Draw a straight line, with an arrow's head or without."""
@@ -232,76 +355,103 @@ class Column:
                  "shrinkA": 0, "shrinkB": 0}
         self.axis.annotate("", end, start, arrowprops=style)
 
-    def text(self, words: str) -> None:
-        """Write what enters or leaves the column."""
-        self.axis.text(self.x, self.y, words, ha="center", va="center", fontsize=9)
-        self.y += 0.2
+    def rise(self, height: float, joined: bool = True, head: bool = False) -> None:
+        """Go up, and draw the line if there is one."""
+        if joined:
+            self.arrow((self.x, self.y), (self.x, self.y + height), head)
+        self.y += height
 
-    def box(self, call: Any, label: str) -> float:
-        """Draw a call as a box above what is there; return the height of its middle."""
+    def reach(self, call: Call) -> None:
+        """Keep that the result of a call stands at the height reached."""
+        self.last = call
+        self.leaves[id(call)] = self.y + 0.1
+
+    def around(self, source: Call, height: float, inside: float) -> None:
+        """Draw the line from an earlier result of this column, around what lies between."""
+        start, outside = self.leaves[id(source)], self.x + self.side * (WIDTH / 2 + 0.2)
+        self.arrow((self.x, start), (outside, start), head=False)
+        self.arrow((outside, start), (outside, height), head=False)
+        self.arrow((outside, height), (self.x + self.side * inside, height))
+
+    def add(self, sources: Sequence[Call]) -> None:
+        """Draw a sum, and the lines to it."""
+        self.rise(0.18, self.last in sources, head=True)
+        self.y += 0.11
+        self.axis.add_patch(
+            Circle((self.x, self.y), 0.11, facecolor="white", edgecolor="black")
+        )
+        self.axis.text(self.x, self.y, "+", ha="center", va="center", fontsize=10)
+        for source in sources:
+            if source is not self.last and id(source) in self.leaves:
+                self.around(source, self.y, inside=0.11)
+        self.y += 0.11
+
+    def box(self, call: Call, joined: bool = False) -> None:
+        """Draw a call as a box above what is there, with what feeds it."""
         thin = call.kind == "Dropout"
         height = 0.26 if thin else 0.52
-        bottom = self.y + 0.26
-        self.arrow((self.x, self.y), (self.x, bottom))
-        colour = TINTS.get(call.kind, "white")
+        middle = self.y + 0.26 + height / 2
+        for feed in call.fed_by:
+            if len(feed) > 1 and not joined:
+                self.add(feed)
+                middle, joined = self.y + 0.26 + height / 2, True
+        alone = {id(feed[0]): feed[0] for feed in call.fed_by if len(feed) == 1}
+        for source in alone.values():
+            if source is self.last:
+                joined = True
+            elif id(source) in self.leaves:
+                self.around(source, middle, inside=WIDTH / 2)
+            else:
+                self.beside.append((source, middle))
+        self.rise(0.26, joined, head=True)
+        colour = "grey" if thin else TINTS[call.kind]
         self.axis.add_patch(
             FancyBboxPatch(
-                (self.x - WIDTH / 2, bottom), WIDTH, height,
+                (self.x - WIDTH / 2, self.y), WIDTH, height,
                 boxstyle="round,pad=0,rounding_size=.08",
-                facecolor=(colour, 0.25), edgecolor="grey" if thin else colour,
+                facecolor="white" if thin else (colour, 0.25), edgecolor=colour,
                 linestyle="--" if thin else "-", lw=1.2,
             )
         )
-        middle = bottom + height / 2
+        label, kwargs = call.name.split(".")[-1], {"ha": "center", "va": "center"}
         if thin:
-            self.axis.text(self.x, middle, label, ha="center", va="center", fontsize=8, color="0.3")
+            self.axis.text(self.x, middle, label, fontsize=8, color="0.3", **kwargs)
         else:
-            kwargs = {"ha": "center", "va": "center"}
+            label += " ◆" * call.tied
             self.axis.text(self.x, middle + 0.11, label, fontsize=9, weight="bold", **kwargs)
             shapes = f"{call.kind}:  {describe(call)}"
             self.axis.text(self.x, middle - 0.13, shapes, fontsize=7.5, **kwargs)
-        self.y = bottom + height
-        return middle
+        self.y += height
+        self.reach(call)
 
-    def add(self, start: float) -> None:
-        """Draw the sum of a residual connection that left the line at height `start`."""
-        centre = self.y + 0.29
-        self.arrow((self.x, self.y), (self.x, centre - 0.11))
-        self.axis.add_patch(Circle((self.x, centre), 0.11, facecolor="white", edgecolor="black"))
-        self.axis.text(self.x, centre, "+", ha="center", va="center", fontsize=10)
-        outside = self.x + self.side * (WIDTH / 2 + 0.2)
-        self.arrow((self.x, start), (outside, start), head=False)
-        self.arrow((outside, start), (outside, centre), head=False)
-        self.arrow((outside, centre), (self.x + self.side * 0.11, centre))
-        self.y = centre + 0.11
-
-    def call(self, call: Any) -> dict[str, float]:
-        """Draw a call with what it calls; return the heights of its boxes by name."""
-        heights = {}
-        short = call.name.split(".")[-1]
-        if call.kind == "Residual":
-            start = self.y + 0.1
-            for inner in call.inner:
-                heights |= self.call(inner)
-                if inner.kind == "Dropout":
-                    self.add(start)
-        elif call.kind == "PositionalEncoding":
-            heights[call.name] = self.box(call, short)
-            self.box(call.inner[0], "dropout")
-        elif call.kind == "Dropout":
-            self.box(call, short)
-        elif call.kind != "Identity":
-            heights[call.name] = self.box(call, short)
-        return heights
-
-    def stack(self, call: Any) -> dict[str, float]:
-        """Draw an encoder or a decoder: one layer in a frame, how often it comes, a last norm."""
+    def draw(self, call: Call) -> None:
+        """Draw a call with what it calls."""
+        if call.kind in TINTS:
+            self.box(call)
+            if call.kind == "PositionalEncoding":
+                for inner in call.inner:
+                    self.box(inner, joined=True)
+                self.reach(call)
+            return
         layers = [inner for inner in call.inner if inner.kind.endswith("Layer")]
-        self.arrow((self.x, self.y), (self.x, self.y + 0.2), head=False)
-        self.y += 0.2
-        bottom, heights = self.y - 0.07, {}
+        if layers:
+            self.stack(layers)
+        for inner in call.inner[len(layers):]:
+            self.draw(inner)
+        if len(call.joins) > 1:
+            self.add(call.joins)
+            self.reach(call)
+
+    def stack(self, layers: list[Call]) -> None:
+        """Draw the first of a stack's layers in a frame, and say how many are wired like it."""
+        ends = [self.last, *(layer.source for layer in layers)]
+        alike = [wiring(layer, before) for layer, before in zip(layers, ends)]
+        n = alike.count(alike[0])
+        self.rise(0.2)
+        self.leaves[id(self.last)] = self.y + 0.1
+        bottom = self.y - 0.07
         for inner in layers[0].inner:
-            heights |= self.call(inner)
+            self.draw(inner)
         left, top = self.x - WIDTH / 2 - 0.32, self.y + 0.1
         self.axis.add_patch(
             FancyBboxPatch(
@@ -309,41 +459,35 @@ class Column:
                 boxstyle="round,pad=0,rounding_size=.12", edgecolor="grey", lw=1, zorder=0,
             )
         )
-        self.axis.text(left + 0.05, top + 0.06, f"{len(layers)} × {layers[0].kind}", fontsize=11)
-        self.arrow((self.x, self.y), (self.x, self.y + 0.25), head=False)
-        self.y += 0.25
-        for inner in call.inner[len(layers):]:
-            heights |= self.call(inner)
-        return heights
+        many = f"{n}" if n == len(layers) else f"{n} of {len(layers)}"
+        self.axis.text(left + 0.05, top + 0.06, f"{many} × {layers[0].kind}", fontsize=11)
+        self.rise(0.25)
+        if self.last is ends[1]:
+            self.reach(ends[-1])
 
 
-def draw_model(call: Any, title: str) -> Figure:
-    """Draw a recorded call of an encoder-decoder: encoder left, decoder right, shapes inside.
-
-    A call has `name` (the module's path), `kind` (its class), `shapes_in`, `shape_out` and
-    `inner`, the calls it made, in order.
-    """
+def draw_model(call: Call, title: str) -> Figure:
+    """Draw what `trace` found of an encoder-decoder: encoder left, decoder right, shapes inside."""
     figure, axis = plt.subplots(figsize=(9.6, 11))
     turn = next(i for i, inner in enumerate(call.inner) if inner.kind == "Encoder") + 1
-    left, right = Column(axis, 0, 0, side=-1), Column(axis, 5, 0, side=1)
-    left.text(f"src  {sizes(call.shapes_in[0])}")
-    right.text(f"tgt_in  {sizes(call.shapes_in[1])}")
-    heights: dict[str, float] = {}
+    (src,), (tgt_in,) = call.fed_by[:2]
+    left, right = Column(axis, 0, -1, src), Column(axis, 5, 1, tgt_in)
     for column, calls in ((left, call.inner[:turn]), (right, call.inner[turn:])):
         for inner in calls:
-            draw = column.stack if inner.kind in ("Encoder", "Decoder") else column.call
-            heights |= draw(inner)
-    right.arrow((5, right.y), (5, right.y + 0.3))
-    right.y += 0.42
-    right.text(f"logits  {sizes(call.shape_out)}")
-    cross = next(height for name, height in heights.items() if name.endswith("cross_attention"))
+            column.draw(inner)
+    right.rise(0.3, call.source is right.last, head=True)
+    axis.text(5, right.y + 0.12, f"logits  {sizes(call.shape_out)}", ha="center", va="center",
+              fontsize=9)
     gap, top = 2.3, left.y + 0.2
-    left.arrow((0, left.y), (0, top), head=False)
-    left.arrow((0, top), (gap, top), head=False)
-    left.arrow((gap, top), (gap, cross), head=False)
-    left.arrow((gap, cross), (5 - WIDTH / 2, cross))
-    axis.text(0.1, top + 0.08, f"memory  {sizes(call.inner[turn - 1].shape_out)}", fontsize=9)
-    axis.set(xlim=(-2.2, 7.2), ylim=(-0.2, max(left.y + 0.6, right.y) + 0.1), aspect="equal")
+    for _, height in [(s, height) for s, height in right.beside if s is left.last][:1]:
+        left.rise(0.2)
+        left.arrow((0, top), (gap, top), head=False)
+        left.arrow((gap, top), (gap, height), head=False)
+        left.arrow((gap, height), (5 - WIDTH / 2, height))
+        axis.text(0.1, top + 0.08, f"memory  {sizes(left.last.shape_out)}", fontsize=9)
+    if any(inner.tied for inner in call.walk()):
+        axis.text(-2, right.y + 0.12, "◆ one and the same matrix", va="center", fontsize=9)
+    axis.set(xlim=(-2.2, 7.2), ylim=(-0.2, max(left.y + 0.6, right.y + 0.3)), aspect="equal")
     axis.axis("off")
     axis.set_title(title)
     return finish(figure)
