@@ -1642,15 +1642,17 @@ assert baselines["knows the rules, cannot read the source"] < baselines["knows n
 print({name: round(value, 2) for name, value in baselines.items()})
 
 # %%
-def learn_to_copy(model: Transformer, n_steps: int, peak: float) -> list[float]:
+def learn_to_copy(
+    model: Transformer, n_steps: int, peak: float, batch_size: int = 64
+) -> list[float]:
     """Train on fresh random rows; return the loss of every step, in nats per token."""
     rng, losses = random.Random(0), []
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
     model.train()
     for step in range(1, n_steps + 1):
         optimizer.param_groups[0]["lr"] = peak * min(step / 50, 1, 1.2 * (1 - step / n_steps))
-        batch = copy_batch(64, rng, avoid=held_out).to(device)
-        logits = model(batch.src, batch.tgt_in, batch.src_mask, batch.tgt_mask)  # (64, T, 13)
+        batch = copy_batch(batch_size, rng, avoid=held_out).to(device)
+        logits = model(batch.src, batch.tgt_in, batch.src_mask, batch.tgt_mask)  # (B, T, 13)
         real = batch.tgt_out != PAD
         loss = F.cross_entropy(logits[real], batch.tgt_out[real])
         optimizer.zero_grad()
@@ -1720,6 +1722,39 @@ print(f"uniform attention would have {1 / (n_letters + 1):.2f}")
 # > **Try it.** (1) Remove the positions: `copier.positions = nn.Identity()` before training. How
 # > far does the loss fall? (2) Train on rows of 3 to 8 letters, then test on rows of 12. What
 # > breaks? (3) Copy the row backwards. Which picture do you expect?
+
+# %% [markdown]
+# ## 12 · Do six layers need both?
+#
+# Section 6 looked at stacks before training, and fresh stacks can mislead: weights change. So here
+# is the trial. Four models of six layers get the copy task, and they differ only in what stands
+# around each sub-layer. Everything else is the same: the rows, the steps, the learning rate.
+#
+# **Guess first.** Which of the four learn it: the residual only, the norm only, post-norm, pre-norm?
+
+# %%
+def six_layers(kind: str, n_steps: int) -> list[float]:
+    """Train a model of six layers whose connections are of the given kind; return its losses."""
+    torch.manual_seed(0)
+    norm = "pre" if kind == "pre-norm" else "post"
+    config = TransformerConfig(13, 13, 32, 4, 64, n_layers=6, dropout=0.0, norm=norm)
+    model = Transformer(config)
+    for layer in [*model.encoder.layers, *model.decoder.layers]:
+        layer.residuals = nn.ModuleList(Partial(config, kind) for _ in layer.residuals)
+    return learn_to_copy(model.to(device), n_steps, peak=4e-3, batch_size=32)
+
+
+n_steps = by_scale(smoke=40, cpu=300, gpu=300)
+trained = {kind: six_layers(kind, n_steps) for kind in kinds[1:]}
+reached = {kind: sum(losses[-10:]) / 10 for kind, losses in trained.items()}
+draw.training_curves(trained, ("knows nothing", math.log(len(symbols))), names=kinds)
+
+# %%
+print(f"mean loss of the last 10 of {n_steps} steps, in nats per token:")
+for kind, loss in reached.items():
+    print(f"{kind:14} {loss:8.3f}")
+assert min(reached, key=reached.get) == "pre-norm"
+assert reached["residual only"] > math.log(len(symbols)) > reached["pre-norm"]
 
 # %% [markdown]
 # ## What you built

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
+from course.homework.gradients import cut
 from course.homework.guard import (
     READY_MADE,
     Clock,
@@ -38,11 +39,13 @@ class Wrong(Exception):
 @dataclass(frozen=True)
 class Case:
     """One set of arguments. blame: what a candidate does wrong that fails here and passed the
-    cases before, as a clause ("you transpose with .T, which turns the batch too")."""
+    cases before, as a clause ("you transpose with .T, which turns the batch too"). learn: whether
+    gradients are compared, too, where the exercise compares any."""
 
     label: str
     args: tuple
     blame: str = ""
+    learn: bool = True
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,8 @@ def function_exam(
     returns: str = "the result",
     explain: Callable[[tuple, object, object], str | None] = lambda args, actual, expected: None,
     call: Callable[[Candidate, tuple], object] = lambda candidate, args: candidate(*args),
+    learns: Callable[[object], Tensor] | None = None,
+    names: tuple[str, ...] = (),
 ) -> Callable[[Candidate, Generator], None]:
     """Return an `examine` that compares a function with a reference, case by case.
 
@@ -195,12 +200,16 @@ def function_exam(
     "(output, weights)".
     explain: (args, actual, expected) -> a named misconception seen from properties, or None.
     call: how a candidate is called with a case's arguments, if it is not a plain function.
+    learns: picks from a result the tensor that models learn through, for a function that they are
+    trained through: there the gradients of all arguments are compared, too. names: of a case's
+    arguments, if they are not those of the function.
     """
     mistakes = list(mistakes)
 
     def examine(candidate: Candidate, generator: Generator) -> None:
         passed: list[str] = []
         history: list[tuple[tuple, object]] = []  # arguments and what the candidate made of them
+        to_learn: list[tuple] = []  # arguments for which gradients are compared
         for case in cases(generator):
             try:
                 actual = call(candidate, case.args)
@@ -211,6 +220,7 @@ def function_exam(
             found = mismatch(actual, expected, returns)
             if found is None:
                 passed.append(case.label)
+                to_learn += [case.args] * case.learn
                 continue
             named = zip(_parameters(candidate.thing, len(case.args)), case.args)
             given = "\n".join([candidate.given, *(f"{name}: {show(a)}" for name, a in named)])
@@ -221,6 +231,12 @@ def function_exam(
             )
             wrong = Wrong(message or found.message, found.expected, found.actual, given)
             raise wrong if message else _in_context(wrong, case, passed)
+        for args in to_learn if learns else ():
+            called = names or _parameters(candidate.thing, len(args))
+            found = cut(lambda args: call(candidate, args), reference, args, called, learns,
+                        generator, candidate.thing)
+            if found:
+                raise Wrong(found.message, found.expected, found.actual, candidate.given)
 
     return examine
 

@@ -182,6 +182,25 @@ def learning_curve(losses: Sequence[float], baselines: Mapping[str, float]) -> F
     return finish(figure)
 
 
+def training_curves(
+    losses: Mapping[str, Sequence[float]], baseline: tuple[str, float], names: Sequence[str]
+) -> Figure:
+    """Draw several losses by step on a logarithmic scale; names: as in `lines_by_depth`."""
+    figure, axis = plt.subplots(figsize=(8, 3.8))
+    for name, (colour, line, _) in zip(names, STYLES):
+        if name in losses:
+            smooth = [sum(losses[name][max(0, i - 9):i + 1]) / min(10, i + 1)
+                      for i in range(len(losses[name]))]
+            axis.plot(range(1, len(smooth) + 1), smooth, color=colour, ls=line, label=name)
+    label, value = baseline
+    axis.axhline(value, color="black", lw=0.8)
+    axis.annotate(label, (1, value), xytext=(0, 3), textcoords="offset points", fontsize=8)
+    axis.set(xlabel="training step", ylabel="loss (nats per token, mean of 10 steps)",
+             yscale="log", title="Six layers learn to copy with both, and not with one alone")
+    axis.legend(fontsize=8)
+    return finish(figure)
+
+
 def attention_heads(
     weights: Tensor, rows: Sequence[str], columns: Sequence[str], title: str
 ) -> Figure:

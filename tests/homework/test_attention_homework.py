@@ -341,7 +341,7 @@ MULTI_WRONG = {
     "over queries": (
         variant(attend=lambda q, k, v, m: (q @ k.mT / q.size(-1) ** 0.5).softmax(-2) @ v),
         "over the queries"),
-    "detached": (Detached, "No gradient"),
+    "detached": (Detached, "cut the gradient: .* no gradient .*detach"),
     "packed": (Nameless, "no w_q"),
     "torch's": (Ready, "ready-made"),
     "not a module": (lambda d_model, n_heads: 3, "nn.Module"),

@@ -231,8 +231,8 @@ LOSS_WRONG = {
         loss=SOFT.format("epsilon / (V - 1), 1 - epsilon"), result="loss[real].sum()"),
     "a number": loss_with("float, it should be a tensor", result="loss[real].mean().item()"),
     "detached": loss_with("no gradient", result="loss[real].mean().detach()"),
-    "half detached": loss_with("cut off", loss="-((1 - epsilon) * right + epsilon * "
-                               "log_p.detach().mean(-1))"),
+    "half detached": loss_with("cut the gradient.*flows back to",
+                               loss="-((1 - epsilon) * right + epsilon * log_p.detach().mean(-1))"),
     "through float32": loss_with("float32",
                                  log_p="logits.float().log_softmax(-1).to(logits.dtype)"),
     "in place": (change_in_place, "in place"),

@@ -89,6 +89,7 @@ SOFTMAX = Exercise(
              lambda x, dim: (x / x.amax(dim, keepdim=True)).softmax(dim)),
         ],
         returns="the weights",
+        learns=lambda weights: weights,
     ),
 )
 
@@ -120,7 +121,7 @@ def sdpa_cases(generator: Generator) -> Iterator[Case]:
                "exp overflows: use a stable softmax")
     nothing = torch.tensor([[True, True], [False, False]])
     yield Case("a query that may attend to nothing", (draw(1, 2, 4), draw(1, 2, 4), draw(1, 2, 4),
-               nothing), "such a row should be zeros: fill it after the softmax")
+               nothing), "such a row should be zeros: fill it after the softmax", learn=False)
     wide = torch.float64
     yield Case("float64", tuple(draw(1, 3, 4, dtype=wide) for _ in range(3)),
                "somewhere you go through float32")
@@ -250,6 +251,7 @@ SDPA = Exercise(
         ],
         returns="(output, weights)",
         explain=explain_sdpa,
+        learns=lambda result: result[0],
     ),
 )
 
@@ -294,6 +296,7 @@ SPLIT = Exercise(
              lambda x, n: torch.stack(x.chunk(n, dim=-1))),
         ],
         returns="the heads",
+        learns=lambda heads: heads,
     ),
 )
 
@@ -338,6 +341,7 @@ MERGE = Exercise(
              lambda x: x.transpose(1, 2)),
         ],
         returns="the merged heads",
+        learns=lambda merged: merged,
     ),
 )
 
@@ -498,6 +502,8 @@ compare_multi_head = function_exam(
     ],
     returns="the output",
     call=attend_with_learners,
+    learns=lambda output: output,
+    names=("weights", "n_heads", "query", "key", "value", "mask"),
 )
 
 

@@ -264,6 +264,7 @@ ADDITIVE_ATTENTION = Exercise(
         mistakes=twins(additive_twin, WEIGHT_FAULTS + POOL_FAULTS),
         returns="(context, weights)",
         explain=explain_additive,
+        learns=lambda result: result[0],
     ),
 )
 

@@ -335,27 +335,6 @@ def loss_mistakes() -> Iterator[tuple[str, Callable]]:
             yield ". Besides: ".join(faults), partial(twin, *parts, -1, False, None)
 
 
-def examine_loss(candidate: Candidate, generator: Generator) -> None:
-    """Compare the loss, then its gradient: a loss without one can't train."""
-    compare_losses(candidate, generator)
-    *_, case = loss_cases(generator)
-    logits, *others = case.args
-    losses = [function(logits.requires_grad_(), *others) for function in (smoothed_loss, candidate)]
-    if not losses[1].requires_grad:
-        raise Wrong(
-            "The value is right, but no gradient reaches the logits, so nothing can be trained: "
-            "keep the loss a tensor, without .item(), .detach(), .data or torch.tensor(...)"
-        )
-    expected, actual = (torch.autograd.grad(loss, logits)[0] for loss in losses)
-    if found := mismatch(actual, expected, "the gradient for the logits"):
-        text = f"The loss is right, but not {found.message}: a part of it is cut off by detach"
-        raise Wrong(text, found.expected, found.actual, candidate.given)
-
-
-compare_losses = function_exam(
-    smoothed_loss, loss_cases, mistakes=[*loss_mistakes()], returns="the loss"
-)
-
 LOSS = Exercise(
     name="label_smoothing_loss",
     assignment="training",
@@ -379,7 +358,10 @@ LOSS = Exercise(
         "cross_entropy(label_smoothing)", "cross_entropy_loss(label_smoothing)",
         "cross_entropy_loss(5)", "linear_cross_entropy(label_smoothing)",
     ),
-    examine=examine_loss,
+    examine=function_exam(
+        smoothed_loss, loss_cases, mistakes=[*loss_mistakes()], returns="the loss",
+        learns=lambda loss: loss,
+    ),
 )
 
 
