@@ -25,7 +25,7 @@
 # - train a Transformer that copies unseen sequences without one mistake.
 #
 # **You need** lesson 03 (attention) and lesson 04 (masks). This page is on the path; lesson 06
-# follows. **Time:** 70 minutes; 105 with all that is marked *more*.
+# follows. **Time:** 75 minutes; 115 with all that is marked *more*.
 # **Paper:** sections 3, 3.1, 3.3, 3.4, 3.5, 5.4, and the column of parameters in table 3.
 #
 # Attention is one part of the model. The paper stacks it with five other parts, and explains them
@@ -143,13 +143,18 @@ import matplotlib.pyplot as plt
 
 from course.attention import record_attention
 from course.device import by_scale, pick
+from course.homework import check, compare
 from course.masking import Batch, causal_mask, padding_mask
 from course.viz import GREY
 from course.viz import transformer as draw
 
 # %% [markdown]
-# **Guess first.** The big model doubles $d_{model}$, $d_{ff}$ and the number of heads. Does the
-# width of one head, $d_k = d_{model} / h$, grow too?
+# **Guess first.** The big model doubles $d_{model}$, $d_{ff}$ and the number of heads. What does the
+# width of one head, $d_k = d_{model} / h$, do? (Write your guess in the place of `None`; nothing is
+# marked. The cell after the measurement compares.)
+
+# %%
+mine = None  # "grows", "stays" or "shrinks"
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -157,6 +162,9 @@ base, big = TransformerConfig.base(37_000), TransformerConfig.big(37_000)
 assert base.d_model / base.n_heads == big.d_model / big.n_heads == 64
 assert base.d_ff / base.d_model == big.d_ff / big.d_model == 4
 print("a head is 64 wide in both; the feed-forward network is 4 times as wide as the model")
+
+# %%
+compare(mine, "stays", "05: the width of one head in the big model")
 
 # %% [markdown]
 # ## 2 · From a token to a vector (section 3.4)
@@ -216,9 +224,13 @@ class TokenEmbedding(nn.Module):
 # $2 / (V + D)$. But a look-up multiplies nothing: with a large vocabulary the rows become far too
 # small.
 #
-# **Guess first.** Four ways to start, for V = 10,000 and D = 512. For each, how large is a word
-# beside a position (0.71), and what is the first loss? A model that knows nothing can always reach
-# $\ln V = 9.21$, with the same probability for every word.
+# Four ways to start, for V = 10,000 and D = 512: for each, how large is a word beside a position
+# (0.71), and what is the first loss? A model that knows nothing can always reach $\ln V = 9.21$, with
+# the same probability for every word. **Guess first:** what is the first loss after
+# $\mathcal{N}(0, 1)$, PyTorch's own start of a table?
+
+# %%
+mine = None  # in nats
 
 # %%
 torch.manual_seed(0)
@@ -253,11 +265,20 @@ assert first_loss["N(0, 1), no factor"] > 6 * math.log(vocab)
 assert abs(word_size["Xavier, times √D"] - math.sqrt(2 / (vocab + d_model) * d_model)) < 0.01
 print(f"size of a word after Xavier: {word_size['Xavier, times √D']:.2f}, where 1 is wanted")
 print(f"first loss after N(0, 1): {first_loss['N(0, 1), no factor']:.0f} nats, ln V is 9.21")
+compare(mine, first_loss["N(0, 1), no factor"], "05: first loss with a table of N(0, 1)")
 
 # %% [markdown]
 # > **Try it.** The right way gives a first loss of about $\ln V + \frac{1}{2}$, not $\ln V$. Where
 # > does the half come from? (Hint: for scores with variance 1, the mean of $e^{score}$ is
 # > $e^{1/2}$.)
+#
+# <details><summary>Answer</summary>
+#
+# The loss is the logarithm of the sum of all $e^{score}$, minus the right word's score. The sum has
+# $V$ terms of mean $e^{1/2}$, so its logarithm is $\ln V + \frac{1}{2}$; the right word's score is 0
+# on average. It is the price of scores that differ for no reason.
+#
+# </details>
 
 # %% [markdown]
 # ## 3 · Where does each word stand? (section 3.5)
@@ -265,8 +286,11 @@ print(f"first loss after N(0, 1): {first_loss['N(0, 1), no factor']:.0f} nats, l
 # Lesson 03 showed that attention does not know the order of its input: it is a weighted mean, and
 # a mean does not change if we shuffle the terms.
 #
-# **Guess first.** We give *dog bites man* and *man bites dog* to the same attention layer. How
-# different are the two vectors that come out at *bites*?
+# **Guess first.** We give *dog bites man* and *man bites dog* to the same attention layer. Are the
+# two vectors that come out at *bites* the same, or different?
+
+# %%
+mine = None  # "the same" or "different"
 
 # %%
 torch.manual_seed(0)
@@ -286,6 +310,7 @@ assert bites_apart(sentences) < 1e-5
 assert bites_apart(sentences + place) > 0.1
 print(f"distance at 'bites' without positions: {bites_apart(sentences):.0e}")
 print(f"with a vector added for each place:   {bites_apart(sentences + place):.1e}")
+compare(mine, "the same", "05: 'bites' in two sentences, without positions")
 
 # %% [markdown]
 # Without positions a sentence is a *bag of words*. So we add to each word a vector that depends
@@ -316,6 +341,21 @@ draw.counting(digits)
 # The first pair turns once in $2\pi \approx 6.3$ positions; the last one needs almost
 # $10000 \cdot 2\pi \approx 63{,}000$.
 
+# %% [markdown]
+# **Your turn**, before you see ours. Write it, run the cell, and `check` says what is right and what
+# was misunderstood. Left alone, it says "not written yet", and the page goes on with the course's own.
+
+# %%
+def my_positional_encoding(max_len, d_model):
+    """Sines in columns 0, 2, ..., cosines in 1, 3, ...: two numbers -> float32 (max_len, D)."""
+    raise NotImplementedError
+
+
+check("positional_encoding", my_positional_encoding)
+
+# %% [markdown]
+# And here is the course's:
+
 # %%
 #| export
 def positional_encoding(length: int, d_model: int) -> Tensor:
@@ -345,6 +385,9 @@ draw.encoding_map(table, columns=[0, 8, 16, 24])
 # 50 and 55. Which is larger?
 
 # %%
+mine = None  # "the first", "the second" or "equal"
+
+# %%
 chosen = [20, 50, 80]
 draw.dot_products(table[chosen] @ table.T, chosen)
 
@@ -370,6 +413,7 @@ far = max(products.diagonal(distance).max() for distance in range(10, 100))
 assert near > far + 1
 print("the dot product at distance k is the sum of cos(k ω) over the 32 pairs, at every place")
 print(f"up to 5 places away it is at least {near:.1f}, from 10 places on at most {far:.1f}")
+compare(mine, "equal", "05: dot products of positions 20, 25 and 50, 55")
 
 # %% [markdown]
 # Now the sentence of the paper that stops most readers: the encoding was chosen because, for any
@@ -493,6 +537,22 @@ except ValueError as error:
 # > **Try it.** Replace 10,000 by 10 in `positional_encoding` and draw the dot products again. Which
 # > look more alike now, two words 11 places apart or two words 50 places apart? Why would that
 # > confuse a model?
+#
+# <details><summary>Answer</summary>
+#
+# @@BASE10@@
+#
+# </details>
+
+# %% [markdown]
+# Two questions on the reasons. `check("...")` shows one; answer with the letter,
+# `check("positions_sum", "b")`. Each wrong letter has an answer of its own.
+
+# %%
+check("positions_sum")
+
+# %%
+check("positions_learned")
 
 # %% [markdown]
 # ## 4 · Keeping numbers in shape: layer normalisation (section 3.1)
@@ -509,6 +569,17 @@ except ValueError as error:
 #
 # The sign $\odot$ is multiplication component by component. The small number $\varepsilon$ is not in
 # the paper of Ba and others; PyTorch adds it, so that a vector of equal components is no division by 0.
+
+# %% [markdown]
+# **Your turn:**
+
+# %%
+def my_layer_norm(x, gain, bias, eps):
+    """Normalise each vector: x (..., D), gain and bias (D,) -> (..., D)."""
+    raise NotImplementedError
+
+
+check("layer_norm", my_layer_norm)
 
 # %%
 #| export
@@ -546,11 +617,15 @@ plt.show()
 # after the normalisation?
 
 # %%
+mine = None  # "the size", "the centre", "both" or "nothing"
+
+# %%
 one, zero = torch.ones(16), torch.zeros(16)
 assert torch.allclose(layer_norm(3 * tokens + 7, one, zero), normed, atol=1e-3)
 assert torch.allclose(layer_norm(tokens[1], one, zero), normed[1], atol=1e-6)
 assert torch.allclose(normed, F.layer_norm(tokens, (16,)), atol=1e-6)
 print("nothing changes; a token alone gives the same as a token among others; PyTorch agrees")
+compare(mine, "nothing", "05: a layer norm after times 3 plus 7")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Two details of the formula · more
@@ -615,6 +690,14 @@ class LayerNorm(nn.Module):
 # %% [markdown]
 # > **Try it.** Normalise the vector $(1, -1, 1, -1)$ and the vector $(100, -100, 100, -100)$. What
 # > does a layer norm forget about a vector? Which part of the model could keep it?
+#
+# <details><summary>Answer</summary>
+#
+# Both become $(1, -1, 1, -1)$: the norm forgets how long a vector is, and its mean. Only the direction
+# is left. A way around the norm could keep the length: in pre-norm the residual connection is one
+# (section 6); in post-norm every sum is normalised, and nothing keeps it.
+#
+# </details>
 
 # %% [markdown]
 # ## 5 · Time to think: the feed-forward network (section 3.3)
@@ -626,6 +709,9 @@ class LayerNorm(nn.Module):
 # **Guess first.** Six attention layers, with all their projections, look at a sentence of a single
 # word. (Each result is added to its input, as in the writer of lesson 04; section 6 shows why.)
 # What kind of function of that word's vector can they compute?
+
+# %%
+mine = None  # "linear", "quadratic" or "any"
 
 # %%
 torch.manual_seed(0)
@@ -644,6 +730,7 @@ both = attend_six_times(2 * a - 3 * b)
 apart = 2 * attend_six_times(a) - 3 * attend_six_times(b)
 assert torch.allclose(both, apart, atol=1e-4)
 print("six attention layers on one word: linear, up to rounding")
+compare(mine, "linear", "05: six attention layers on one word")
 
 # %% [markdown]
 # A linear function, and nothing else. A single word has all the weight, so each layer multiplies
@@ -661,6 +748,17 @@ print("six attention layers on one word: linear, up to rounding")
 # It is the same small network at every position: it widens the vector to $d_{ff}$, keeps what is
 # positive, and narrows it again. Each of the $d_{ff}$ hidden units asks one question of the vector
 # ("does it point in this direction?") and, if the answer is yes, adds its own vector to the result.
+
+# %% [markdown]
+# **Your turn:**
+
+# %%
+def my_feed_forward(x, w_1, b_1, w_2, b_2):
+    """Equation 2: x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), b_2 (D,) -> (..., D)."""
+    raise NotImplementedError
+
+
+check("feed_forward", my_feed_forward)
 
 # %%
 #| export
@@ -754,6 +852,12 @@ draw.decision_maps(chance, features[:, 0], answer[:, 0], extent=1.8)
 # > the same question for each word. They now learn it after all! Their softmax is the reason. How
 # > can a word use its neighbours to compute something about itself? Why is this not a good
 # > substitute?
+#
+# <details><summary>Answer</summary>
+#
+# @@FIVE@@
+#
+# </details>
 
 # %% [markdown]
 # ### Between positions, and within one
@@ -772,6 +876,9 @@ n_ffn = sum(p.numel() for p in ffn.parameters())
 share = n_ffn / (n_ffn + 4 * 512**2)
 assert 0.66 < share < 0.67
 print(f"the feed-forward network holds {share:.0%} of the weights of an encoder layer")
+
+# %%
+check("feed_forward_why")
 
 # %% [markdown]
 # ## 6 · Keeping what you knew: residual connections (section 3.1)
@@ -815,6 +922,22 @@ class Residual(nn.Module):
 # %% [markdown]
 # `sublayer` is a function, so that the same wrapper serves attention and feed-forward. An **encoder
 # layer** is then two lines long: self-attention in a residual, feed-forward in a residual.
+
+# %% [markdown]
+# **Your turn**, if you have half an hour: the layer as a class of your own, with its sub-layers, norms
+# and sums. (The check takes nothing ready-made from `course`; for the attention, put your class of
+# lesson 03 above it.)
+
+# %%
+class MyEncoderLayer(nn.Module):
+    """Called (x (B, S, D), mask (B, 1, 1, S), True = may attend) -> (B, S, D)."""
+
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        raise NotImplementedError
+
+
+check("EncoderLayer", MyEncoderLayer)
 
 # %%
 #| export
@@ -873,6 +996,9 @@ class Encoder(nn.Module):
 #   positions. At 1, all words have become the same vector, and nothing can be told apart.
 #
 # **Guess first:** which of the two spoils a stack that has norms but no residuals?
+
+# %%
+mine = None  # "the gradient" or "the likeness"
 
 # %%
 class Partial(Residual):
@@ -951,6 +1077,7 @@ assert all(0.4 < bottom[kind][24] < 2.5 for kind in ("norm only", "post-norm", "
 assert alike["norm only"][6] > 0.999
 assert alike["pre-norm"][6] + 0.2 < alike["post-norm"][6] < 0.95
 assert alike["post-norm"][12] > 0.99 and alike["pre-norm"][24] < 0.93
+compare(mine, "the likeness", "05: what spoils a stack of norms without residuals")
 
 # %% [markdown]
 # What each kind does, in a fresh stack:
@@ -966,6 +1093,36 @@ assert alike["post-norm"][12] > 0.99 and alike["pre-norm"][24] < 0.93
 #   the paper's six layers they still differ. With this start of the weights, post-norm has lost
 #   them at 12 layers; pre-norm still keeps something at 24.
 #
+# (Fresh stacks say how training begins, not how it ends. Section 12 trains four of these kinds.)
+
+# %% [markdown]
+# > **Try it.** The input of a residual must have the same width as its output, because the two
+# > are added. Which sizes of the model does that fix? Which sentence of section 3.1 of the paper
+# > says it?
+#
+# <details><summary>Answer</summary>
+#
+# What goes into every sub-layer and what comes out: the output of $W^O$, the output of the
+# feed-forward network, the embeddings and the positions are all $d_{model}$ wide. Inside a sub-layer
+# the width is free ($h d_k$, $h d_v$, $d_{ff}$). The sentence is the last one on the encoder in
+# section 3.1: all sub-layers and the embeddings give outputs of dimension $d_{model} = 512$, "to
+# facilitate these residual connections".
+#
+# </details>
+
+# %%
+check("residual_gradient")
+
+# %%
+check("residual_alike")
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Who makes the words alike? And is it the start? · more
+#
+# Two controls: the stack without attention or without feed-forward networks, and smaller weights at the
+# beginning.
+
+# %% [markdown]
 # Who makes the words alike? Attention takes means, and a mean brings words closer (Dong et al.
 # 2021 prove it for attention alone). But a control is easy: norms only, once without the attention,
 # once without the feed-forward networks.
@@ -982,19 +1139,8 @@ print(f"feed-forward alone:  6 layers {without_attention[6]:.2f}, "
 # %% [markdown]
 # So attention is the faster, but not the only one: fresh feed-forward networks, which never see a
 # second word, make words alike too.
-
-# %% [markdown]
-# > **Try it.** The input of a residual must have the same width as its output, because the two
-# > are added. Which sizes of the model does that fix? Which sentence of section 3.1 of the paper
-# > says it?
-
-# %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### How much of this is the start? · more
 #
-# The depth at which words are lost depends on how large the weights are at the beginning.
-
-# %% [markdown]
-# We started with Xavier's rule at full size, as the model of section 9 does. Smaller weights make
+# The second control. We started with Xavier's rule at full size, as the model of section 9 does. Smaller weights make
 # each sub-layer's part of the sum smaller. Here is the same measurement with all matrices at 0.3
 # times that size.
 
@@ -1057,6 +1203,9 @@ assert -0.7 < exponent["pre-norm"] < -0.35
 print(f"the last gradient goes like depth^{exponent['post-norm']:.2f} in post-norm,")
 print(f"and like depth^{exponent['pre-norm']:.2f} in pre-norm; 1/√depth would be depth^-0.50")
 
+# %%
+check("norm_where")
+
 # %% [markdown]
 # Xiong et al. (2020) proved both for a fresh model. In a pre-norm stack the sum grows with every
 # layer (its variance by about the same amount each time), and the last norm divides by its size,
@@ -1079,6 +1228,20 @@ print(f"and like depth^{exponent['pre-norm']:.2f} in pre-norm; 1/√depth would 
 # 2. *What does the source say about it?* **Cross-attention**: the queries come from the decoder,
 #    the keys and values from the encoder's output, called the `memory`.
 # 3. *What follows?* The feed-forward network.
+
+# %% [markdown]
+# **Your turn:**
+
+# %%
+class MyDecoderLayer(nn.Module):
+    """Called (x (B, T, D), memory (B, S, D), src_mask (B, 1, 1, S), tgt_mask (B or 1, 1, T, T))."""
+
+    def __init__(self, d_model, n_heads, d_ff):
+        super().__init__()
+        raise NotImplementedError
+
+
+check("DecoderLayer", MyDecoderLayer)
 
 # %%
 #| export
@@ -1153,6 +1316,9 @@ draw.influence_maps([
 assert from_target.triu(1).eq(0).all() and from_target.tril().ne(0).sum() == 15
 assert from_source[:, 5:].eq(0).all() and from_source[:, :5].ne(0).all()
 print("future: exactly 0; padding: exactly 0; past, itself and the source: never 0")
+
+# %%
+check("cross_attention_sources")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Which sub-layer hears what? · more
@@ -1286,6 +1452,11 @@ pre_model = Transformer(TransformerConfig(1000, 1000, norm="pre")).eval()
 pre_traced = draw.trace(pre_model, src=src, tgt_in=tgt_in)
 draw.draw_model(pre_traced, "Pre-norm: the norm moves into the branch")
 
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Counted, and a model without sums · more
+#
+# The parts in numbers; that every decoder layer gets the memory; and a model whose sums are gone.
+
 # %%
 # NBVAL_CHECK_OUTPUT
 calls = list(traced.walk())
@@ -1314,6 +1485,14 @@ print("a model without residual connections: no sum is found")
 # > **Try it.** Make a model with `tie_embeddings=False`. How many more parameters does it have?
 # > Then give it a source vocabulary of 80 and a target vocabulary of 50. What does the same
 # > request say with tied embeddings?
+#
+# <details><summary>Answer</summary>
+#
+# $2 \, V \, d_{model}$ more: two tables that were one with the third. For the base model with
+# V = 37,000 that is 37.9 million, 100.9 in all instead of 63.0. With 80 and 50 words an untied model is
+# built. A tied one refuses: `tied embeddings need one vocabulary, not src_vocab=80 and tgt_vocab=50`.
+#
+# </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Where dropout sits · more
@@ -1685,7 +1864,25 @@ assert all(right), f"{sum(right)} of 200 are right: make a new copier and train 
 print(f"{sum(right)} of {len(right)} unseen rows copied without a mistake")
 
 # %% [markdown]
-# All 200, each written token by token. Did it learn the way we expected? `record_attention` from
+# All 200, each written token by token.
+#
+# > **Try it.** (1) Remove the positions: `copier.positions = nn.Identity()` before training. How
+# > far does the loss fall? (2) Train on rows of 3 to 8 letters, then test on rows of 12. What
+# > breaks? (3) Copy the row backwards. Which picture do you expect?
+#
+# <details><summary>Answer</summary>
+#
+# @@COPY@@
+#
+# </details>
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Where does it look while it copies? · more
+#
+# The cross-attention of the trained model, head by head.
+
+# %% [markdown]
+# Did it learn the way we expected? `record_attention` from
 # lesson 03 shows where the decoder looks while it writes. **Guess first:** the query at each step
 # comes from the letter written *before*. So which source letter should it look at? Of the decoder's
 # layers, the picture shows the one whose best head is the most diagonal.
@@ -1718,19 +1915,22 @@ print(f"uniform attention would have {1 / (n_letters + 1):.2f}")
 # A diagonal: at step $t$ this layer looks at source position $t$. Nobody told it so; the loss falls
 # when it does. How it finds the place, by the encodings of section 3 of this page or by the letters
 # around it, this picture alone cannot say.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 12 · Do six layers need both? · more
 #
-# > **Try it.** (1) Remove the positions: `copier.positions = nn.Identity()` before training. How
-# > far does the loss fall? (2) Train on rows of 3 to 8 letters, then test on rows of 12. What
-# > breaks? (3) Copy the row backwards. Which picture do you expect?
+# Four of the kinds of section 6, trained on the copy task.
 
 # %% [markdown]
-# ## 12 · Do six layers need both?
-#
 # Section 6 looked at stacks before training, and fresh stacks can mislead: weights change. So here
 # is the trial. Four models of six layers get the copy task, and they differ only in what stands
 # around each sub-layer. Everything else is the same: the rows, the steps, the learning rate.
 #
-# **Guess first.** Which of the four learn it: the residual only, the norm only, post-norm, pre-norm?
+# **Guess first.** Which of the four is best after training: the residual only, the norm only, post-norm
+# or pre-norm?
+
+# %%
+mine = None  # "residual only", "norm only", "post-norm" or "pre-norm"
 
 # %%
 def six_layers(kind: str, n_steps: int) -> list[float]:
@@ -1755,6 +1955,7 @@ for kind, loss in reached.items():
     print(f"{kind:14} {loss:8.3f}")
 assert min(reached, key=reached.get) == "pre-norm"
 assert reached["residual only"] > math.log(len(symbols)) > reached["pre-norm"]
+compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six layers")
 
 # %% [markdown]
 # ## What you built
@@ -1818,11 +2019,34 @@ assert reached["residual only"] > math.log(len(symbols)) > reached["pre-norm"]
 #
 # ## Exercises
 #
-# > **Try it.** (a) Write `EncoderLayer` from memory, then compare it with
-# > `nn.TransformerEncoderLayer` by copying your weights into it. (b) From the formula of section
-# > 10 of this page, find the depth at which the encoder and the decoder of the base model
-# > together have more parameters than its embedding with V = 37,000. (c) Start the copy task from
-# > `norm="pre"`. Is the curve different?
+# 1. **Depth (2 of 5, 10 minutes).** From the formula of section 10, find the depth at which the encoder
+#    and the decoder of the base model together have more parameters than its embedding with V = 37,000.
+# 2. **Against PyTorch (3 of 5, 30 minutes).** Write `EncoderLayer` from memory, then compare it with
+#    `nn.TransformerEncoderLayer` by copying your weights into it.
+# 3. **The other order (2 of 5, 10 minutes).** Start the copy task from `norm="pre"`. Is the curve
+#    different?
+#
+# <details><summary>Answer 1</summary>
+#
+# $N = 3$. One encoder layer and one decoder layer have 7.35 million together, the table has 18.94: two
+# of each are 14.70 million, three are 22.06.
+#
+# </details>
+#
+# <details><summary>Answer 2</summary>
+#
+# Three matrices are packed into one there: `in_proj_weight` is $W^Q, W^K, W^V$ one below the other;
+# `linear1`, `linear2` are the feed-forward network, `norm1`, `norm2` the norms. It needs
+# `batch_first=True`, `dropout=0.0`, biases of the attention at zero, and `norm_first` for pre-norm. Our
+# tests do it (`tests/test_transformer.py`): equal, the gradients too.
+#
+# </details>
+#
+# <details><summary>Answer 3</summary>
+#
+# @@PRE@@
+#
+# </details>
 #
 # **Homework.** [Assignment transformer](homework/release/transformer/transformer.ipynb): write
 # positions, norm, feed-forward, the encoder and the decoder layer yourself; the check names what
