@@ -56,6 +56,7 @@ from torch import nn
 from course.attention import MultiHeadAttention, attention_weights
 from course.corpora import captions
 from course.device import by_scale, pick
+from course.homework import check, compare
 from course.viz import masking as draw
 
 # %% [markdown]
@@ -181,6 +182,18 @@ for row in tokens.tolist():
 # each key: the shape $(B, 1, 1, K)$. The two dimensions of size 1 stand for "all heads" and "all
 # queries"; section 7 shows how they are stretched.
 
+# %% [markdown]
+# **Your turn**, before you see ours: write it, run the cell, and `check` says what is right and what was
+# misunderstood. Left alone, it says "not written yet", and the page goes on with the course's own.
+
+# %%
+def my_padding_mask(tokens, pad_id):
+    """tokens (B, K) -> boolean (B, 1, 1, K), True = may attend."""
+    raise NotImplementedError
+
+
+check("padding_mask", my_padding_mask)
+
 # %%
 #| export
 def padding_mask(tokens: Tensor, pad_id: int) -> Tensor:
@@ -210,10 +223,13 @@ draw.masks(
 #
 # **Padding must change nothing.** A sentence alone, and the same sentence beside a longer one,
 # must get the same output. **Guess first:** *without* the mask, how wrong are the outputs if one
-# `<pad>` is added? And with twenty? Does it grow for ever?
+# `<pad>` is added? And with twenty? Does it grow for ever, or flatten? (Write your guess in the place of
+# `None`; nothing is marked, `compare` only sets it beside what was measured.)
 #
-# The next cell measures it, with the `MultiHeadAttention` of lesson 03 and random vectors for
-# words.
+# The cell after it measures, with the `MultiHeadAttention` of lesson 03 and random vectors for words.
+
+# %%
+mine = None  # "for ever" or "flattens"
 
 # %%
 torch.manual_seed(0)
@@ -247,6 +263,11 @@ draw.padding_errors(added, without, with_mask)
 # **The claim**, on a real batch: each sentence alone equals the same sentence in the batch.
 
 # %%
+flattens = without[-1] - without[-2] < (without[-1] - without[0]) / 4
+assert flattens  # from 50 to 100 pads it grows by less than a quarter of all its growth
+compare(mine, "flattens", "04: how the error grows with padding")
+
+# %%
 x = embedding(tokens)  # (3, K, 32)
 together = attention(x, x, x, padding_mask(tokens, PAD))
 careless = attention(x, x, x)
@@ -266,6 +287,21 @@ print(f"alone or in a batch: less than 1e-6 apart with the mask, {worst['without
 # > `padding_mask(tokens, PAD).transpose(-2, -1)`, of shape $(B, 1, K, 1)$, in the cell above. It
 # > closes the rows of the `<pad>`s and leaves their columns open. Does the claim still hold? Why is
 # > this mistake easy to make?
+#
+# <details><summary>Answer</summary>
+#
+# No: the largest change is 0.55, exactly as without any mask. The rows that it closes are those that
+# nobody reads; the real words still read every `<pad>`. It is easy to make, since (B, 1, K, 1) fits as
+# well as (B, 1, 1, K): queries and keys are as many, and broadcasting asks no questions.
+#
+# </details>
+
+# %% [markdown]
+# And *why*? `check("mask_padding")` shows a question; answer with the letter,
+# `check("mask_padding", "b")`. Each wrong letter has an answer of its own.
+
+# %%
+check("mask_padding")
 
 # %% [markdown]
 # ## 3 · What the decoder reads: the answer, shifted
@@ -283,6 +319,17 @@ print(f"alone or in a batch: less than 1e-6 apart with the mask, {worst['without
 # decoder reads (`tgt_in`) and what it must predict (`tgt_out`). At position $t$ it must predict $y_t$
 # and may have read only up to $y_{t-1}$. So what it reads is moved one place to the right, and the
 # free first place gets the start token `<s>`: "offset by one position" in the paper (section 3.1).
+
+# %% [markdown]
+# **Your turn:**
+
+# %%
+def my_shift_right(tgt, bos_id):
+    """tgt (B, T) -> (B, T), a new tensor: bos_id first."""
+    raise NotImplementedError
+
+
+check("shift_right", my_shift_right)
 
 # %%
 #| export
@@ -302,6 +349,9 @@ for reads, predicts in zip(read(tgt_in[0].tolist()), read(tgt_out[0].tolist())):
 # The length stays the same: the start token comes in, the last token falls out. (For the longest
 # sentence that last token is `</s>`: nothing is left to predict after it.)
 
+# %%
+check("why_shift")
+
 # %% [markdown]
 # ## 4 · The leak: an experiment without a mask
 #
@@ -310,7 +360,11 @@ for reads, predicts in zip(read(tgt_in[0].tolist()), read(tgt_out[0].tolist())):
 #
 # **Guess first:** we train a small writer on English captions, and forget the mask. What will its
 # training loss be, compared with an honest one? And what will it write?
-#
+
+# %%
+mine = None  # "lower", "higher" or "the same"
+
+# %% [markdown]
 # The writer is as small as possible: one attention layer. `place` is one learned vector per
 # position, added to each word. It is there because attention alone knows no order (lesson 03).
 # Lesson 05 does this properly.
@@ -414,6 +468,7 @@ leaky, leaky_log = train_writer(only_padding)
 final = sum(leaky_log["train"][-5:]) / 5
 assert final < 0.1 < leaky_log["train"][0]
 print(f"training loss: {leaky_log['train'][0]:.2f} at the start, {final:.3f} at the end")
+compare(mine, "lower", "04: the training loss without a causal mask")
 
 # %% [markdown]
 # Nearly zero! The model gives almost the whole probability to the right word, everywhere. No
@@ -476,6 +531,9 @@ copied = torch.cat([next_is_strongest(words) for words in held_out[:20]]).float(
 assert copied > 0.8
 print(f"20 captions: the next input is the strongest in {copied:.0%} of the rows")
 
+# %%
+check("mask_leak")
+
 # %% [markdown]
 # ## 5 · The causal mask
 #
@@ -487,6 +545,17 @@ print(f"20 captions: the next input is the strongest in {copied:.0%} of the rows
 #
 # It is the same for all sentences and all heads, so its shape is $(1, 1, T, T)$. The name *causal*
 # says that the past causes the future and not the other way round.
+
+# %% [markdown]
+# **Your turn:**
+
+# %%
+def my_causal_mask(size):
+    """A number -> boolean (1, 1, size, size), the last two are (Q, K), True = may attend."""
+    raise NotImplementedError
+
+
+check("causal_mask", my_causal_mask)
 
 # %%
 #| export
@@ -629,14 +698,24 @@ print(f"later words replaced: the first {cut} predictions move by", moved[:cut].
 # > **Try it.** Change the mask to `torch.ones(...).tril(diagonal=1)`: one place too far. Before
 # > you train it: what will its loss be? Then use `tril(diagonal=-1)`: one place too few. Is the
 # > loss wrong now? What is wrong with its first row?
+#
+# <details><summary>Answer</summary>
+#
+# @@TRIL@@
+#
+# </details>
 
 # %% [markdown]
 # ## 6 · One pass equals T passes
 #
 # Why does the paper want this mask at all? One could also cut each sentence into its beginnings,
-# and predict one word from each. **Guess first:** for a sentence of $T$ tokens, how many passes of
+# and predict one word from each. **Guess first:** for a sentence of 8 tokens, how many passes of
 # the network does that take, and how many does the masked model take?
-#
+
+# %%
+mine = None  # passes over the beginnings of 8 tokens
+
+# %% [markdown]
 # Row $t$ of the triangle sees the first $t$ tokens and nothing else, so it computes what a pass
 # over these $t$ tokens alone would compute. One masked pass gives all $T$ predictions. It also saves
 # work: the beginnings together have $1 + 2 + \ldots + T$ positions, the sentence has $T$.
@@ -656,6 +735,8 @@ n = len(at_once)
 positions = sum(p.size(1) for p in prefixes)
 assert positions == n * (n + 1) // 2
 print(f"{len(prefixes)} passes or 1, {positions} positions or {n}: the same {n} predictions")
+assert len(prefixes) == 8
+compare(mine, len(prefixes), "04: passes for the beginnings of 8 tokens")
 
 # %% [markdown]
 # The leaky model fails this test: its one pass and its $T$ passes disagree, because its
@@ -679,12 +760,21 @@ print(f"one epoch of {n:,} captions: {n:,} sentences to pass, or {total:,} begin
 # the parallel training that the paper's introduction asks for. It holds in training only. When the
 # model *writes*, word 6 cannot be computed before word 5 is chosen: $T$ words need $T$ steps again.
 
+# %%
+check("mask_one_pass")
+
+# %%
+check("parallel_training")
+
 # %% [markdown]
 # ### The mistake of one place
 #
 # The mask allows $j \le i$, the own position included. This is right *because* the input is
 # shifted. Forget `shift_right`, and position $i$ reads the very word that it must predict. **Guess
 # first:** the causal mask is in place; will the loss be honest?
+
+# %%
+mine = None  # "yes" or "no"
 
 # %%
 unshifted, unshifted_log = train_writer(padding_and_causal, shifted=False)
@@ -700,6 +790,7 @@ print(written)
 assert end < 0.1 and unshifted_log["alone"][-1] > levels["all words equal"]
 assert "man man man" in written
 print(f"training loss {end:.3f}; it repeats the word that it just read")
+compare(mine, "no", "04: is the loss honest with the mask alone?")
 
 # %% [markdown]
 # Mask and shift are two halves of one rule: *what is predicted must not be read*. With the shift
@@ -709,6 +800,14 @@ print(f"training loss {end:.3f}; it repeats the word that it just read")
 # > **Try it.** One could also leave the input unshifted and forbid the own position, with
 # > `tril(diagonal=-1)`. Which row of this mask is a problem? (Section 9 has the answer.) And what
 # > does the residual connection, the `x +` in `TinyWriter.score`, do to this idea?
+#
+# <details><summary>Answer</summary>
+#
+# The first row: it may see nothing. And the residual brings back what the mask took away: `x +` hands
+# the word at position $i$ straight to the output, and unshifted that word *is* the answer. The loss goes
+# to zero again, although attention leaks nothing.
+#
+# </details>
 
 # %% [markdown]
 # ## 7 · Masks together
@@ -781,6 +880,9 @@ draw.masks(
     },
     "Padding closes columns, causality closes the upper triangle",
 )
+
+# %%
+check("mask_encoder")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Is the padding mask of the target needed? · more
@@ -860,7 +962,10 @@ class Batch:
 # %% [markdown]
 # Walk through one, field by field. The source is German, the target English, the three captions
 # from the beginning. **Guess first**, before you look: the shapes of all five tensors, and
-# `n_tokens`.
+# `n_tokens` (the three captions have 5, 7 and 9 English words).
+
+# %%
+mine = None  # n_tokens
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -871,6 +976,9 @@ for name in ("src", "tgt_in", "tgt_out", "src_mask", "tgt_mask"):
     print(f"{name:9} {str(tuple(tensor.shape)):15} {tensor.dtype}")
 print(f"n_tokens  {batch.n_tokens}")
 assert batch.n_tokens == sum(map(len, english))
+
+# %%
+compare(mine, batch.n_tokens, "04: n_tokens of captions of 5, 7 and 9 words")
 
 # %% [markdown]
 # The tokens, with the words written out:
@@ -918,6 +1026,13 @@ print("shifted, causal, no padding is seen, no row is empty")
 # > **Try it.** Some models start their decoder with `<pad>` instead of `<s>`. Call
 # > `from_sequences` with `bos_id=PAD` and read the error. Which row of `tgt_mask` would be empty
 # > if it did not refuse?
+#
+# <details><summary>Answer</summary>
+#
+# `bos_id and pad_id are both 0: the start token would be masked as padding`. The first row of each
+# sentence would be empty: its query may see only key 0, and key 0 would be padding.
+#
+# </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 9 · A query that may see nothing · more
@@ -1187,6 +1302,9 @@ draw.masks(
 # sentence. What share of all tokens is padding? And if the captions are sorted by length first?
 
 # %%
+mine = None  # in random order, 0 to 1
+
+# %%
 lengths = [len(s) for s in sentences]  # the corpus is in random order already
 orders = {"random order": lengths, "sorted by length": sorted(lengths)}
 
@@ -1210,6 +1328,7 @@ draw.rectangles(panels, "Padding in one batch of 64, and in the whole corpus: so
 shares = [shares_of_padding(row)[1] for row in orders.values()]
 assert shares[0] > 0.4 and shares[1] < 0.01
 print(f"padding: {shares[0]:.1%} in random order, {shares[1]:.1%} sorted")
+compare(mine, shares[0], "04: share of padding in random order")
 
 # %% [markdown]
 # But sorted batches in sorted order would be a bad lesson plan: first all short sentences, then all
@@ -1261,7 +1380,7 @@ print(f"padding: {shares[0]:.1%} in random order, {shares[1]:.1%} sorted")
 #   查询比键少时，不要使用 `is_causal`。
 
 # %% [markdown]
-# ## Try it
+# ## Exercises
 #
 # 1. **Left padding.** Write `pad_left`, which fills up on the left. Build both masks for two
 #    sentences of different length and count the empty rows. What would a hand-written −∞ mask do
@@ -1274,6 +1393,36 @@ print(f"padding: {shares[0]:.1%} in random order, {shares[1]:.1%} sorted")
 # 4. **Find the leak.** Take the normalisation "subtract the mean over the positions of the
 #    sentence", put it behind the attention of `TinyWriter`, keep the causal mask, and draw
 #    `influence` again. Where does the future come in now?
+#
+# <details><summary>Answer 1</summary>
+#
+# The shorter sentence has two `<pad>`s more, and they stand first: under the causal mask its first two
+# rows see only `<pad>`s, so both masks together leave two empty rows. With a hand-written −∞ mask they are NaN.
+#
+# </details>
+#
+# <details><summary>Answer 2</summary>
+#
+# `causal_mask(size) & ~torch.ones(size, size, dtype=torch.bool).tril(-r)`. Each layer reaches $r - 1$
+# places back, so $(n - 1) / (r - 1)$ layers, rounded up, are needed: 4 for $n = 9$, $r = 3$; 2 for
+# $r = 5$. With one layer fewer the gradient is exactly zero.
+#
+# </details>
+#
+# <details><summary>Answer 3</summary>
+#
+# `mask = causal_mask(size); mask[..., :n_prompt] = True`. Every row may now see the whole prompt, which
+# changes the rows before the prompt's last word: for `n_prompt=3` rows 0 and 1.
+#
+# </details>
+#
+# <details><summary>Answer 4</summary>
+#
+# Above the whole diagonal: the mean over the positions contains the later ones, so each of them moves
+# every output. The attention is masked; the leak is behind it. (A layer norm takes its mean over the
+# *features* of one position, and leaks nothing.)
+#
+# </details>
 
 # %% [markdown]
 # ## Further reading

@@ -540,7 +540,9 @@ except ValueError as error:
 #
 # <details><summary>Answer</summary>
 #
-# @@BASE10@@
+# Two words 50 places apart: their dot product is 3.0, at a distance of 11 it is −6.8. Now the slowest
+# pair turns once in 58 positions, so all waves come back within 100 places. A head that looks for "near"
+# would find some far words before nearer ones.
 #
 # </details>
 
@@ -2029,7 +2031,7 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 # <details><summary>Answer 1</summary>
 #
 # $N = 3$. One encoder layer and one decoder layer have 7.35 million together, the table has 18.94: two
-# of each are 14.70 million, three are 22.06.
+# of each are 14.70 million, three are 22.05.
 #
 # </details>
 #
