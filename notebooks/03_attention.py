@@ -872,9 +872,12 @@ for name, tensor in table.items():
 assert torch.allclose(layer.w_o(merged), layer(english, german, german), atol=1e-5)
 assert torch.allclose(weights, layer.weights(english, german))
 
-# %% [markdown]
-# ### The same as PyTorch's
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### The same as PyTorch's · more
 #
+# The class against `nn.MultiheadAttention`, with the same weights: equal.
+
+# %% [markdown]
 # `nn.MultiheadAttention` should give the same numbers. To compare we must know three of its habits.
 # It packs $W^Q, W^K, W^V$ into one matrix of $3 d_{\mathrm{model}}$ rows. Its masks mean the
 # opposite: True = may **not** attend. And it returns the mean of the weights over the heads, unless
@@ -980,7 +983,36 @@ print("1024 parameters each: one head fails, two to eight succeed, sixteen of wi
 compare(mine, sum(errors[16]) / len(errors[16]), "03: the error of sixteen heads of width 1")
 
 # %% [markdown]
-# One head stops at its floor. Two heads can ask one question each. But why do sixteen fail? At width 1
+# One head stops at its floor. Two heads can ask one question each. Sixteen are too narrow, in keys and
+# values at once.
+#
+# The paper found both ends on translation, in Table 3: rows (A), with 1 head 24.9 BLEU (a score of
+# translations, the higher the better; lesson 08), with 8 or 16 heads 25.8, with 32 heads 25.4; rows
+# (B), keys narrowed to $d_k = 16$ cost 0.7 BLEU. There one head is worse, but it does not fail.
+#
+# > **Try it.** Let the query name three addresses, with contents of five numbers, in a layer of
+# > width 24: fill the items up to 24 numbers with zeros, and compare only the first 15 numbers of
+# > the output. How many heads does it need, and what is the floor for two?
+#
+# <details><summary>Answer</summary>
+#
+# @@THREE@@
+#
+# </details>
+
+# %%
+check("heads_why")
+
+# %%
+check("heads_cost")
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Why sixteen heads fail · more
+#
+# Too narrow keys, or too narrow values? One is widened at a time.
+
+# %% [markdown]
+# Why do sixteen heads fail? At width 1
 # two things have become narrow at once: the keys ($d_k = 1$) and the values ($d_v = 1$). To see which
 # of them hurts, we widen one at a time. (That adds parameters, but these alone do not help: the layer
 # of the fourth row has 1152.) **Guess first:** which one is it?
@@ -1005,26 +1037,6 @@ compare(mine, "both together", "03: why sixteen heads of width 1 fail")
 # are wanted: no head is left to correct another, so each must pick sharply. For that $d_k = 2$ is
 # enough: eight keys can stand around a circle, each the farthest out in its own direction. (This
 # explanation fits the five rows; it is not proved by them.)
-#
-# The paper found both ends on translation, in Table 3: rows (A), with 1 head 24.9 BLEU (a score of
-# translations, the higher the better; lesson 08), with 8 or 16 heads 25.8, with 32 heads 25.4; rows
-# (B), keys narrowed to $d_k = 16$ cost 0.7 BLEU. There one head is worse, but it does not fail.
-#
-# > **Try it.** Let the query name three addresses, with contents of five numbers, in a layer of
-# > width 24: fill the items up to 24 numbers with zeros, and compare only the first 15 numbers of
-# > the output. How many heads does it need, and what is the floor for two?
-#
-# <details><summary>Answer</summary>
-#
-# @@THREE@@
-#
-# </details>
-
-# %%
-check("heads_why")
-
-# %%
-check("heads_cost")
 
 # %% [markdown]
 # ### What a head can be: set by hand

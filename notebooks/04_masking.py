@@ -28,7 +28,7 @@
 #   the Transformer trains in one pass per sentence; build the batch that every later lesson uses.
 # - **Where it stands:** on the path, after lesson 03. **You need first:** attention and
 #   `MultiHeadAttention` (lesson 03); what softmax and a gradient are.
-# - **Time:** 50 minutes; 70 with all that is marked *more*.
+# - **Time:** 50 minutes; 75 with all that is marked *more*.
 # - **The paper:** section 3.1 (the decoder's mask; outputs "offset by one position") and section
 #   3.2.3 (the three uses of attention). (Numbers with a dot are the paper's sections; 1 to 11 are
 #   those of this page.)
@@ -612,8 +612,15 @@ draw.learning_curves(
 # above that of a model that gives all words the same probability. The longer it trains, the worse it
 # gets, and the better it looks. Right: both curves go together, because the two questions have become
 # the same question. The honest loss does not go to zero. It should not: how a caption goes on is not
-# decided by its first words. Are the captions to blame, which the model has not seen in training? No:
-# on these same captions, in one pass, its loss is near zero too (the middle column).
+# decided by its first words.
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### On captions that it has not seen · more
+#
+# A control: is the high loss on true prefixes due to new captions?
+
+# %% [markdown]
+# No: on these same captions, in one pass, the loss is near zero too (the middle column).
 
 # %%
 print("nats per word      training   held out: in one pass   by true prefixes")
@@ -739,6 +746,23 @@ assert len(prefixes) == 8
 compare(mine, len(prefixes), "04: passes for the beginnings of 8 tokens")
 
 # %% [markdown]
+# An RNN (lesson 02) also sees each sentence once, but it must take the $T$ positions *one after the
+# other*, because each state needs the one before. Here all positions are computed at the same time:
+# the parallel training that the paper's introduction asks for. It holds in training only. When the
+# model *writes*, word 6 cannot be computed before word 5 is chosen: $T$ words need $T$ steps again.
+
+# %%
+check("mask_one_pass")
+
+# %%
+check("parallel_training")
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### The leaky model takes the same test · more
+#
+# And what one pass saves over an epoch.
+
+# %% [markdown]
 # The leaky model fails this test: its one pass and its $T$ passes disagree, because its
 # predictions depend on what comes later. So this equality is what a decoder *is*.
 
@@ -753,18 +777,6 @@ total, n = sum(map(len, sentences)), len(sentences)
 assert total > 5 * n
 print(f"the leaky model: predictions differ by up to {difference:.1f}")
 print(f"one epoch of {n:,} captions: {n:,} sentences to pass, or {total:,} beginnings")
-
-# %% [markdown]
-# An RNN (lesson 02) also sees each sentence once, but it must take the $T$ positions *one after the
-# other*, because each state needs the one before. Here all positions are computed at the same time:
-# the parallel training that the paper's introduction asks for. It holds in training only. When the
-# model *writes*, word 6 cannot be computed before word 5 is chosen: $T$ words need $T$ steps again.
-
-# %%
-check("mask_one_pass")
-
-# %%
-check("parallel_training")
 
 # %% [markdown]
 # ### The mistake of one place
@@ -996,8 +1008,26 @@ for name, words in (("src", de_words), ("tgt_in", en_words), ("tgt_out", en_word
 # `n_tokens` does not count it. So the loss of a batch is a sum over real tokens divided by
 # `n_tokens`. To divide by $B \cdot T$ instead would make the loss smaller the more padding there
 # is.
+
+# %% [markdown]
+# > **Try it.** Some models start their decoder with `<pad>` instead of `<s>`. Call
+# > `from_sequences` with `bos_id=PAD` and read the error. Which row of `tgt_mask` would be empty
+# > if it did not refuse?
 #
-# And the masks, as 1 and 0:
+# <details><summary>Answer</summary>
+#
+# `bos_id and pad_id are both 0: the start token would be masked as padding`. The first row of each
+# sentence would be empty: its query may see only key 0, and key 0 would be padding.
+#
+# </details>
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Its masks, printed, and its promises, checked · more
+#
+# The two masks of the batch as 1 and 0; then each guarantee of this page on the batch itself.
+
+# %% [markdown]
+# The masks, as 1 and 0:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1021,18 +1051,6 @@ _, _, queries, keys = batch.tgt_mask.nonzero(as_tuple=True)
 assert (keys <= queries).all()
 assert not batch.tgt_mask[(batch.tgt_in == PAD)[:, None, None].expand_as(batch.tgt_mask)].any()
 print("shifted, causal, no padding is seen, no row is empty")
-
-# %% [markdown]
-# > **Try it.** Some models start their decoder with `<pad>` instead of `<s>`. Call
-# > `from_sequences` with `bos_id=PAD` and read the error. Which row of `tgt_mask` would be empty
-# > if it did not refuse?
-#
-# <details><summary>Answer</summary>
-#
-# `bos_id and pad_id are both 0: the start token would be masked as padding`. The first row of each
-# sentence would be empty: its query may see only key 0, and key 0 would be padding.
-#
-# </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 9 · A query that may see nothing · more

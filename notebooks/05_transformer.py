@@ -25,7 +25,7 @@
 # - train a Transformer that copies unseen sequences without one mistake.
 #
 # **You need** lesson 03 (attention) and lesson 04 (masks). This page is on the path; lesson 06
-# follows. **Time:** 75 minutes; 115 with all that is marked *more*.
+# follows. **Time:** 70 minutes; 110 with all that is marked *more*.
 # **Paper:** sections 3, 3.1, 3.3, 3.4, 3.5, 5.4, and the column of parameters in table 3.
 #
 # Attention is one part of the model. The paper stacks it with five other parts, and explains them
@@ -121,17 +121,6 @@ class TransformerConfig:
     def big(cls, vocab: int) -> "TransformerConfig":
         """Return the paper's big model over one shared vocabulary."""
         return cls(vocab, vocab, d_model=1024, d_ff=4096, n_heads=16, dropout=0.3)
-
-# %% [markdown]
-# Three heads cannot share a width of ten, so this model cannot be built:
-
-# %%
-# NBVAL_CHECK_OUTPUT
-try:
-    TransformerConfig(9, 9, d_model=10, n_heads=3)
-    raise AssertionError("three heads shared a width of ten")
-except ValueError as error:
-    print(error)
 
 # %% [markdown]
 # The next cell imports what only the demonstrations of this page need.
@@ -862,12 +851,21 @@ draw.decision_maps(chance, features[:, 0], answer[:, 0], extent=1.8)
 # </details>
 
 # %% [markdown]
-# ### Between positions, and within one
+# So attention moves information **between** positions, and the feed-forward network computes **within**
+# each position.
+
+# %%
+check("feed_forward_why")
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Its share of the weights, and two other names · more
 #
+# How large it is, and what later work calls it.
+
+# %% [markdown]
 # The network treats every position alike and alone: the paper calls it two convolutions of width 1.
-# Attention moves information **between** positions, the feed-forward network computes **within**
-# each. In the base model it holds two thirds of an encoder layer's weights. Later work reads it as a
-# memory: directions that a hidden unit recognises, and what it adds when it does (Geva et al. 2021).
+# In the base model it holds two thirds of an encoder layer's weights. Later work reads it as a memory:
+# directions that a hidden unit recognises, and what it adds when it does (Geva et al. 2021).
 
 # %%
 torch.manual_seed(0)
@@ -878,9 +876,6 @@ n_ffn = sum(p.numel() for p in ffn.parameters())
 share = n_ffn / (n_ffn + 4 * 512**2)
 assert 0.66 < share < 0.67
 print(f"the feed-forward network holds {share:.0%} of the weights of an encoder layer")
-
-# %%
-check("feed_forward_why")
 
 # %% [markdown]
 # ## 6 · Keeping what you knew: residual connections (section 3.1)
@@ -1292,8 +1287,16 @@ class Decoder(nn.Module):
             x = layer(x, memory, src_mask, tgt_mask)
         return self.norm(x)
 
+# %%
+check("cross_attention_sources")
+
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### Who sees whom? · more
+#
+# The gradient says which positions an output depends on, and through which sub-layer.
+
 # %% [markdown]
-# Who sees whom? Do not trust the code, ask the gradient. For each output position we compute how
+# Do not trust the code, ask the gradient. For each output position we compute how
 # strongly it would move if one target position or one source position were changed. A position
 # that it cannot see has a gradient of exactly 0.
 
@@ -1318,14 +1321,6 @@ draw.influence_maps([
 assert from_target.triu(1).eq(0).all() and from_target.tril().ne(0).sum() == 15
 assert from_source[:, 5:].eq(0).all() and from_source[:, :5].ne(0).all()
 print("future: exactly 0; padding: exactly 0; past, itself and the source: never 0")
-
-# %%
-check("cross_attention_sources")
-
-# %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### Which sub-layer hears what? · more
-#
-# The three sub-layers switched off, one at a time.
 
 # %% [markdown]
 # **Guess first.** Which of the three sub-layers is the only one through which a decoder layer hears
