@@ -996,7 +996,10 @@ compare(mine, sum(errors[16]) / len(errors[16]), "03: the error of sixteen heads
 #
 # <details><summary>Answer</summary>
 #
-# @@THREE@@
+# Three, one for each address. The floor for two is one third. A head returns one mixture of the three
+# contents, so two heads return two. From two mixtures of three independent contents of variance 1 the
+# best guess leaves an error of 1 in all, shared by three answers. (The same sum for one head and two
+# contents: 1 shared by two, one half.)
 #
 # </details>
 
@@ -1765,7 +1768,10 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 #
 # <details><summary>Answer 4</summary>
 #
-# @@PRUNE@@
+# For one head: `model.layers[i].w_o.weight.data[:, 16 * h : 16 * (h + 1)] = 0`, measure, and put the old
+# numbers back before the next. Which head is missed most depends on the training run. Look whether it is
+# one of those with a fixed place or one that finds its word by content: the gallery shows where a head
+# looks, and only this experiment what it is worth. Lesson 09b does the same with a real translator.
 #
 # </details>
 #

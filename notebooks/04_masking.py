@@ -708,7 +708,10 @@ print(f"later words replaced: the first {cut} predictions move by", moved[:cut].
 #
 # <details><summary>Answer</summary>
 #
-# @@TRIL@@
+# `diagonal=1`: position $i$ sees the input at $i + 1$, its own answer. So the loss goes to zero, as
+# without a mask: one open place is a leak. `diagonal=-1`: nothing later is read, so the loss is honest.
+# (The word just read still gets through, by the `x +`.) But the first row is empty: its query may see
+# nothing. Our attention gives zeros there, others give NaN (section 9).
 #
 # </details>
 

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -846,7 +848,10 @@ draw.decision_maps(chance, features[:, 0], answer[:, 0], extent=1.8)
 #
 # <details><summary>Answer</summary>
 #
-# @@FIVE@@
+# The weights depend on the word's own features, through the softmax. So a word can choose by one feature
+# *whom* it looks at, and what it brings home from there depends on the choice: that is a product of
+# features, which no mean can make. It is no good substitute, because it needs neighbours that happen to
+# have something to bring. In a sentence of one word there are none, and the model is linear again.
 #
 # </details>
 
@@ -1794,7 +1799,7 @@ assert min(given) > 2 / 13 > max(map(max, controls))
 
 # %% [markdown]
 # ### Training it
-
+#
 # Now train. The loop is a dozen lines; lesson 07 makes a real one of it. Each step draws a fresh
 # batch and leaves out the 200 rows of the test: they stay unseen. The learning rate rises for 50
 # steps and later falls to 0.
@@ -1869,7 +1874,11 @@ print(f"{sum(right)} of {len(right)} unseen rows copied without a mistake")
 #
 # <details><summary>Answer</summary>
 #
-# @@COPY@@
+# (1) Below the second line, but not to 0. The model still knows *which* letters are in the row, and can
+# cross off those that it has written; it cannot know their order. (2) The model has never had to look at
+# places 9 to 12: count how many of 200 rows of 12 it copies. The encodings exist for any length; that a
+# model can use them there is another matter (section 3). (3) A diagonal from the upper right to the
+# lower left: step $t$ must look at the letter $t$ places before the end.
 #
 # </details>
 
@@ -2041,7 +2050,8 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 #
 # <details><summary>Answer 3</summary>
 #
-# @@PRE@@
+# Look at the step at which each curve crosses the second line, and try a second seed before you name a
+# winner. For six layers section 12 has measured it.
 #
 # </details>
 #
