@@ -259,7 +259,7 @@ FEED_WRONG = {
     "inner only": (lambda x, u, a, w, b: (x @ u + a).relu(), "^The second map is missing"),
     "relu 6": (lambda x, u, a, w, b: F.relu6(x @ u + a) @ w + b, "no upper limit"),
     "detached": (lambda x, u, a, w, b: (x @ u + a).relu().detach() @ w + b, "cut the gradient.*x"),
-    "data": (lambda x, u, a, w, b: (x @ u.data + a).relu() @ w + b, "cut the gradient.*w_1"),
+    "data": (lambda x, u, a, w, b: (x @ u.data + a).relu() @ w + b, "cut the gradient.*back to u"),
     "transposed": (
         lambda x, u, a, w, b: F.linear(F.linear(x, u, a).relu(), w, b), "transposed weight"),
     "transposed, no relu": (
