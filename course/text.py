@@ -317,7 +317,7 @@ class BPE:
     def load(cls, path: Path) -> "BPE":
         """Read a tokeniser that `save` wrote; raises ValueError if the file is none."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
             return cls(content["alphabet"], content["merges"], content.get("normalise", False))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

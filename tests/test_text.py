@@ -315,6 +315,8 @@ def test_an_old_tokeniser_keeps_what_it_was_trained_with(tmp_path: Path):
     assert old.pieces("हि") == [" ह", "ि"]
     BPE("aä ", []).save(path)
     assert BPE.load(path).normalises
+    path.write_text("\ufeff" + path.read_text("utf-8"), "utf-8")  # as some editors store it
+    assert BPE.load(path).alphabet == [" ", "a", "ä"]
 
 
 # ---- the tokeniser
@@ -503,30 +505,6 @@ def test_the_shipped_tokeniser_keeps_its_symbols_and_normalises():
     assert digest[:16] == "ef674a8f846cd812", "its weights know these ids and no others"
     assert shipped.normalises
     assert all(shipped.encode(one) == shipped.encode(PLAIN) for one in PASTED.values())
-
-
-SPELLINGS = {
-    "decomposed": lambda s: unicodedata.normalize("NFD", s),
-    "one no-break blank": lambda s: s.replace(" ", "\u00a0", 1),
-    "one tab": lambda s: s.replace(" ", "\t", 1),
-    "one soft hyphen": lambda s: f"{s[:3]}\u00ad{s[3:]}",
-    "all blanks no-break": lambda s: s.replace(" ", "\u00a0"),
-    "zero width": lambda s: s.replace(" ", " \u200b"),
-    "each blank twice": lambda s: s.replace(" ", "  "),
-    "a line end": lambda s: s + "\r\n",
-    "soft hyphens everywhere": "\u00ad".join,
-}
-
-
-@real_corpus
-def test_each_spelling_of_a_test_sentence_has_the_ids_that_the_shipped_model_was_scored_on():
-    shipped = BPE.load(SHIPPED)
-    as_trained = BPE(shipped.alphabet, shipped.merges, normalises=False)
-    for one in (s for pair in pairs("multi30k", "test_2016_flickr")[:300] for s in pair):
-        ids = as_trained.encode(one)
-        assert shipped.encode(one) == ids
-        for name, spell in SPELLINGS.items():
-            assert shipped.encode(spell(one)) == ids, (name, one)
 
 
 @real_corpus
