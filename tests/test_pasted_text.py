@@ -5,7 +5,6 @@ import unicodedata
 
 import pytest
 
-from course import ASSETS
 from course.cache import translate
 from course.corpora import pairs
 from course.evaluation import score
