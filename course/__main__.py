@@ -105,8 +105,11 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--beam", type=positive, default=4, help="4, as in the paper; 1 is greedy")
         sub.add_argument("--length-penalty", type=penalty, default=0.6, metavar="A",
                          help="0.6, as in the paper; from 0 to 10")
-    evaluate.add_argument("--corpus", choices=CORPORA, required=True)
-    evaluate.add_argument("--split", required=True, help="val, test, test_2016_flickr ...")
+    judged = evaluate.add_mutually_exclusive_group(required=True)
+    judged.add_argument("--corpus", choices=CORPORA, help="with --split")
+    judged.add_argument("--src", type=Path, metavar="FILE", help="your own sentences, with --tgt")
+    evaluate.add_argument("--split", help="val, test, test_2016_flickr ...")
+    evaluate.add_argument("--tgt", type=Path, metavar="FILE", help="the translations of --src")
     evaluate.add_argument("--dir", type=Path, help="where Multi30k's .gz files lie")
     evaluate.add_argument("--against", metavar="CHECKPOINT", help="compare with this one, too, on "
                           "the same sentences: is the difference more than luck? (lesson 09)")
@@ -395,11 +398,10 @@ def joined(before: str, after: str) -> bool:
 def evaluate(options: argparse.Namespace) -> int:
     """Print the scores of a checkpoint, and how it compares with another."""
     from course import evaluation
-    from course.corpora import pairs
     from course.device import pick
     from course.runs import load_checkpoint
 
-    sentence_pairs = pairs(options.corpus, options.split, options.dir)
+    corpus, split, sentence_pairs = judged_pairs(options)
     names = [options.checkpoint, *([options.against] if options.against else [])]
     loaded = [load_checkpoint(name) for name in names]  # what is missing is said before the work
     scored, seconds = [], []
@@ -410,19 +412,19 @@ def evaluate(options: argparse.Namespace) -> int:
         seconds.append(round(time.monotonic() - begun, 1))
     scores, said = scored[0]
     result = {
-        "checkpoint": str(options.checkpoint), "corpus": options.corpus, "split": options.split,
+        "checkpoint": str(options.checkpoint), "corpus": corpus, "split": split,
         "beam": options.beam, "length_penalty": options.length_penalty,
         **asdict(scores), "seconds": seconds[0],
     }
     if options.against:
         references = [english for _, english in sentence_pairs]
         result["against"] = compared(options.against, scored[1][1], said, references)
-    title = f"{Path(options.checkpoint).name}, {options.split}, beam {options.beam}"
+    title = f"{Path(options.checkpoint).name}, {split}, beam {options.beam}"
     keep_for_report(title, result)
     if options.json:
         print(json.dumps(result))
         return 0
-    print(f"{options.split}: {scores.sentences:,} sentences in {result['seconds']} s, "
+    print(f"{split}: {scores.sentences:,} sentences in {result['seconds']} s, "
           f"beam {options.beam}, length penalty {options.length_penalty}")
     for name in ("bleu", "bleu_lowercased", "chrf", "chrf_lowercased"):
         print(f"{name:16}{getattr(scores, name):6.2f}  {scores.signatures[name]}")
@@ -432,6 +434,19 @@ def evaluate(options: argparse.Namespace) -> int:
               f"{found['system']:.2f} ({found['difference']:+.2f}), p = {found['p_value']:.3f}: "
               f"{found['verdict']}")
     return 0
+
+
+def judged_pairs(options: argparse.Namespace) -> tuple[str, str, list]:
+    """Return the names of corpus and split, and the pairs to judge by, which may be one's own."""
+    from course.corpora import pairs, plain
+
+    if options.src and options.tgt:
+        return "own", options.src.name, plain.read_parallel(options.src, options.tgt)
+    if options.src or options.tgt:
+        raise ValueError("--src FILE and --tgt FILE go together: give both")
+    if not options.split:
+        raise ValueError("--corpus needs --split: val, test, test_2016_flickr ...")
+    return options.corpus, options.split, pairs(options.corpus, options.split, options.dir)
 
 
 def compared(name: str, baseline: list[str], said: list[str], references: list[str]) -> dict:

@@ -1590,6 +1590,7 @@ print(f"{len(batches)} batches, {padded / positions:.1%} padding; the same seed 
 # ```
 # python -m course train --src hindi.txt --tgt english.txt --preset small --out runs/hi --minutes 20
 # python -m course translate --checkpoint runs/hi < new.txt
+# python -m course evaluate --checkpoint runs/hi --src test-hindi.txt --tgt test-english.txt
 # ```
 #
 # One source sentence in twenty is held out for validation, *with all of its translations*: otherwise

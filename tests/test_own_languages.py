@@ -60,6 +60,18 @@ def test_an_own_pair_in_another_script_is_learned_and_translated(run, files, mon
     assert right >= 28, "of 32 sentences that it never saw"
 
 
+def test_a_model_is_judged_by_own_pairs(run, files, tmp_path, capsys):
+    few = [tmp_path / "few.hi", tmp_path / "few.en"]
+    for path, whole in zip(few, files):
+        path.write_text("".join(whole.read_text("utf-8").splitlines(True)[:40]), "utf-8")
+    arguments = ["evaluate", "--checkpoint", str(run), "--beam", "1", "--src", str(few[0])]
+    assert main([*arguments, "--tgt", str(few[1]), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["corpus"], result["split"], result["sentences"]) == ("own", "few.hi", 40)
+    assert result["bleu"] > 80
+    assert main(arguments) == 1 and "go together" in capsys.readouterr().err
+
+
 def test_hindi_words_are_tokens_and_not_bytes(run):
     bpe = BPE.load(run / "tokenizer.json")
     assert bpe.tokens("लड़की किताब") == ["▁लड़की", "▁किताब"]
