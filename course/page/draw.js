@@ -50,8 +50,16 @@ export function roving(row, selector = "button") {
   };
 }
 
-/** Return the colours of the page that a canvas needs, as [r, g, b]. */
+const colours = new Map();
+
+/** Return a colour of the page as a canvas needs it, [r, g, b]; asked once for each theme. */
 function paint(name) {
+  const key = `${name} ${document.documentElement.dataset.theme} ${matchMedia("(prefers-color-scheme: dark)").matches}`;
+  if (!colours.has(key)) colours.set(key, resolved(name));
+  return colours.get(key);
+}
+
+function resolved(name) {
   const probe = make("span", { style: `color: var(${name})` });
   document.body.append(probe);
   const colour = getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);

@@ -293,7 +293,7 @@ function controls() {
   let wait = null;
   text.oninput = () => {
     clearTimeout(wait);
-    wait = setTimeout(() => change({ text: text.value }), 120);
+    wait = setTimeout(() => change({ text: text.value }), 60);
   };
   const take = (sentence) => { text.value = sentence; change({ text: sentence, step: 4 }); };
   examples.replaceChildren(make("option", { value: "" }, say("examples")), ...inputs.probes.map((probe) => make("option", {}, probe)));

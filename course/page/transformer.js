@@ -47,14 +47,36 @@ function dot(a, i, b, j, n) {
   return s0 + s1 + s2 + s3;
 }
 
-/** Multiply rows (L, in) by a matrix (out, in), one of its rows after the other -> rows (L, out). */
-function multiply(rows, { shape: [width, n], data }, bias) {
-  const result = rows.map(() => new Float32Array(width));
-  for (let o = 0; o < width; o++) {
-    const start = bias ? bias.data[o] : 0;
-    for (let i = 0; i < rows.length; i++) result[i][o] = start + dot(rows[i], 0, data, o * n, n);
+/** Multiply a vector by a matrix (out, in): a dot product with each of its rows.
+ *
+ * Here nearly all of the time goes. Eight rows at once take half as long as one after the other.
+ */
+function times(x, w, y) {
+  const n = x.length;
+  let o = 0;
+  for (; o + 7 < y.length; o += 8) {
+    let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0;
+    for (let k = 0, j = o * n; k < n; k++, j++) {
+      const a = x[k];
+      s0 += a * w[j];
+      s1 += a * w[j + n];
+      s2 += a * w[j + 2 * n];
+      s3 += a * w[j + 3 * n];
+      s4 += a * w[j + 4 * n];
+      s5 += a * w[j + 5 * n];
+      s6 += a * w[j + 6 * n];
+      s7 += a * w[j + 7 * n];
+    }
+    y.set([s0, s1, s2, s3, s4, s5, s6, s7], o);
   }
-  return result;
+  for (; o < y.length; o++) y[o] = dot(x, 0, w, o * n, n);
+  return y;
+}
+
+/** Multiply rows (L, in) by a matrix (out, in), and add a bias (out,) if there is one. */
+function multiply(rows, { shape: [width], data }, bias) {
+  const result = rows.map((x) => times(x, data, new Float32Array(width)));
+  return bias ? result.map((row) => row.map((y, o) => y + bias.data[o])) : result;
 }
 
 /** Add two sequences of vectors. */
