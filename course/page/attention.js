@@ -127,7 +127,7 @@ export class AttentionView {
     for (const [name, row] of Object.entries(this.rows)) {
       [...row.children].forEach((chip, j) => {
         const share = name === other ? shares[j] : 0;
-        chip.style.background = name === other ? shade(0.62 * share ** 0.7) : "";
+        chip.style.background = name === other ? shade(0.45 * share ** 0.7) : "";
         chip.classList.toggle("pointed", name === side && j === i);
       });
     }

@@ -70,7 +70,8 @@ function resolved(name) {
 /** Return a canvas of numbers, a row for each vector. from 0: weights; around 0: blue to orange. */
 export function heatMap(rows, { weights = false, label = "" } = {}) {
   const [height, width] = [rows.length, rows[0].length];
-  const canvas = make("canvas", { width, height, role: "img", "aria-label": label, class: "heat" });
+  const canvas = make("canvas", { width, height, class: "heat",
+    ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
   const context = canvas.getContext("2d"), image = context.createImageData(width, height);
   const [ground, high, low] = ["--heat-zero", weights ? "--heat-weight" : "--heat-high", "--heat-low"].map(paint);
   const most = weights ? 1 : Math.max(1e-9, spread(rows));

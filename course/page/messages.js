@@ -20,7 +20,7 @@ export const MESSAGES = {
     words_unseen: "Not one training sentence had these words: {words}. The model knows their pieces alone.",
     byte_note: "“{text}” is spelled in bytes: training had no piece for it, so expect nothing sensible there.",
     piece_count: "{name}: {count} times in training", piece_never: "{name}: never in training", piece_byte: "{name}: one byte of a character",
-    break_title: "Break it", break_note: "Take a part away and see what it was for. The model was trained whole, so this shows what it relies on.",
+    break_title: "Break it: take a part away and see what it was for", break_note: "The model was trained whole, so a switch shows what it relies on, not what a model trained without that part would do.",
     set_positions: "no positions", set_positions_note: "Nothing says where a piece stands: the sentence is a bag of pieces.",
     set_causal: "no causal mask", set_causal_note: "While writing, earlier places look at later ones, as they never could in training. Each new piece changes what was found before.",
     set_maskBeforeSoftmax: "mask after the softmax", set_maskBeforeSoftmax_note: "Later pieces take a share of the softmax and are deleted afterwards: rows no longer sum to 1.",

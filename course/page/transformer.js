@@ -26,6 +26,7 @@ export function readSafetensors(buffer) {
   const value = halves();
   return new Map(Object.entries(header).map(([name, { dtype, shape, data_offsets: [from, to] }]) => {
     const bytes = buffer.slice(8 + size + from, 8 + size + to);
+    if (bytes.byteLength < to - from) throw new Error(`the weights are cut off at ${name}`);
     if (dtype === "F32") return [name, { shape, data: new Float32Array(bytes) }];
     if (dtype !== "F16") throw new Error(`${name} is stored as ${dtype}, not as F16 or F32`);
     const narrow = new Uint16Array(bytes), data = new Float32Array(narrow.length);
