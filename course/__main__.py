@@ -147,9 +147,25 @@ def parser() -> argparse.ArgumentParser:
     tasks.add_parser("list", help="every exercise, and what you have passed")
     check = tasks.add_parser("check", help="check every exercise that a notebook or .py defines")
     check.add_argument("file", type=Path, metavar="FILE")
+    sync = tasks.add_parser("sync", help="make the .ipynb and the .py of a page one, after work "
+                                         "in VS Code or in an editor")
+    sync.add_argument("file", type=Path, nargs="?", metavar="FILE",
+                      help="every released page, if none")
     report = tasks.add_parser("report", help="write report.html and .png: your own page")
     report.add_argument("--name", default="", help="whose report it is")
     report.add_argument("--out", type=Path, metavar="DIR", help=OUT)
+
+    grade = command("grade", "mark a class's homework, each submission in a closed room",
+                    "python -m course grade submitted/ --assignment attention --out build/marks")
+    grade.add_argument("folder", type=Path, metavar="SUBMITTED",
+                       help="holds STUDENT/ASSIGNMENT.ipynb or STUDENT/ASSIGNMENT/ASSIGNMENT.ipynb")
+    grade.add_argument("--assignment", metavar="NAME", help="only this one")
+    grade.add_argument("--out", type=Path, default=Path("build/marks"), help="where marks.csv, "
+                       "gradebook.csv and feedback/ go; what is there already is not marked again")
+    grade.add_argument("--jobs", type=positive, default=os.cpu_count() or 1)
+    grade.add_argument("--seconds", type=positive, default=240, help="what a submission may last")
+    grade.add_argument("--unprotected", action="store_true",
+                       help="run what students wrote without bubblewrap: with all your rights")
     return top
 
 
@@ -514,9 +530,18 @@ def homework(options: argparse.Namespace) -> int:
         passed = sum(result.passed for result in results)
         print(f"{passed} of {len(results)} passed")
         return 0 if passed == len(results) else 1
+    elif options.task == "sync":
+        from course.homework import pairs
+
+        for path in [options.file] if options.file else filter(pairs.differ, pairs.released()):
+            print(pairs.sync(path))
     else:
+        from course.homework import pairs
         from course.homework.report import write_report
 
+        for path in filter(pairs.differ, pairs.released()):
+            print(f"{path.name} and {path.stem}.py hold different code: python -m course homework "
+                  "sync makes them one", file=sys.stderr)
         print(*write_report(output_folder(options.out), options.name), sep="\n")
     return 0
 
@@ -528,6 +553,20 @@ def page(options: argparse.Namespace) -> int:
     size = write_page(options.checkpoint, options.out, options.lessons)
     print(f"{options.out}: {size / 1e6:.1f} MB; open it in a browser, it needs nothing else")
     return 0
+
+
+def grade(options: argparse.Namespace) -> int:
+    """Mark a class and print the table; 0 if every submission has its mark."""
+    from course.grading import marks, sandbox
+
+    program = sandbox.protection()
+    if program is None and not options.unprotected:
+        print(sandbox.UNPROTECTED, file=sys.stderr)
+        return 1
+    done = marks.mark_all(options.folder, options.out, options.assignment, options.jobs, program,
+                          options.seconds)
+    print(marks.summary(done, options.out))
+    return 0 if all(mark.points is not None for mark in done) else 1
 
 
 def walkthrough(options: argparse.Namespace) -> int:
@@ -576,7 +615,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.arguments = arguments
     commands = {"data": data, "train": train, "translate": translate, "look": look,
                 "evaluate": evaluate, "export": export, "bench": bench, "page": page,
-                "walkthrough": walkthrough, "homework": homework}
+                "walkthrough": walkthrough, "homework": homework,
+                "grade": grade}
     try:
         return commands[options.command](options)
     except told() as error:

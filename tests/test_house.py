@@ -112,7 +112,7 @@ MAIN = "from course.__main__ import main\n"
         ("from course.homework import check", SLOW),
         (MAIN + "try: main(['--help'])\nexcept SystemExit: pass", SLOW),
         (MAIN + "main(['homework', 'list'])", SLOW),
-        (MAIN + "main(['homework', 'check', 'MINE'])", SLOW - {"torch"}),
+        (MAIN + "main(['homework', 'check', 'MINE'])", SLOW),
         (MAIN + "main(['homework', 'report'])", {"spacy", "jupytext", "sacrebleu"}),
         (MAIN + "main(['translate', '--checkpoint', 'multi30k-de-en'])",
          SLOW - {"torch"} | {"course.homework"}),

@@ -1,0 +1,103 @@
+"""Mark one submission: `python -m course.grading.judge FILE`, in a sandbox, with nobody's secrets.
+
+Standard input holds JSON: {"nonce": text, "checks": [names], "seconds": limit}. For each check the
+definitions that it needs are run in a namespace of their own, and the course examines the result;
+what comes out is one JSON object a line, with the nonce, so that no line of a submission is taken
+for a verdict.
+"""
+
+import __future__
+
+import ast
+import json
+import linecache
+import os
+import sys
+import types
+from pathlib import Path
+
+from course.grading.sandbox import limit
+
+WATCHED = ("course", "torch", "builtins", "json", "inspect", "copy", "math", "threading", "sys")
+
+
+def snapshot() -> dict[tuple[str, str], tuple]:
+    """Return what every function and class of the judging modules is now."""
+    seen = {}
+    for module_name, module in [*sys.modules.items()]:
+        if module_name.partition(".")[0] in WATCHED and isinstance(module, types.ModuleType):
+            for name, thing in [*vars(module).items()]:
+                if callable(thing):
+                    code = getattr(thing, "__code__", None)
+                    seen[module_name, name] = id(thing), id(code), getattr(thing, "__defaults__", 0)
+                    if isinstance(thing, type) and thing.__module__.startswith("course"):
+                        parts = {part: id(value) for part, value in vars(thing).items()
+                                 if callable(value)}
+                        seen[module_name, name] += (tuple(parts.items()),)
+    return seen
+
+
+def changed(before: dict, after: dict) -> list[str]:
+    """Return the names that stood for something else before."""
+    return [".".join(key) for key in before if after.get(key) != before[key]]
+
+
+def main(file: str) -> None:
+    told = json.loads(sys.stdin.readline())
+    limit(told["seconds"])
+    lines = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+
+    def say(**what: object) -> None:
+        print(json.dumps({"nonce": told["nonce"], **what}), file=lines, flush=True)
+
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    from course.grading.definitions import bound, definitions
+    from course.homework.cells import read_cells
+    from course.homework.checking import examine, explain_error
+    from course.homework.exercises import EXERCISES
+
+    exercises = {name: EXERCISES[name] for name in told["checks"]}
+    path = Path(file)
+    sys.path[0] = str(path.parent)
+    cells = [TransformerManager().transform_cell(cell) for cell in read_cells(path)]
+    for number, cell in enumerate(cells, 1):  # for messages that show a line
+        place = f"{path.name}, cell {number}"
+        linecache.cache[place] = len(cell), None, cell.splitlines(True), place
+    later = "from __future__ import annotations" in "\n".join(cells)
+    flags = later and __future__.annotations.compiler_flag
+    before = snapshot()
+    for name in told["checks"]:
+        say(begins=name)
+        page = types.ModuleType("__main__")
+        sys.modules["__main__"] = page
+        fault = ""
+        for statement in (chosen := definitions(cells, name)):
+            place, body = f"{path.name}, cell {statement.cell}", ast.Module([statement], [])
+            try:
+                exec(compile(body, place, "exec", flags, dont_inherit=True), vars(page))
+            except (Exception, SystemExit) as error:
+                fault = fault or f"{', '.join(bound(statement))}: {explain_error(error)}"
+        if name not in vars(page):
+            say(check=name, passed=False, message=fault or f"{name} is not defined",
+                human=bool(chosen))
+            continue
+        wrong = examine(exercises[name], vars(page)[name], int.from_bytes(os.urandom(7)))
+        tampered = changed(before, snapshot())
+        if tampered:
+            say(check=name, passed=False, human=True,
+                message=f"it replaces {', '.join(tampered[:3])}: nothing here is marked")
+            return
+        message = "right, in every case" if wrong is None else wrong.message
+        # a name that the definitions lack may come from a line that was not run
+        human = wrong is not None and bool(fault or "NameError" in wrong.message)
+        say(check=name, passed=wrong is None, message=fault if human and fault else message,
+            human=human)
+    say(done=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
