@@ -28,6 +28,10 @@
 # of it the training at the end. That is a fixed number of steps: on a busy machine it takes longer,
 # and gives the same model. Before it begins, the page says how long it will take here.
 #
+# - **Read now** opens to the paragraphs of the paper, by their first words: what each says in plain
+#   words, its hard words, and the lesson that builds it. Read the paragraph there, then go on here.
+# - `check("...")` asks for a reason. Answer with a letter, `check("why_scale", "b")`; a wrong option
+#   has an answer of its own.
 # - **Guess first** marks a question. Answer it before you run the next cell; a wrong guess is worth
 #   more than a right one that you only read.
 # - The code is the course's package. It is fetched from there while this page runs, nothing is
@@ -63,6 +67,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from course import ASSETS, output_folder
 from course.device import by_scale, pick, scale
+from course.homework import check
 from course.speed import keep_freed_memory
 from course.viz import attention as draw_attention
 from course.viz import masking as draw_masking
@@ -105,6 +110,19 @@ assert lesson_of(scaled_dot_product_attention) == "03_attention"
 
 # %% [markdown]
 # ## 1 · Introduction: what recurrence costs
+#
+# <details><summary><b>Read now:</b> the abstract, its footnote, and section 1 of the paper (6 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *The dominant sequence transduction models* | The abstract. The best translators are recurrent or convolutional, with attention between the halves. This model keeps attention alone; it is better, trains faster, and parses sentences, too. | sequence transduction: one sequence in, another out; BLEU: a score of translations, 0 to 100 | [02](02_seq2seq.ipynb), [09](09_evaluation.ipynb) |
+# | *Equal contribution. Listing order is random* | The footnote says who did what: who proposed self-attention, who the scale and the heads, who wrote the code. | ablation: a part is taken away to see what it did | [09c](09c_ablations.ipynb) |
+# | *Recurrent neural networks, long short-term memory* | Until now, recurrent networks with gates were the best at language. | LSTM, gated: numbers between 0 and 1 decide what is kept | [01](01_foundations.ipynb) |
+# | *Recurrent models typically factor computation* | They go from word to word; each state waits for the one before. So a sentence cannot be computed in parallel, and tricks help only a little. | factor computation along positions: one step for each word; fundamental constraint: it stays, whatever one does | [01](01_foundations.ipynb), [02](02_seq2seq.ipynb) |
+# | *Attention mechanisms have become an integral* | Attention joins words at any distance. But nearly always it sits beside a recurrent network. | dependencies: one word needs another to be understood | [02](02_seq2seq.ipynb) |
+# | *In this work we propose the Transformer* | The proposal: no recurrence, attention only. Twelve hours on eight GPUs were enough to be the best. | eschewing: leaving out; global: between any two places | [03](03_attention.ipynb), [05](05_transformer.ipynb) |
+#
+# </details>
 #
 # In 2017 the best translators were **recurrent** networks (RNNs). An RNN reads a sentence word by
 # word. At each word it computes a new state from the state before it:
@@ -168,8 +186,25 @@ assert len(growth) == 1 and growth.pop() >= 1
 assert len(set(chains["attention"])) == 1
 print("recurrence: the chain grows by the same amount with each word; attention: it does not grow")
 
+# %%
+check("new_in_2017")
+
+# %%
+check("bottleneck_attention")
+
 # %% [markdown]
 # ## 2 · Background: others who wanted to wait less
+#
+# <details><summary><b>Read now:</b> section 2 of the paper (4 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *The goal of reducing sequential computation* | Three models before this one used convolutions. In them the way between two words grows with their distance, straight (ConvS2S) or like its logarithm (ByteNet). Attention needs one step; what it loses in sharpness by averaging, several heads give back. | effective resolution: how sharply single words can be told apart | [01](01_foundations.ipynb), [03](03_attention.ipynb) |
+# | *Self-attention, sometimes called intra-attention* | Attention inside of one sentence existed before: for reading, summaries, entailment. | entailment: does sentence B follow from sentence A? | [03](03_attention.ipynb) |
+# | *End-to-end memory networks are based* | Memory networks look into a memory several times, each time with a better question. | recurrent attention: look-ups that wait for each other | [02](02_seq2seq.ipynb) |
+# | *To the best of our knowledge* | The claim of being first: a translator of self-attention only. | transduction model, as above | [05](05_transformer.ipynb) |
+#
+# </details>
 #
 # The paper was not the first to see this. ByteNet and ConvS2S replaced recurrence by
 # **convolutions**, which see a window of neighbours, all windows at once. But two words that stand
@@ -181,8 +216,24 @@ print("recurrence: the chain grows by the same amount with each word; attention:
 #
 # *Self-attention* means: the words of one sentence attend to each other. It had been used before,
 # for reading and for summaries. To build a whole translator from nothing else was new.
-#
+
+# %%
+check("path_neural_gpu")
+
+# %%
+check("memory_waits")
+
+# %% [markdown]
 # ## 3 · The model's architecture
+#
+# <details><summary><b>Read now:</b> section 3 of the paper (2 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *Most competitive neural sequence transduction models* | An encoder turns words into vectors; a decoder writes one word after the other, and reads what it has written. | auto-regressive: each output becomes the next input | [02](02_seq2seq.ipynb) |
+# | *The Transformer follows this overall architecture* | The same two halves, made of attention and of small networks applied at each place. Figure 1 is the map. | point-wise: at each place by itself | [05](05_transformer.ipynb) |
+#
+# </details>
 #
 # The model is an **encoder-decoder**. The encoder reads the German sentence and gives one vector
 # for each of its tokens, together called the *memory*. The decoder writes the English sentence,
@@ -224,8 +275,23 @@ logits = model.project(states)  # (B, T, V)
 assert torch.equal(logits, model(src, tgt_in, tgt_mask=causal_mask(5)))
 print(f"memory {tuple(memory.shape)}, states {tuple(states.shape)}, logits {tuple(logits.shape)}")
 
+# %%
+check("parallel_writing")
+
+# %%
+check("teacher_forcing")
+
 # %% [markdown]
 # ### 3.1 Encoder and decoder stacks
+#
+# <details><summary><b>Read now:</b> section 3.1 of the paper (2 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *Encoder: The encoder is composed* | Six equal layers, each with two parts. Around each part: add what went in, then normalise. All vectors have 512 numbers, so that they can be added. | residual connection: input added to output; layer normalization: mean 0, variance 1 over a vector's numbers | [05](05_transformer.ipynb) |
+# | *Decoder: The decoder is also composed* | Six layers with a third part that looks at the encoder's output. A mask keeps each place from seeing later ones. | masking: scores set to −∞; offset by one position: it reads up to the word before | [04](04_masking.ipynb), [05](05_transformer.ipynb) |
+#
+# </details>
 #
 # An encoder layer has two **sub-layers**: self-attention, then a feed-forward network. A decoder
 # layer has a third one between them: attention to the memory. Around each sub-layer the paper puts
@@ -263,8 +329,27 @@ stack = Encoder(TransformerConfig(100, 100, 64, 4, 256, n_layers=6)).eval()
 assert stack(x).shape == x.shape
 print("a silent sub-layer passes its input on, normalised; six layers keep the shape", (*x.shape,))
 
+# %%
+check("residual_gradient")
+
+# %%
+check("residual_width")
+
 # %% [markdown]
 # ### 3.2.1 Scaled dot-product attention
+#
+# <details><summary><b>Read now:</b> sections 3.2 and 3.2.1, with its footnote of the paper (6 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *An attention function can be described* | A query is compared with keys; the result is a weighted sum of the values that belong to them. | compatibility function: a score of how well two vectors fit | [03](03_attention.ipynb) |
+# | *We call our particular attention* | Scores are dot products, divided by $\sqrt{d_k}$; softmax makes weights of them. | dot product: multiply number by number, and add | [03](03_attention.ipynb) |
+# | *In practice, we compute the attention* | All queries at once, as matrices: equation (1). | packed together: as the rows of one matrix | [03](03_attention.ipynb) |
+# | *The two most commonly used attention* | The other kind of score is a small network (additive). Both cost alike on paper; products of matrices are much faster in practice. | additive attention: Bahdanau's | [02](02_seq2seq.ipynb), [03](03_attention.ipynb) |
+# | *While for small values of* | Without the scale, wide dot products are large, and softmax then hardly learns. | extremely small gradients: a change of the weights changes nearly nothing | [03](03_attention.ipynb) |
+# | *To illustrate why the dot products* | The footnote gives the reason: a sum of $d_k$ independent products of variance 1 has variance $d_k$. | independent random variables: knowing one tells nothing of another | [03](03_attention.ipynb) |
+#
+# </details>
 #
 # Attention is a look-up in a table, made soft. In an ordinary look-up a question (the **query**) is
 # compared with the **keys** of a table, one key fits, and you get its **value**. In a soft look-up
@@ -333,8 +418,24 @@ print(f"variance of a dot product over d_k: {variance:.2f}")
 print(f"largest of ten weights: {largest[0]:.2f} without the division, {largest[1]:.2f} with it")
 print(f"slope of the softmax:   {slopes[0]:.3f} without the division, {slopes[1]:.3f} with it")
 
+# %%
+check("why_scale")
+
+# %%
+check("scale_by_d_k")
+
 # %% [markdown]
 # ### 3.2.2 Multi-head attention
+#
+# <details><summary><b>Read now:</b> section 3.2.2 of the paper (3 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *Instead of performing a single attention* | Several small attentions side by side, each with its own three projections; their results are joined and projected once more. | projection: product with a learned matrix | [03](03_attention.ipynb) |
+# | *Multi-head attention allows the model* | Each head may look at another place. One head would have to average. | representation subspaces: parts of the space of vectors | [03](03_attention.ipynb) |
+# | *In this work we employ* | Eight heads of width 64: about the price of one head of width 512. | parallel attention layers: heads | [03](03_attention.ipynb) |
+#
+# </details>
 #
 # One look-up gives one mean. But a word has several questions at the same time: *who is my subject?
 # which word comes before me? what do I refer to?* So the model attends $h$ times in parallel, each
@@ -375,8 +476,24 @@ counts = {h: sum(p.numel() for p in MultiHeadAttention(512, h).parameters()) for
 assert set(counts.values()) == {4 * 512**2}
 print(f"weights {tuple(weights.shape)}; parameters with 1, 8, 32 heads: {[*counts.values()]}")
 
+# %%
+check("heads_why")
+
+# %%
+check("heads_cost")
+
 # %% [markdown]
 # ### 3.2.3 Three uses of attention, and the masks
+#
+# <details><summary><b>Read now:</b> section 3.2.3 of the paper (3 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *In encoder-decoder attention layers* | Queries from the decoder, keys and values from the encoder: each written word may look at the whole source. | memory: here, the encoder's output | [04](04_masking.ipynb), [05](05_transformer.ipynb) |
+# | *The encoder contains self-attention layers* | All three come from the layer below, and every place sees every place. | self-attention | [03](03_attention.ipynb) |
+# | *Similarly, self-attention layers in the decoder* | The same, up to the own place: what comes later is masked inside of the softmax. | leftward information flow: from later words to earlier ones; illegal connections | [04](04_masking.ipynb) |
+#
+# </details>
 #
 # The same class stands at three places of the figure. What differs is who asks and who answers.
 #
@@ -442,8 +559,23 @@ assert (attention_weights(x, x, causal_mask(7)[0]).triu(1) == 0).all()
 print("outputs that changed:", [i + 1 for i, change in enumerate(moved.tolist()) if change > 0])
 print("a sentence gives the same with padding and alone")
 
+# %%
+check("mask_before_softmax")
+
+# %%
+check("mask_encoder")
+
 # %% [markdown]
 # ### 3.3 Position-wise feed-forward networks
+#
+# <details><summary><b>Read now:</b> section 3.3 of the paper (2 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *In addition to attention sub-layers* | A network of two layers, the same at each place: 512 to 2,048 and back, with ReLU between. | ReLU: negative numbers become 0 | [05](05_transformer.ipynb) |
+# | *While the linear transformations are* | The same weights at all places of a layer, other weights in another layer. It is a convolution of width 1. | kernel size: the width that a convolution sees | [05](05_transformer.ipynb) |
+#
+# </details>
 #
 # Attention moves information between positions. The second sub-layer works on it, at each position
 # by itself and with the same weights everywhere: it makes the vector four times wider, sets what is
@@ -470,8 +602,19 @@ sizes = [sum(p.numel() for p in part.parameters()) for part in (feed_forward, at
 assert 0.66 < sizes[0] / sum(sizes) < 0.67
 print(f"feed-forward {sizes[0]:,} parameters, attention {sizes[1]:,}: two thirds and one third")
 
+# %%
+check("feed_forward_why")
+
 # %% [markdown]
 # ### 3.4 Embeddings and softmax
+#
+# <details><summary><b>Read now:</b> section 3.4 of the paper (1 paragraph)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *Similarly to other sequence transduction* | Words become vectors by a table, and vectors become probabilities by the same table, turned. The embeddings are multiplied by $\sqrt{d_{model}}$. | learned embeddings; pre-softmax linear transformation: the scores of all words | [05](05_transformer.ipynb) |
+#
+# </details>
 #
 # A token is a number; the model needs a vector. The **embedding** is a table with one row for each
 # token of the vocabulary. At the other end, a linear map and a softmax turn the decoder's vector
@@ -507,8 +650,20 @@ print(f"base: {millions[0]:.1f} million parameters, the table {millions[1]:.0f} 
 # %% [markdown]
 # The paper says 65 million for this model, and "about 37000 tokens" for its vocabulary. The two do
 # not fit; lesson 05 finds, from the rows of table 3, that 41,100 tokens explain nearly all of them.
-#
+
+# %% [markdown]
 # ### 3.5 Positional encoding
+#
+# <details><summary><b>Read now:</b> section 3.5 of the paper (4 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *Since our model contains no recurrence* | Attention does not see the order of words, so something must say it: a vector for each place is added to the word's. | inject: put in | [05](05_transformer.ipynb) |
+# | *In this work, we use sine* | The vectors are sines and cosines of many wavelengths. | frequency; geometric progression: each wavelength is a fixed multiple of the one before | [05](05_transformer.ipynb) |
+# | *where pos is the position* | A shift by $k$ places is the same linear map everywhere, so distances should be easy to learn. | linear function of $PE_{pos}$: a matrix times it | [05](05_transformer.ipynb) |
+# | *We also experimented with using learned* | Learned vectors did nearly as well. Sines were kept because they exist for any length. | extrapolate: go on beyond what was seen | [05](05_transformer.ipynb), [09c](09c_ablations.ipynb) |
+#
+# </details>
 #
 # Nothing so far knows about order. Attention compares and averages; if you shuffle the words, the
 # same vectors come out, shuffled. So the model **adds** to each word vector a pattern that says
@@ -551,8 +706,27 @@ for k in (1, 3, 100):
 print("attention alone does not see order; with positions it does")
 print("a shift by k is one multiplication, the same at every position")
 
+# %%
+check("positions_why")
+
+# %%
+check("positions_sines")
+
 # %% [markdown]
 # ## 4 · Why self-attention?
+#
+# <details><summary><b>Read now:</b> section 4 of the paper (6 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *In this section we compare various* | Layers are compared that turn $n$ vectors into $n$ vectors. Three things count. | desiderata: what one wants to have | [03](03_attention.ipynb) |
+# | *One is the total computational complexity* | How much is computed, and how many steps must wait for each other. | parallelized: done at the same time | [03](03_attention.ipynb) |
+# | *The third is the path length* | How many steps lie between two words: shorter ways are learned more easily. | long-range dependencies; traverse: go through | [01](01_foundations.ipynb), [03](03_attention.ipynb) |
+# | *As noted in Table 1* | Self-attention joins all places in one step, and computes less than recurrence where sentences are shorter than vectors are wide. | restricted: only $r$ neighbours are looked at | [03](03_attention.ipynb) |
+# | *A single convolutional layer with kernel* | Convolutions need a stack of layers for a long way, and cost more. | dilated: with gaps; separable: channels apart, then mixed | [01](01_foundations.ipynb), [03](03_attention.ipynb) |
+# | *As side benefit, self-attention could* | Attention can be looked at, and some heads seem to do something that has a name. | interpretable: a reader understands why | [09b](09b_inside.ipynb) |
+#
+# </details>
 #
 # The paper compares three kinds of layer that turn $n$ vectors of width $d$ into $n$ others. Its
 # table 1 asks: how many operations does the layer need? How many of them must wait for each other?
@@ -618,10 +792,26 @@ for name in operations:
 # $r$ neighbours. As the paper's table does, the count leaves out the projections of section 3.2.2,
 # $4 n d^2$ multiplications more. With them a whole layer does more work than this plain recurrence at
 # every length; what it gains is that nothing waits.
-#
+
+# %%
+check("cost_double")
+
+# %%
+check("path_attention")
+
+# %% [markdown]
 # ## 5 · Training
-#
+
+# %% [markdown]
 # ### 5.1 Data and batches
+#
+# <details><summary><b>Read now:</b> sections 5 and 5.1 of the paper (1 paragraph)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *We trained on the standard WMT* | Millions of sentence pairs, cut into pieces of words; a batch holds about 25,000 pieces a side, pairs of similar length together. | byte-pair encoding; vocabulary; token | [06](06_text.ipynb) |
+#
+# </details>
 #
 # The paper trains on WMT 2014: 4.5 million sentence pairs English-German, 36 million
 # English-French. Words are cut into pieces by **byte-pair encoding** (BPE): begin with characters,
@@ -699,8 +889,19 @@ by_chance = [order[i : i + 64] for i in range(0, len(order), 64)]
 assert waste(batches) < 0.1 < 0.4 < waste(by_chance)
 print(f"padding: {waste(batches):.1%} with similar lengths, {waste(by_chance):.0%} by chance")
 
+# %%
+check("mask_padding")
+
 # %% [markdown]
 # ### 5.2 Hardware and schedule
+#
+# <details><summary><b>Read now:</b> section 5.2 of the paper (1 paragraph)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *We trained our models on one* | Eight P100 GPUs; base model 100,000 steps in 12 hours, big model 300,000 steps in three and a half days. | step: one change of the weights | [07](07_training.ipynb), [07c](07c_speed.ipynb) |
+#
+# </details>
 #
 # The paper used one machine with 8 P100 graphics processors. The base model took 100,000 steps of
 # 0.4 seconds; the big model 300,000 steps of 1.0 second. The paper also states its cost in
@@ -718,6 +919,14 @@ print(f"FLOPs: base {cost['base']:.1e}, big {cost['big']:.1e}, as the paper's ta
 
 # %% [markdown]
 # ### 5.3 The optimizer
+#
+# <details><summary><b>Read now:</b> section 5.3 of the paper (1 paragraph)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *We used the Adam optimizer* | Adam, and a rate that rises for 4,000 steps and then falls like one over the square root of the step. | inverse square root; warm-up | [07](07_training.ipynb) |
+#
+# </details>
 #
 # Adam with $\beta_1 = 0.9$, $\beta_2 = 0.98$, $\epsilon = 10^{-9}$, and a learning rate that
 # changes with the step:
@@ -757,8 +966,24 @@ assert math.isclose(rates[peak - 1], (512 * 4000) ** -0.5)
 assert math.isclose(rates[16_000 - 1], rates[4000 - 1] / 2)
 print(f"the rate is highest at step {peak}: {rates[peak - 1]:.5f}; at step 16,000 it is half")
 
+# %%
+check("warmup_why")
+
+# %%
+check("warmup_peak")
+
 # %% [markdown]
 # ### 5.4 Regularisation
+#
+# <details><summary><b>Read now:</b> section 5.4 of the paper (3 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *We employ three types of regularization* | It says three and names two. (Dropout stands at two places.) | regularization: what keeps a model from learning its data by heart | [07](07_training.ipynb) |
+# | *Residual Dropout: We apply dropout* | After each part, before adding, and on the sums of embeddings and positions: 0.1. | dropout: numbers set to 0 by chance in training | [05](05_transformer.ipynb), [07](07_training.ipynb) |
+# | *Label Smoothing: During training* | The right word is asked for with 0.9 instead of 1. The model becomes less sure, and its translations better. | perplexity: $e$ to the mean loss | [07](07_training.ipynb) |
+#
+# </details>
 #
 # A model of this size can learn its training sentences by heart. Two things keep it from that.
 # **Dropout** sets a tenth of the values to zero by chance, at the output of every sub-layer and on
@@ -788,6 +1013,12 @@ model.eval()
 assert not torch.equal(*runs) and torch.equal(before, model(batch.src, batch.tgt_in, *masks))
 print("smoothed: being right with probability 0.9 costs less than being right for certain")
 print("dropout: two runs differ in training and agree in use")
+
+# %%
+check("smoothing_perplexity")
+
+# %%
+check("dropout_where")
 
 # %% [markdown]
 # ## Does it learn at all? The copy task
@@ -886,10 +1117,23 @@ draw_attention.maps(panels, f"The sharpest head has {share:.0%} of its weight on
 # %% [markdown]
 # Nobody told the model to go from left to right; the losses of training were enough. A translation
 # needs the same ability, plus a change of order and of words.
-#
+
+# %% [markdown]
 # ## 6 · Results
-#
+
+# %% [markdown]
 # ### 6.1 Machine translation
+#
+# <details><summary><b>Read now:</b> section 6.1, with its footnote of the paper (4 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *On the WMT 2014 English-to-German* | 28.4 BLEU with the big model: more than two above the best before, ensembles included. | ensemble: several models that vote | [09](09_evaluation.ipynb) |
+# | *On the WMT 2014 English-to-French* | 41.8 in the table (41.0 in this sentence of the text: the paper disagrees with itself). | previous state-of-the-art: the best until then | [09](09_evaluation.ipynb) |
+# | *For the base models, we used* | The last 5 checkpoints are averaged (20 for big); beam of 4, length penalty 0.6. | checkpoint: saved weights; hyperparameter: chosen, not learned | [07](07_training.ipynb), [08](08_decoding.ipynb) |
+# | *Table 2 summarizes our results* | Quality beside the price, as a number of floating-point operations. The footnote says how fast each GPU is taken to be. | FLOPs: additions and multiplications | [09](09_evaluation.ipynb) |
+#
+# </details>
 #
 # What the paper reports, on the test sets of WMT 2014 (BLEU, 0 to 100, counts how many short runs
 # of words a translation shares with a reference; lesson 08 builds it):
@@ -1050,8 +1294,24 @@ draw_experiment.attention_grid(
     f'To write "accordion" the last layer has {looks:.0%} of its weight on "Akkordeon", words further on',
 )
 
+# %%
+check("averaging_what")
+
+# %%
+check("bleu_tokens")
+
 # %% [markdown]
 # ### 6.2 Model variations
+#
+# <details><summary><b>Read now:</b> section 6.2 of the paper (3 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *To evaluate the importance of different* | One thing is changed at a time, and judged on the development set. | development set: not trained on, and not the test | [09c](09c_ablations.ipynb) |
+# | *In Table 3 rows (A)* | One head is 0.9 worse than the best; too many heads are worse, too. | constant amount of computation | [03](03_attention.ipynb), [09c](09c_ablations.ipynb) |
+# | *In Table 3 rows (B)* | Narrower keys are worse; larger models are better; dropout helps much; learned positions change nearly nothing. | compatibility: see 3.2 | [09c](09c_ablations.ipynb) |
+#
+# </details>
 #
 # Table 3 of the paper changes one thing of the base model at a time, and measures on newstest2013.
 # It is the most instructive page of the paper: an *ablation*, which shows what each choice is
@@ -1094,16 +1354,52 @@ assert bleu["2 layers"] == min(bleu.values()) and bleu["6 layers, 1024, 4096"] =
 assert abs(bleu["learned positions"] - 25.8) < 0.15
 print("worst: two layers; best: big; learned positions: -0.1")
 
+# %%
+check("table3_noise")
+
+# %%
+check("table3_dk")
+
 # %% [markdown]
 # ### 6.3 Another task: parsing
+#
+# <details><summary><b>Read now:</b> section 6.3 of the paper (5 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *To evaluate if the Transformer can* | Can it do something else: write the syntax tree of a sentence? | constituency parsing: which words belong together | [10](10_beyond.ipynb) |
+# | *We trained a 4-layer transformer* | Four layers, on 40,000 sentences, and once more with 17 million that another parser had parsed. | semi-supervised: part of the answers come from a program | [10](10_beyond.ipynb) |
+# | *We performed only a small number* | Few settings were tried; beam 21, α 0.3. | Section 22: the usual development part | [10](10_beyond.ipynb) |
+# | *Our results in Table 4* | 91.3 F1, and 92.7 with more data: nearly as good as parsers made for the task. | task-specific tuning | [10](10_beyond.ipynb) |
+# | *In contrast to RNN sequence-to-sequence* | It beats an older parser of that kind with the 40,000 sentences alone. | BerkeleyParser: of 2006, with a grammar | [10](10_beyond.ipynb) |
+#
+# </details>
 #
 # Is this a model for translation only? The authors also train a 4-layer Transformer to write the
 # grammatical tree of an English sentence as a string of brackets. With the 40,000 sentences of the
 # Wall Street Journal alone it reaches an F1 of 91.3, with more data 92.7: better than all but the
 # best parsers of the time, with hardly any tuning. It is "parsing as translation", and a hint of
 # what came next. [Lesson 10](10_beyond.ipynb) does it, on captions.
-#
+
+# %%
+check("parsing_linear")
+
+# %%
+check("parsing_f1")
+
+# %% [markdown]
 # ## 7 · Conclusion, and what came after
+#
+# <details><summary><b>Read now:</b> section 7 of the paper (4 paragraphs)</summary>
+#
+# | begins | in plain words | hard words | lesson |
+# |---|---|---|---|
+# | *In this work, we presented* | The first sequence model of attention alone. | transduction, as above | [05](05_transformer.ipynb) |
+# | *For translation tasks, the Transformer* | Faster to train, and the best on both tasks. | architecture: how the parts are put together | [09](09_evaluation.ipynb) |
+# | *We are excited about the future* | Next: images, sound, video, local attention, writing in fewer steps. | modalities: kinds of data | [10](10_beyond.ipynb) |
+# | *The code we used to train* | Where the code is: tensor2tensor. |  | [10](10_beyond.ipynb) |
+#
+# </details>
 #
 # The paper closes with a model made of attention alone, faster to train than recurrent or
 # convolutional ones and better at translation, and with the plan to use it for images, sound and
@@ -1120,7 +1416,11 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | one table for input and output | in small models; large ones often have two |
 # | a key and a value for each head | often shared among heads (Shazeer 2019; Ainslie et al. 2023) |
 # | residuals, the scale | unchanged |
-#
+
+# %%
+check("bert_gpt_difference")
+
+# %% [markdown]
 # ## Where to go from here
 #
 # | you want to know | lesson |
@@ -1142,7 +1442,8 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # > 3. Take the positions out of the copier (`copier.positions = nn.Identity()`, then train). Which
 # >    sequences can it still copy?
 # > 4. Explain to somebody the three uses of attention, with only the figure of section 3 as a help.
-#
+
+# %% [markdown]
 # ## What you ran
 #
 # | name | takes | gives |
@@ -1155,7 +1456,8 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # | `BPE` | a sentence | token ids, and back |
 # | `Trainer` | model, pairs, budget | a checkpoint |
 # | `translate`, `evaluate` | model, sentences | English; BLEU with its signature |
-#
+
+# %% [markdown]
 # ## Summary · 小结
 #
 # - Recurrence waits once a word. Attention compares all words with all words in a fixed number of
@@ -1172,7 +1474,8 @@ print("worst: two layers; best: big; learned positions: -0.1")
 # - 同一个类，三种用法；掩码决定谁能看见谁。
 # - 其余部件使模型能够训练：残差连接、层归一化、位置编码、学习率预热、dropout、标签平滑。
 # - 损失要和基线比较才有意义，BLEU 要附上签名才能比较。
-#
+
+# %% [markdown]
 # ## Further reading
 #
 # - Vaswani et al. 2017, *Attention Is All You Need*, arXiv 1706.03762

@@ -20,7 +20,7 @@ RIGHT = "def merge_heads(x):\n    return x.transpose(1, 2).flatten(-2)\n"
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr(report, "ASSETS", tmp_path / "assets")
+    monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "build"))
 
 
 def test_list_names_every_exercise_and_what_is_passed(capsys):
