@@ -40,7 +40,7 @@
 #
 # **You will be able to** say what each part of the model is for, how large what goes in and out of
 # it is, and what the paper's tables measure. **You need** Python, and what a matrix product and a
-# derivative are. **Time:** 65 minutes. (It can be read without any lesson; on the path of lesson 00
+# derivative are. **Time:** 70 minutes. (It can be read without any lesson; on the path of lesson 00
 # it comes last.)
 
 # %%
