@@ -11,6 +11,7 @@ from nbformat import v4
 from course.authoring import NOTEBOOKS, ROOT
 from course.authoring.book import pages
 from course.authoring.book.pages import Page, adapt, relink, unmark
+from course.page import checkpoint_files
 
 LESSON = Page("03_attention", NOTEBOOKS / "03_attention.ipynb")
 EXAM = Page("homework/exam", NOTEBOOKS / "homework" / "release" / "exam" / "exam.ipynb")
@@ -177,3 +178,11 @@ def test_a_page_says_what_it_is():
 def test_contents_name_the_parts_that_have_pages():
     trees = [*pages.toctrees({"The model": ["03_attention"], "Empty": []})]
     assert trees == ["```{toctree}\n:hidden:\n:caption: The model\n\n03_attention\n```"]
+
+
+def test_the_translator_of_the_book_holds_the_shipped_weights_as_they_are():
+    """So the book is made without torch; the page wants float16."""
+    stored = checkpoint_files("multi30k-de-en")["model.safetensors"]
+    size = struct.unpack("<Q", stored[:8])[0]
+    tensors = json.loads(stored[8 : 8 + size])
+    assert {tensor["dtype"] for tensor in tensors.values()} == {"F16"}

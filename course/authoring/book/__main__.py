@@ -17,6 +17,7 @@ from sphinx.cmd.build import main as sphinx
 from course import ASSETS
 from course.authoring import NOTEBOOKS, ROOT
 from course.authoring.book import pages
+from course.page import write_page
 
 HERE = Path(__file__).parent
 # what formulas are set with: letters upright, slanted, bold, script and double; Greek; operators
@@ -28,19 +29,20 @@ MATH_LETTERS = (
 )
 
 
-def front_page(parts: dict[str, list[pages.Page]], told: dict[str, tuple[str, str]]) -> str:
+def suffix(name: str) -> str:
+    return ".md" if name in ("glossary", "translator") else ".ipynb"
+
+
+def front_page(parts: dict[str, list[str]], told: dict[str, tuple[str, str]]) -> str:
     """Return the first page: what this is, and every page with a sentence on it."""
     lines = [(HERE / "index.md").read_text("utf-8").rstrip()]
-    for part, found in parts.items():
-        if found:
+    for part, names in parts.items():
+        if names:
             lines.append(f"## {part}")
             lines.append("\n".join(
-                f"- [{told[page.name][0]}]({page.name}.ipynb)"
-                + (f": {told[page.name][1]}" if told[page.name][1] else "") for page in found))
-    lines.append("## To look up\n\n- [Glossary](glossary.md): the words that stop a first reader, "
-                 "in English, Chinese and German")
-    names = {part: [page.name for page in found] for part, found in parts.items()}
-    return "\n\n".join([*lines, *pages.toctrees(names | {"To look up": ["glossary"]})]) + "\n"
+                f"- [{title}]({name}{suffix(name)})" + f": {promise}" * bool(promise)
+                for name in names for title, promise in [told[name]]))
+    return "\n\n".join([*lines, *pages.toctrees(parts)]) + "\n"
 
 
 def math_font(target: Path) -> None:
@@ -71,7 +73,14 @@ def prepare(made: Path, language: str) -> list[pages.Page]:
     terms = pages.read_glossary(ASSETS / "glossary.tsv")
     titles = {name: title for name, (title, _) in told.items()}
     (source / "glossary.md").write_text(pages.glossary_page(terms, titles), "utf-8")
-    (source / "index.md").write_text(front_page(parts, told), "utf-8")
+    shutil.copy(HERE / "translator.md", source)
+    write_page("multi30k-de-en", extra / "translator" / "index.html", "../{}.html")
+    told["translator"] = ("The translator, alive", "type German, and watch every part at work")
+    told["glossary"] = ("Glossary", "the words that stop a first reader, in three languages")
+    names = {part: [page.name for page in found] for part, found in parts.items()}
+    names["Begin"].append("translator")
+    names["To look up"] = ["glossary"]
+    (source / "index.md").write_text(front_page(names, told), "utf-8")
     shutil.copy(ASSETS / "transformer.png", extra / "figures")
     settings = {"language": language, "terms": terms}
     (made / "settings.json").write_text(json.dumps(settings), "utf-8")
