@@ -180,7 +180,8 @@ def test_the_downloads_are_the_notebooks(book):
 
 def violations(tab, rules: list[str] | None = None) -> list[str]:
     """What axe finds serious on a page, by the given rules or by all."""
-    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
+    options = {"preload": False, "resultTypes": ["violations"]}  # it may not load files from a disk
+    options |= {"runOnly": rules} if rules else {}
     found = tab.evaluate("(options) => axe.run(document, options)", options)["violations"]
     return [f"{each['id']} ({each['impact']}): {node['html'][:200]}" for each in found
             if each["impact"] in ("serious", "critical") for node in each["nodes"][:4]]

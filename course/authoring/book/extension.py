@@ -18,6 +18,7 @@ LABELS = {
     "exported": "#| export · into course/{module}.py",
     "compared": "NBVAL_CHECK_OUTPUT · compared by the tests",
 }
+MORE = ("<!-- more -->", "more")  # how `pages` marks the place, and what MyST may make of it
 WITHOUT_TERMS = {"index", "glossary", "translator"}
 PAPER = "walkthrough"  # the page that has the paper's sections
 UNTOUCHED = (nodes.title, nodes.literal, nodes.literal_block, nodes.reference, nodes.math,
@@ -97,10 +98,9 @@ def label_cells(document: nodes.document, name: str) -> None:
 
 def fold_sections(document: nodes.document) -> None:
     """Fold what a first reader may leave out: all that stands behind the mark in its section."""
-    for mark in list(document.findall(lambda node: isinstance(node, (nodes.comment, nodes.raw))
-                                      and "<!-- more -->" in node.astext()
-                                      or isinstance(node, nodes.comment)
-                                      and node.astext().strip() == "more")):
+    marks = [node for node in document.findall(nodes.Element)
+             if isinstance(node, (nodes.comment, nodes.raw)) and node.astext().strip() in MORE]
+    for mark in marks:
         section = mark.parent
         while section is not None and not isinstance(section, nodes.section):
             mark, section = section, section.parent
@@ -211,9 +211,7 @@ def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
 
     for text in [node for node in document.findall(nodes.Text) if is_prose(node)]:
         block = text.parent
-        while not isinstance(block, (nodes.paragraph, nodes.entry, nodes.Element)) or isinstance(
-            block, nodes.Inline
-        ):
+        while isinstance(block, nodes.Inline):
             block = block.parent
         said = " ".join(block.astext().split())
         others = re.search(r"et al\.|arXiv", said) and "1706.03762" not in said
