@@ -7,11 +7,13 @@ minutes: COURSE_PAGE_FULL=1 python -m pytest tests/test_page.py -k full
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,14 +21,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import course.page
 from course import ASSETS
+from course.__main__ import main
 from course.attention import record_attention
 from course.cache import cached_log_probs
 from course.corpora import CorpusError, pairs
 from course.decoding import beam_search, greedy_search, ranked
 from course.masking import causal_mask
-from course.runs import load_checkpoint
-from course.text import BOS, EOS, PAD, UNK
+from course.runs import load_checkpoint, save_checkpoint
+from course.seq2seq import RNNTranslator, Seq2SeqConfig
+from course.text import BOS, BPE, EOS, PAD, UNK
+from course.transformer import Transformer, TransformerConfig
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "course" / "page"
@@ -38,11 +44,11 @@ full = pytest.mark.skipif(
 )
 
 
-def node(jobs: Sequence[dict]) -> list[list[dict]]:
+def node(jobs: Sequence[dict], checkpoint: Path = CHECKPOINT) -> list[list[dict]]:
     """Return what the worker posts for each job."""
     lines = "".join(json.dumps(job) + "\n" for job in jobs)
     done = subprocess.run(
-        [NODE, str(HERE / "page" / "engine.mjs"), str(PAGE), str(CHECKPOINT)],
+        [NODE, str(HERE / "page" / "engine.mjs"), str(PAGE), str(checkpoint)],
         input=lines, capture_output=True, encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr
@@ -226,3 +232,84 @@ def test_each_switch_breaks_something(broken):
     one, two = (next(a["total"] for a in answers if a["kind"] == "written")
                 for answers in (whole, other))
     assert abs(one - two) > 0.005
+
+
+# ---- any checkpoint, and the file
+
+
+SHAPES = {
+    "post-norm, learned positions, untied": {
+        "norm": "post", "positions": "learned", "tie_embeddings": False, "n_layers": 2},
+    "odd widths, d_k other than d_v": {"d_k": 3, "d_v": 5, "d_ff": 13, "n_layers": 1},
+}
+
+
+def small_model(sizes: dict) -> tuple[Transformer, BPE]:
+    bpe = BPE.learn(["ein Hund rennt", "ein Hund", "a dog"], 290, min_char_count=1)
+    torch.manual_seed(0)
+    small = {"d_model": 12, "n_heads": 2, "d_ff": 16} | sizes
+    return Transformer(TransformerConfig(len(bpe), len(bpe), **small)).eval(), bpe
+
+
+@needs_node
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_checkpoint_of_another_shape_is_computed_as_in_python(shape, tmp_path):
+    model, bpe = small_model(SHAPES[shape])
+    save_checkpoint(tmp_path, model, bpe)
+    ask = partial(node, checkpoint=tmp_path)
+    assert check_greedy((model, bpe), ["ein Hund rennt", "rennt ein Hund?"], 2, ask) == 0
+
+
+def test_the_file_holds_everything_and_asks_for_nothing(tmp_path):
+    model, bpe = small_model({})
+    save_checkpoint(tmp_path / "mine", model, bpe)
+    out = tmp_path / "new" / "mine.html"
+    assert main(["page", "--checkpoint", str(tmp_path / "mine"), "--out", str(out)]) == 0
+    page = out.read_text("utf-8")
+    assert not re.search(r"(?:src|href)=\"(?!data:|#|book/)", page)
+    assert not re.search(r"^(?:import|export) ", page, re.MULTILINE)
+    data = re.search(r'id="page-data">(.*?)</script>', page, re.DOTALL)[1]
+    assert json.loads(data)["seen"] is None, "these words were counted for another tokeniser"
+    assert len(json.loads(data)["probes"]) == 20
+
+
+def test_modules_that_define_a_name_twice_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "one.js").write_text('import { x } from "./two.js";\nconst y = x;\n')
+    (tmp_path / "two.js").write_text("export const x = 1;\nfunction y() {}\n")
+    monkeypatch.setattr(course.page, "HERE", tmp_path)
+    with pytest.raises(ValueError, match="define y"):
+        course.page.joined("one.js")
+
+
+def test_a_recurrent_model_is_refused_in_a_sentence(tmp_path, capsys):
+    bpe = small_model({})[1]
+    model = RNNTranslator(Seq2SeqConfig(len(bpe), len(bpe), 8))
+    save_checkpoint(tmp_path, model, bpe)
+    assert main(["page", "--checkpoint", str(tmp_path), "--out", str(tmp_path / "x.html")]) == 1
+    assert "runs Transformers alone" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()
+
+
+@needs_node
+def test_fingerprints_of_words_are_the_same_in_both_languages(tmp_path):
+    words = ["Hund", " Straße", "🐕", ""]
+    code = f"import {{ fingerprint }} from {json.dumps((PAGE / 'worker.js').as_uri())};"
+    code += f"console.log(JSON.stringify({json.dumps(words)}.map(fingerprint)))"
+    file = tmp_path / "ask.mjs"
+    file.write_text(code, "utf-8")
+    said = subprocess.run([NODE, str(file)], capture_output=True, encoding="utf-8", check=True)
+    assert json.loads(said.stdout) == [course.page.fingerprint(word) for word in words]
+
+
+def test_the_engine_stays_small_enough_to_read():
+    texts = [(PAGE / name).read_text("utf-8") for name in ("bpe.js", "transformer.js")]
+    assert sum(len(text.splitlines()) for text in texts) < 400
+
+
+def test_every_message_that_is_said_is_in_the_dictionary():
+    dictionary = (PAGE / "messages.js").read_text("utf-8")
+    known = {a or b for a, b in re.findall(r"^    (\w+):|, (\w+): \"", dictionary, re.MULTILINE)}
+    asks = re.compile(r"""(?:\bsay|button|tell|nothing)\("(\w+)"|data-say="(\w+)\"""")
+    for file in {*PAGE.glob("*.js"), PAGE / "index.html"} - {PAGE / "messages.js"}:
+        said = {a or b for a, b in asks.findall(file.read_text("utf-8"))}
+        assert said <= known, file.name
