@@ -9,6 +9,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -250,7 +251,12 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
         raise ValueError(f"nothing to resume in {str(options.out)!r}: leave --resume out to begin")
     budget = Budget(options.epochs, options.minutes)
     train_pairs, val_pairs = chosen_pairs(options)
-    say = (lambda text: print(text, file=sys.stderr)) if ranks.chief else (lambda text: None)
+
+    def say(text: str) -> None:
+        with suppress(OSError):  # the terminal may be gone; the run goes on, or is saved
+            if ranks.chief:
+                print(text, file=sys.stderr)
+
     say(f"{options.corpus or options.pairs or options.src}: {len(train_pairs):,} pairs to learn "
         f"from, {len(val_pairs):,} to check by")
     switches = recorded_switches(options.out) if resume else Switches.best(device)
