@@ -917,6 +917,17 @@ print(f"BLEU {own.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} ag
 #
 # </details>
 #
+# 3. **Equal work (3 of 5, 15 minutes).** Section 5 prints the price of each size in (C). How many passes could each make
+#    for the work of the base's four? Is width 256 the best buy?
+#
+# <details><summary>Answer</summary>
+#
+# Four divided by the price: 1 layer 5.6, 4 layers 2.5, width 64 9.5, width 256 1.5, d_ff 512 3.3 passes. Width 256 has +2.6
+# BLEU after four passes, for 2.66 times the work. The base after sixteen passes, four times the work, has 37.9: +7.4. So more
+# passes seem the better buy here. To be sure, run both at equal work: width 256 for four passes, the base for 10.6.
+#
+# </details>
+#
 # ## Summary · 小结
 #
 # - Equal recipes with different seeds differ. Measure that first; a difference within its margin cannot be told
