@@ -1,0 +1,70 @@
+"""Containers and hosted notebooks: one list of versions for all of them."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+
+import pytest
+
+from course.authoring import ROOT
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+BINDER = ROOT / "binder"
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
+
+
+def test_nobody_has_pins_of_their_own():
+    for text in (DOCKERFILE, (BINDER / "requirements.txt").read_text("utf-8"),
+                 (ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8")):
+        assert "==" not in text
+    assert "-r requirements.txt" in DOCKERFILE
+    named = lines((BINDER / "requirements.txt").read_text("utf-8"))[-1].removeprefix("-r ")
+    assert (BINDER / named).resolve() == ROOT / "requirements.txt"
+
+
+def test_each_takes_a_python_that_the_course_knows():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    low, high = map(int, re.findall(r"3\.(\d+)", wanted["requires-python"]))
+    for found in (re.search(r"^FROM python:3\.(\d+)", DOCKERFILE, re.M),
+                  re.fullmatch(r"python-3\.(\d+)\n", (BINDER / "runtime.txt").read_text("utf-8"))):
+        assert low <= int(found[1]) < high
+
+
+def test_torch_comes_without_cuda_from_the_same_place():
+    places = {re.search(r"https://\S+/whl/cpu", text)[0]
+              for text in (DOCKERFILE, (BINDER / "requirements.txt").read_text("utf-8"))}
+    assert len(places) == 1
+
+
+def test_the_container_runs_as_nobody_special_and_needs_no_network():
+    commands = re.split(r"\n(?=[A-Z]+ )", DOCKERFILE)
+    user = next(i for i, command in enumerate(commands) if command.startswith("USER"))
+    assert commands[user] == "USER learner"
+    assert all("pip install" not in command for command in commands[:user])
+    assert "COURSE_OFFLINE=1" in DOCKERFILE and "jupyter" in commands[-1]
+    assert set(lines((ROOT / ".dockerignore").read_text("utf-8"))) >= {".git", ".venv*", "build"}
+
+
+def test_the_dev_container_is_the_same_container():
+    folder = ROOT / ".devcontainer"
+    told = json.loads((folder / "devcontainer.json").read_text("utf-8"))
+    assert (folder / told["build"]["dockerfile"]).resolve() == ROOT / "Dockerfile"
+    assert (folder / told["build"]["context"]).resolve() == ROOT
+    assert f"USER {told['remoteUser']}" in DOCKERFILE
+
+
+def can_build() -> bool:
+    """A docker whose daemon answers."""
+    return bool(shutil.which("docker")) and not subprocess.run(
+        ["docker", "info"], capture_output=True, check=False).returncode
+
+
+@pytest.mark.skipif(not can_build(), reason="no docker that runs here: the image is not built")
+def test_the_image_can_be_built():
+    done = subprocess.run(["docker", "build", "--quiet", str(ROOT)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
