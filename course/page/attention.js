@@ -161,7 +161,7 @@ export class AttentionView {
   }
 
   drawMatrix() {
-    const { kind, layer, head } = this.state, size = 22, left = 108, top = 92;
+    const { kind, layer, head } = this.state, size = 22, left = 134, top = 104;
     const chosen = head === "mean" ? say("mean_of") : say("head", { n: head + 1 });
     this.title.textContent = say("matrix", { kind: say(`kind_${kind}`), layer: layer + 1, head: chosen });
     const [width, height] = [left + size * this.keys.length + 40, top + size * this.asks.length + 6];

@@ -2,7 +2,7 @@
 // keeps the place.
 
 import { AttentionView } from "./attention.js";
-import { byId, make, pieceText, roving } from "./draw.js";
+import { byId, make, pieceText } from "./draw.js";
 import { FigureView } from "./figure.js";
 import { MESSAGES, say, speak } from "./messages.js";
 import { StepsView } from "./steps.js";
@@ -260,6 +260,18 @@ function change(part) {
 
 // --- the controls ------------------------------------------------------------------------------------
 
+/** Speak the language that the address names (?lang=zh); offer a choice where there is one. */
+function chooseLanguage() {
+  const asked = new URLSearchParams(location.search).get("lang"), choice = byId("language");
+  const name = MESSAGES[asked] ? asked : "en";
+  speak(name);
+  document.documentElement.lang = name;
+  choice.hidden = Object.keys(MESSAGES).length < 2;
+  choice.replaceChildren(...Object.entries(MESSAGES).map(([key, messages]) => make("option", { value: key }, messages.language)));
+  choice.value = name;
+  choice.onchange = () => { location.search = `?lang=${choice.value}`; };
+}
+
 function words() {
   document.title = say("title");
   document.querySelectorAll("[data-say]").forEach((element) => { element.textContent = say(element.dataset.say); });
@@ -323,7 +335,7 @@ function theme() {
 }
 
 async function begin() {
-  speak(new URLSearchParams(location.search).get("lang") ?? "en");
+  chooseLanguage();
   words();
   theme();
   const anchor = /^#[a-z]+$/.test(location.hash);

@@ -76,7 +76,7 @@ export class BeamView {
     rows.forEach((row, t) => row.forEach((node, slot) => {
       const [x, y] = at(t, slot), [px, py] = at(t - 1, node.parent), key = `${t}/${slot}`;
       const kind = lit.has(key) ? "lit" : alive.has(key) ? "alive" : "dropped";
-      const from = t ? px + 24 : LEFT + 18;
+      const from = t ? px + 24 : LEFT + 24;
       edges.append(svg("path", { class: `edge ${kind}${node.waits ? " waits" : ""}`,
         d: `M${from} ${py} C${from + 22} ${py} ${x - 50} ${y} ${x - 28} ${y}` }));
       if (node.waits) {
