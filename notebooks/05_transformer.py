@@ -474,7 +474,7 @@ print(f"left unexplained: sinusoids {misfit(table_16):.0e}, random table {misfit
 # only hoped so.)
 #
 # The class below has both. Learned positions start almost silent, with a size of 0.02 beside a
-# word's 1, and grow as they are needed. The class also holds the first **dropout** of the model:
+# word's 1. The class also holds the first **dropout** of the model:
 # while training, it sets each component to zero with probability $P_{drop}$ and scales up the rest.
 # Section 5.4 puts it here, on the sum of word and position.
 
@@ -1358,7 +1358,7 @@ for name in ("nothing", "self_attention", "cross_attention", "feed_forward"):
 # Everything is there. The last class only puts the parts together. `encode` reads the source
 # once. `decode` reads what is written so far, and the memory. `project` gives every word of the
 # vocabulary a score (a *logit*); a softmax turns the scores into probabilities. The softmax is
-# left to the loss and to the search, which can both do it more exactly.
+# left to the loss and to the search.
 #
 # How do the other matrices start? They multiply a vector, so they get Xavier's rule (section 2 of
 # this page): a compromise that roughly keeps sizes in both directions; for a square matrix both
@@ -1987,9 +1987,10 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 # - Attention collects in a linear way; the feed-forward network computes, and holds two thirds of
 #   an encoder layer's weights.
 # - LayerNorm keeps the size of the signal, the residual connection slows down how fast words
-#   become alike. Six layers need both; in much deeper fresh stacks only pre-norm keeps words apart.
-# - Post-norm keeps the last layer's gradient large at any depth, so it wants warm-up; in pre-norm
-#   it shrinks like 1/√N.
+#   become alike. With Xavier's start a fresh post-norm stack has lost the words at 12 layers, pre-norm
+#   keeps something at 24; with smaller weights neither loses them.
+# - Post-norm keeps the last layer's gradient large at any depth, which is one reason for warm-up; in
+#   pre-norm it shrinks like 1/√N.
 # - Ten rows of table 3 agree with our count for one vocabulary of about 41,100; the big model
 #   asks for about 35,900.
 # - The model copies unseen rows without one mistake, and one of its cross-attention layers shows a
@@ -2003,9 +2004,10 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 #   向后移动 k 个位置等于乘以同一个旋转矩阵。
 # - 在权重给定时，注意力对所搬运的内容是线性的；真正做非线性计算的是前馈网络，
 #   它占编码器层参数的三分之二。
-# - 层归一化保持信号的大小，残差连接减缓各个词的向量趋于相同。六层网络两者都需要；
-#   层数多得多时，未经训练的网络只有用前归一化才能保持各个词的区别。
-# - 后归一化（post-norm）时，最后一层的梯度不随深度减小，因此需要学习率预热；
+# - 层归一化保持信号的大小，残差连接减缓各个词的向量趋于相同。采用 Xavier 初始化时，
+#   未经训练的后归一化网络到 12 层已分不清各个词，前归一化到 24 层仍保留一些区别；
+#   初始权重较小时，两者都不会丢失。
+# - 后归一化（post-norm）时，最后一层的梯度不随深度减小，这是需要学习率预热的原因之一；
 #   前归一化（pre-norm）时，它大约按 1/√N 减小。
 # - 表 3 中有十行与我们的参数计数一致，对应的词表大小约为 41,100；只有 big 模型对应约 35,900。
 # - 模型能够一字不差地复制没有见过的序列，它的一个交叉注意力层呈现出一条对角线。
