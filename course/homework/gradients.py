@@ -73,6 +73,54 @@ def cut(
     return None
 
 
+def cut_module(
+    run: Callable[[], Tensor], leaves: dict[str, Tensor], generator: Generator, thing: object
+) -> str | None:
+    """Say where the gradients of a module are cut, which has no reference; None: nowhere.
+
+    Each leaf (float64) is moved a little in a random direction. What the output then does is compared
+    with what its gradient promised. run: the output, computed anew from the leaves.
+    """
+    trained = [leaf for leaf in leaves.values() if not leaf.requires_grad]
+    for leaf in trained:
+        leaf.requires_grad_(True)
+    try:
+        output = run()
+        probe = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+        if not output.requires_grad:
+            return _verdict("no gradient flows back from your output", thing)
+        slopes = torch.autograd.grad(
+            (output * probe).sum(), [*leaves.values()], allow_unused=True, materialize_grads=True
+        )
+    finally:
+        for leaf in trained:
+            leaf.requires_grad_(False)
+    ways = [torch.randn(leaf.shape, generator=generator, dtype=torch.float64)
+            for leaf in leaves.values()]
+
+    def promised(which: Sequence[int]) -> tuple[float, float]:
+        """Return the change that gradients promise, and the one measured, for these leaves."""
+        step, ends = 1e-6, []
+        with torch.no_grad():
+            for factor in (1, -2, 1):
+                for i in which:
+                    [*leaves.values()][i].add_(ways[i], alpha=factor * step)
+                if factor < 2 and len(ends) < 2:
+                    ends.append((run() * probe).sum().item())
+        found = sum((slopes[i] * ways[i]).sum().item() for i in which)
+        return found, (ends[0] - ends[1]) / (2 * step)
+
+    def differ(which: Sequence[int]) -> bool:
+        found, measured = promised(which)
+        return abs(found - measured) > 1e-3 * max(abs(found), abs(measured)) + 1e-5
+
+    if not differ(range(len(leaves))):
+        return None
+    guilty = [name for i, name in enumerate(leaves) if differ([i])]
+    what = f"what flows back to {guilty[0]} is not right" if guilty else "not what flows back"
+    return _verdict(what, thing)
+
+
 def _floats(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
@@ -91,7 +139,7 @@ def _verdict(what: str, thing: object) -> str:
 
 def _codes(thing: object) -> Iterator[CodeType]:
     """Yield the code of a function or a class, of what is nested in it, and of its helpers."""
-    waiting, seen = [thing], set()
+    waiting, seen = [*thing] if isinstance(thing, list) else [thing], set()
     while waiting:
         part = waiting.pop()
         if isinstance(part, type):

@@ -17,7 +17,7 @@ from test_attention_homework import (
 from test_foundations_homework import gru_chunk, lstm_chunk
 from test_seq2seq_homework import by_matrices
 from test_training_homework import loss_by_gather
-from test_transformer_homework import FEED_RIGHT, norm
+from test_transformer_homework import FEED_RIGHT, Decoder, Encoder, norm
 from torch import nn
 
 from course.homework.checking import Case, Exercise, examine, function_exam, normal
@@ -116,6 +116,26 @@ def lstm_shown_state(x, h, c, w_x, w_h, b):
 @pytest.mark.parametrize("candidate", [lstm_old_state, lstm_shown_state])
 def test_both_states_of_an_lstm_carry_the_gradient(candidate):
     rejected("lstm_cell", candidate, r"You cut the gradient.*\.detach\(\) cuts")
+
+
+class HalfCut(Encoder):
+    """Right values, and every weight gets some gradient: only its size is wrong."""
+
+    def forward(self, x, mask):
+        return super().forward((x + x.detach()) / 2, mask)
+
+
+class HalfCutMemory(Decoder):
+    def forward(self, x, memory, src_mask, tgt_mask):
+        return super().forward(x, (memory + memory.detach()) / 2, src_mask, tgt_mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "part"),
+    [("EncoderLayer", HalfCut, "x"), ("DecoderLayer", HalfCutMemory, "memory")],
+)
+def test_a_layer_is_measured_where_it_has_no_reference(name, layer, part):
+    rejected(name, layer, rf"cut the gradient.*flows back to {part} is not right.*\.detach\(\) cuts")
 
 
 def split_by_loops(x, n_heads):

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from course.homework import checking
 from course.homework.checking import Candidate, Exercise, Wrong
+from course.homework.gradients import cut_module
 from course.homework.values import kind, mismatch, show
 
 # A layer may be built in many ways, so its weights have no fixed names. What it does is asked
@@ -430,8 +431,26 @@ def check_own_norms(layer: Layer, *args: Tensor) -> None:
 def check_float64(layer: Layer, *args: Tensor) -> None:
     """A layer turned to float64 stays there."""
     layer.module.double()
+    args = tuple(a.double() if a.is_floating_point() else a for a in args)
     with step("a layer and x in float64", "somewhere you go through float32"):
-        layer(*(a.double() if a.is_floating_point() else a for a in args))
+        layer(*args)
+    check_slopes(layer, args)
+
+
+def check_slopes(layer: Layer, args: tuple[Tensor, ...]) -> None:
+    """Gradients say what the output does: nothing on the way is cut off."""
+    inputs = {name: a for name, a in zip(("x", "memory"), args) if a.is_floating_point()}
+    leaves = inputs | {n: p for n, p in layer.module.named_parameters() if p.requires_grad}
+    candidate = layer.candidate
+
+    def run() -> Tensor:
+        return candidate.call(layer.module, *args, watched=False)
+
+    generator = Generator().manual_seed(torch.initial_seed() % 2**31)
+    own = [type(m) for m in layer.module.modules() if not type(m).__module__.startswith("torch.")]
+    found = cut_module(run, leaves, generator, [candidate.thing, *own])
+    if found:
+        raise Wrong(found, given=candidate.given)
 
 
 def blame_mask(seen: Tensor, allowed: Tensor, name: str, who: str) -> None:
