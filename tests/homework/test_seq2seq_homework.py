@@ -187,3 +187,80 @@ WRONG = {
 @pytest.mark.parametrize("mistake", WRONG)
 def test_additive_attention_rejects(mistake: str):
     rejected("additive_attention", *WRONG[mistake])
+
+
+# memory_hop
+
+
+def one_product(question, found_by, says):
+    weights = (found_by @ question[..., None]).squeeze(-1).softmax(-1)
+    return question + (weights[:, None] @ says).squeeze(1), weights
+
+
+def hop_by_einsum(question, found_by, says):
+    weights = torch.softmax(torch.einsum("bd,bnd->bn", question, found_by), dim=1)
+    return [question + torch.einsum("bn,bnd->bd", weights, says), weights]
+
+
+def hop_by_loops(question, found_by, says):
+    """Pure Python over torch's numbers: slow, and gradients flow."""
+    rows, answers = [], []
+    for b in range(question.shape[0]):
+        scores = [sum(question[b, i] * found_by[b, n, i] for i in range(question.shape[1]))
+                  for n in range(found_by.shape[1])]
+        top = max(score.item() for score in scores)
+        exps = [torch.exp(score - top) for score in scores]
+        weights = [e / sum(exps) for e in exps]
+        rows.append(torch.stack(weights))
+        answers.append(question[b] + sum(w * c for w, c in zip(weights, says[b])))
+    return torch.stack(answers), torch.stack(rows)
+
+
+@pytest.mark.parametrize("right", [one_product, hop_by_einsum, hop_by_loops])
+def test_memory_hop_accepts(right):
+    accepted("memory_hop", right)
+
+
+def hop_with(score="(found_by @ question[..., None])[..., 0]", weights="scores.softmax(-1)",
+             answer="(weights[:, None] @ says)[:, 0]", new="question + answer",
+             result="(new, weights)"):
+    def candidate(question, found_by, says):
+        names = {"torch": torch, "question": question, "found_by": found_by, "says": says}
+        names["scores"] = eval(score, names)
+        names["weights"] = eval(weights, names)
+        names["answer"] = eval(answer, names)
+        names["new"] = eval(new, names)
+        return eval(result, names)
+
+    return candidate
+
+
+WRONG_HOPS = [
+    (hop_with("(says @ question[..., None])[..., 0]", answer="(weights[:, None] @ found_by)[:, 0]"),
+     "exchange found_by and says"),
+    (hop_with("(says @ question[..., None])[..., 0]"), "what the facts say"),
+    (hop_with("(found_by @ question[..., None])[..., 0] / question.size(-1) ** 0.5"), "no scale"),
+    (hop_with("torch.cosine_similarity(found_by, question[:, None], dim=-1)"), "cosine"),
+    (hop_with(weights="scores"), "softmax is missing"),
+    (hop_with(weights="scores.softmax(0)"), "over the questions"),
+    (hop_with(weights="scores.sigmoid()"), "sigmoid"),
+    (hop_with(weights="scores.exp() / scores.exp().sum(-1, keepdim=True)"), "exp overflows"),
+    (hop_with(weights="torch.nn.functional.one_hot(scores.argmax(-1), scores.size(1))"
+                      ".to(scores.dtype)"), "best fact"),
+    (hop_with(new="answer"), "answer alone"),
+    (hop_with(new="question"), "question as it came"),
+    (hop_with(new="torch.cat([question, answer], -1)"), "side by side"),
+    (hop_with(answer="(weights[:, None] @ found_by)[:, 0]"), "found by"),
+    (hop_with(answer="says.mean(1)"), "plain mean"),
+    (hop_with(result="(new[:, None], weights)"), "one dimension too many"),
+    (hop_with(result="(weights, new)"), "the order is"),
+    (hop_with(result="new"), "you return a tensor"),
+    (hop_with(answer="(weights.detach()[:, None] @ says)[:, 0]"), "cut the gradient"),
+    (hop_with(new="question.data + answer.data"), "cut the gradient"),
+    (lambda *args: tuple(part.detach() for part in one_product(*args)), "cut the gradient"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "why"), WRONG_HOPS)
+def test_memory_hop_rejects(wrong, why):
+    rejected("memory_hop", wrong, why)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from course.homework.checking import Exercise
 
-MODULES = ("foundations", "seq2seq", "attention", "masking", "transformer", "layers", "text",
-           "training", "decoding", "exam")
+MODULES = ("foundations", "backward", "seq2seq", "attention", "masking", "transformer", "layers",
+           "text", "training", "noise", "decoding", "exam")
 
 
 @dataclass(frozen=True)

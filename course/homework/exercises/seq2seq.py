@@ -1,4 +1,4 @@
-"""Exercises of the assignment seq2seq: the first attention."""
+"""Exercises of the assignment seq2seq: the first attention, and a hop of a memory network."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -268,4 +268,163 @@ ADDITIVE_ATTENTION = Exercise(
     ),
 )
 
-EXERCISES = (ADDITIVE_ATTENTION,)
+
+# memory_hop
+
+
+def hop_cases(generator: Generator) -> Iterator[Case]:
+    def case(label, blame, b, n, d, dtype=torch.float32, loud=1.0):
+        question, found_by, says = (normal(generator, *shape, dtype=dtype)
+                                    for shape in ((b, d), (b, n, d), (b, n, d)))
+        return Case(label, (question * loud, found_by, says), blame)
+
+    yield case("one question, four facts", "", 1, 4, 3)
+    yield case("as many questions as facts", "you add the question to the facts without a "
+               "dimension for them, or a question looks at another one's facts", 3, 3, 3)
+    yield case("two questions of five facts", "a question looks at the facts of another one, or "
+               "the softmax runs over the questions", 2, 5, 2)
+    yield case("one fact", "you squeeze a dimension of size 1", 2, 1, 3)
+    yield case("float64", FLOAT32, 3, 4, 2, torch.float64)
+    yield case("large scores", "exp overflows: use a stable softmax", 2, 4, 3, torch.float64, 2e3)
+
+
+def hop(question: Tensor, found_by: Tensor, says: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (question + answer, weights), fact by fact."""
+    new, rows = [], []
+    for u, m, c in zip(question, found_by, says):
+        weights = torch.stack([(u * fact).sum() for fact in m]).softmax(0)
+        rows.append(weights)
+        new.append(u + sum(weight * fact for weight, fact in zip(weights, c)))
+    return torch.stack(new), torch.stack(rows)
+
+
+def hop_twin(
+    score=lambda s: (s.found_by @ s.question[..., None])[..., 0],
+    weigh=lambda scores: scores.softmax(-1),
+    pool=lambda weights, s: (weights[:, None] @ s.says)[:, 0],
+    add=lambda s, answer: s.question + answer, result=lambda new, weights: (new, weights),
+):
+    """Return a hop with one step replaced."""
+
+    def look(question, found_by, says):
+        s = SimpleNamespace(question=question, found_by=found_by, says=says)
+        weights = weigh(score(s))
+        return result(add(s, pool(weights, s)), weights)
+
+    return look
+
+
+HOP_WEIGHT_FAULTS: list[Fault] = [
+    ("You exchange found_by and says: a fact is found by found_by, and answers with says",
+     {"score": lambda s: (s.says @ s.question[..., None])[..., 0],
+      "pool": lambda weights, s: (weights[:, None] @ s.found_by)[:, 0]}),
+    ("You compare the question with what the facts say: it is compared with what they are found "
+     "by", {"score": lambda s: (s.says @ s.question[..., None])[..., 0]}),
+    ("A memory network has no scale: the score is the dot product as it is", {"score": lambda s: (
+        (s.found_by @ s.question[..., None])[..., 0] / s.question.size(-1) ** 0.5)}),
+    ("You average over the features: a dot product is a sum",
+     {"score": lambda s: (s.found_by * s.question[:, None]).mean(-1)}),
+    ("You measure the cosine: the score is the dot product, and lengths count",
+     {"score": lambda s: torch.cosine_similarity(s.found_by, s.question[:, None], dim=-1)}),
+    ("You compare every question with the facts of one: question b belongs to the facts b",
+     {"score": lambda s: s.question @ s.found_by[0].T}),
+    ("The softmax is missing: the scores are not weights yet", {"weigh": lambda scores: scores}),
+    ("Your weights sum to one over the questions: the softmax runs over the facts, dim=-1",
+     {"weigh": lambda scores: scores.softmax(0)}),
+    ("You use the sigmoid: each fact alone, so the weights do not sum to one",
+     {"weigh": Tensor.sigmoid}),
+    ("exp alone: the weights do not sum to one yet, divide by their sum", {"weigh": Tensor.exp}),
+    ("You forgot exp: the scores divided by their sum can be negative; take the softmax",
+     {"weigh": normalised}),
+    ("That is the logarithm of the weights: take softmax, not log_softmax",
+     {"weigh": lambda scores: scores.log_softmax(-1)}),
+    ("exp overflows: take the largest score away before exp, or use torch's softmax",
+     {"weigh": lambda scores: normalised(scores.exp())}),
+    ("You give all weight to the best fact: a hop is soft, or nothing could be learned",
+     {"weigh": lambda scores: torch.zeros_like(scores).scatter(
+         -1, scores.argmax(-1, keepdim=True), 1)}),
+]
+HOP_ANSWER_FAULTS: list[Fault] = [
+    ("You return the answer alone: the new question is the old one plus the answer",
+     {"add": lambda s, answer: answer}),
+    ("You return the question as it came: add the answer to it",
+     {"add": lambda s, answer: s.question}),
+    ("You subtract: the new question is the old one plus the answer",
+     {"add": lambda s, answer: s.question - answer}),
+    ("You take the mean of question and answer: they are added",
+     {"add": lambda s, answer: (s.question + answer) / 2}),
+    ("You put question and answer side by side: they are added, so that the next hop can ask "
+     "again", {"add": lambda s, answer: torch.cat([s.question, answer], -1)}),
+    ("You multiply question and answer: they are added",
+     {"add": lambda s, answer: s.question * answer}),
+    ("Your answer is made of what the facts are found by: it is made of what they say",
+     {"pool": lambda weights, s: (weights[:, None] @ s.found_by)[:, 0]}),
+    ("Your answer is the plain mean of the facts: weigh them",
+     {"pool": lambda weights, s: s.says.mean(1)}),
+    ("Your answer is the mean of the weighted facts: the weights sum to one already, take the "
+     "sum", {"pool": lambda weights, s: (weights[..., None] * s.says).mean(1)}),
+    ("Your answer is the best fact: a hop is soft, the answer is the weighted sum of all",
+     {"pool": lambda weights, s: s.says[torch.arange(len(s.says)), weights.argmax(-1)]}),
+    ("You sum over the questions: the weighted facts are added over the facts, dim=1",
+     {"pool": lambda weights, s: (weights[..., None] * s.says).sum(0)}),
+    ("Your new question has one dimension too many: (B, 1, N) @ (B, N, D) is (B, 1, D)",
+     {"result": lambda new, weights: (new[:, None], weights)}),
+    ("You return (weights, question): the order is (question, weights)",
+     {"result": lambda new, weights: (weights, new)}),
+    ("Your weights have one dimension too many: they are (B, N), one number for each fact",
+     {"result": lambda new, weights: (new, weights[..., None])}),
+    ("Your weights have one dimension too many: they are (B, N), one number for each fact",
+     {"result": lambda new, weights: (new, weights[:, None])}),
+]
+
+
+def explain_hop(args: tuple, actual: object, expected: tuple) -> str | None:
+    """Look at the weights first: the answer is made of them."""
+    if not isinstance(actual, tuple | list) or len(actual) != 2 or all(map(near, actual, expected)):
+        return None
+    if mismatch(actual[1], expected[1]):
+        if not alike(actual[1], expected[1]):
+            return None
+        faults = twins(hop_twin, HOP_WEIGHT_FAULTS)
+        return named_part(1, args, actual, faults) or named_part(
+            1, args, actual, double_twins(hop_twin, HOP_WEIGHT_FAULTS))
+    if message := named_part(0, args, actual, twins(hop_twin, HOP_ANSWER_FAULTS)):
+        return message
+    if alike(actual[0], expected[0]):
+        return "The weights are right, the new question is not: it is question + weights @ says"
+    return None
+
+
+MEMORY_HOP = Exercise(
+    name="memory_hop",
+    assignment="seq2seq",
+    signature="memory_hop(question, found_by, says) -> (question + answer, weights); question "
+    "(B, D), found_by and says (B, N, D): two vectors for each of N facts; question + answer "
+    "(B, D), weights (B, N)",
+    what="One hop of an end-to-end memory network: score each fact by the dot product of the "
+    "question with what it is found by; turn the scores into weights by a softmax over the facts; "
+    "the answer is the weighted sum of what the facts say; add it to the question.",
+    why="Look at it once more after lesson 05: a query, keys, values, and the input added to the "
+    "output. A stack of hops is half a Transformer, two years before the paper.",
+    difficulty=1,
+    minutes=10,
+    hints=(
+        "Which of the two vectors of a fact meets the question, and which is summed? It is "
+        "attention with one query for each sentence.",
+        "(found_by @ question[..., None]) is (B, N, 1), one score for each fact. After the softmax "
+        "over the facts, (weights[:, None] @ says) is (B, 1, D).",
+        "weights = (found_by @ question[..., None]).squeeze(-1).softmax(-1); "
+        "return question + (weights[:, None] @ says).squeeze(1), weights.",
+    ),
+    forbidden=("scaled_dot_product_attention", "multi_head_attention_forward"),
+    examine=function_exam(
+        hop,
+        hop_cases,
+        mistakes=twins(hop_twin, HOP_WEIGHT_FAULTS + HOP_ANSWER_FAULTS),
+        returns="(question + answer, weights)",
+        explain=explain_hop,
+        learns=lambda result: result[0],
+    ),
+)
+
+EXERCISES = (ADDITIVE_ATTENTION, MEMORY_HOP)

@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Homework · training
 #
-# You write what turns a model into a trained model: the learning rate, the loss, one step of Adam and
-# the mean of checkpoints. 70 minutes, with torch and your head. Close
+# You write what turns a model into a trained model: the learning rate, the loss, one step of Adam, dropout and
+# the mean of checkpoints. 80 minutes, with torch and your head. Close
 # [the lesson](../../../07_training.ipynb) first. Looking things up is fine, copying is not: what you
 # wrote yourself, you own.
 #
@@ -240,6 +240,66 @@ plt.ylabel("y")
 plt.title("Adam takes steps of the same size along the valley and across it")
 plt.legend()
 plt.show()
+
+# %% [markdown]
+# <!-- card: dropout -->
+# ## `dropout`
+#
+# Inverted dropout: in training each number becomes 0 with probability p, by a lot of its own, and all others are divided by 1 - p. Else x comes out as it is.
+#
+# *Why it matters.* The paper uses it in every sub-layer and on the embeddings. Two lines, and four ways to be wrong: no scale, the wrong scale, lots in evaluation, lots for whole rows.
+#
+# ★☆☆☆☆ · 10 minutes · 1 point
+#
+# ```text
+# dropout(x, p, training) -> like x
+# x of any shape
+# p, 0 or more and below 1: the probability with which a number becomes 0
+# training True or False
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Draw one random number for each number of x. What share of them is below p?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# torch.rand_like(x) is uniform between 0 and 1. Keep where it is p or more. The sum of what is left is smaller by the factor 1 - p: what makes up for it?
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# if not training: return x. Else: return x * (torch.rand_like(x) >= p) / (1 - p).
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "bc12d39252af24e5e050190484b3b40b", "grade": false, "grade_id": "dropout", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("dropout", dropout)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "1658d36057b68569ba949b88f2c1c208", "grade": true, "grade_id": "dropout-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("dropout", dropout, strict=True).passed
+
+# %% [markdown]
+# Why divide by 1 - p? A neuron of the next layer sums 1,000 numbers whose mean is 1. **Guess first:** what does
+# it get in training, with half of them dropped, and what in evaluation?
+
+# %%
+try:
+    for training in (True, False):
+        sums = dropout(torch.ones(200, 1000), 0.5, training).sum(1)
+        print(f"training {training}: the sum is {sums.mean():.0f}, give or take {sums.std():.0f}")
+except NotImplementedError:
+    pass  # quiet until you have written it
 
 # %% [markdown]
 # <!-- card: average_checkpoints -->

@@ -16,16 +16,17 @@
 # %% [markdown]
 # # Homework · foundations
 #
-# You walk a gradient back through time by hand, and you build the two cells that made recurrent
-# networks work: 70 minutes, with torch and your head. Close
-# [the lesson](../../../01_foundations.ipynb) first. Looking things up is fine, copying is not: what
+# You count how far a stack of convolutions sees, walk gradients back by hand (through a convolution, through
+# time, through an LSTM), and build the two cells that made recurrent networks work: 140 minutes in two
+# sittings, with torch and your head. Close [the lesson](../../../01_foundations.ipynb) first. Looking things up is fine, copying is not: what
 # you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
 # shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, T the number of words, D the width of a word's vector, H the width of the state.
+# batch, T (in a convolution L) the number of words, D the width of a word's vector, H the width of the
+# state, K the width of a window and O that of a convolution's output.
 #
-# One thing differs from the lesson. There the weights stood as torch stores them, (H, D), and were
+# One thing differs from the lesson, for the recurrent cells. There the weights stood as torch stores them, (H, D), and were
 # transposed in use. Here they multiply **from the right**: `x @ w_x`, with `w_x` (D, H). Less to
 # think about going forward, and one transpose to think about going back.
 
@@ -36,6 +37,138 @@ import torch
 from torch import Tensor
 
 from course.homework import check
+
+# %% [markdown]
+# <!-- card: receptive_field -->
+# ## `receptive_field`
+#
+# How far a stack of convolutions sees: the number of words from the first to the last that can change one of its outputs.
+#
+# *Why it matters.* Section 2 of the paper argues with this number: in ConvS2S the layers between two words grow with their distance, in ByteNet with its logarithm. Your function counts both.
+#
+# ★☆☆☆☆ · 10 minutes · 1 point
+#
+# ```text
+# receptive_field(layers) -> int
+# layers: a list of (kernel, stride, dilation), from the bottom up, all whole numbers, 1 or more.
+#     The result: over how many words one output of the top layer reaches, from the first that it
+#     hears of to the last, both counted
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# One layer with kernel K sees K neighbours. A second one on top: how many words does each further layer add, and how far apart are the words on which its neighbours stand?
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# Keep two numbers: field = 1 and step = 1, the distance between neighbours. A layer adds (kernel - 1) times dilation times step; what is above it stands stride times as far apart.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# for kernel, stride, dilation in layers: field += (kernel - 1) * dilation * step; then step *= stride.
+#
+# </details>
+
+# %% nbgrader={"grade": false, "grade_id": "receptive_field", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def receptive_field(layers: list[tuple[int, int, int]]) -> int:
+    ### BEGIN SOLUTION
+    field, step = 1, 1  # words that are seen; how far apart neighbours of this layer stand
+    for kernel, stride, dilation in layers:
+        field += (kernel - 1) * dilation * step
+        step *= stride
+    return field
+    ### END SOLUTION
+
+
+# %%
+check("receptive_field", receptive_field)
+
+# %% nbgrader={"grade": true, "grade_id": "receptive_field-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("receptive_field", receptive_field, strict=True).passed
+
+# %% [markdown]
+# The paper's section 2 in three lines. How many layers until two words at a distance of 500 meet, in plain
+# layers of width 3, and in layers whose dilation doubles? **Guess first.**
+
+# %%
+with suppress(NotImplementedError):  # quiet until you have written it
+    for name, dilation in (("plain", lambda layer: 1), ("doubling", lambda layer: 2**layer)):
+        layers = []
+        while receptive_field(layers) <= 500:
+            layers.append((3, 1, dilation(len(layers))))
+        print(f"{name}: {len(layers)} layers")
+
+# %% [markdown]
+# <!-- card: conv1d_backward -->
+# ## `conv1d_backward`
+#
+# The way back through a convolution, written by hand, without autograd.
+#
+# *Why it matters.* A convolution is one linear layer, used at every place: its gradient shows both rules of lesson 01 at once. A weight collects from all places, a word from all windows that saw it.
+#
+# ★★★☆☆ · 25 minutes · 3 points
+#
+# ```text
+# conv1d_backward(x, weight, bias, grad) -> dict with the keys x, weight, bias, each gradient in
+#     the shape of its tensor
+# x (B, L, D), weight (O, D, K), bias (O,), grad (B, L - K + 1, O), that of the output
+# output p sees the words p to p + K - 1: nothing is padded, the stride is 1, and out[:, p] = bias
+#     + the sum over k of x[:, p + k] @ weight[:, :, k].T
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Forget the convolution: fix one k. What is left is a linear layer on x[:, k : k + P], and you know its three gradients.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# P = L - K + 1 windows. For each k: grad @ weight[:, :, k] goes back to the words k to k + P - 1, and is added there; weight[:, :, k] gets grad times these words, summed over sentences and windows.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# grad_x[:, k : k + P] += grad @ weight[:, :, k]; grad_weight[:, :, k] = torch.einsum('bpo,bpd->od', grad, x[:, k : k + P]); the bias gets grad.sum((0, 1)).
+#
+# </details>
+
+# %% nbgrader={"grade": false, "grade_id": "conv1d_backward", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def conv1d_backward(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    ### BEGIN SOLUTION
+    windows = grad.size(1)  # P
+    grad_x, grad_weight = torch.zeros_like(x), torch.zeros_like(weight)
+    for k in range(weight.size(2)):  # place k of every window: a linear layer on x[:, k : k + P]
+        words = x[:, k : k + windows]  # (B, P, D)
+        grad_x[:, k : k + windows] += grad @ weight[:, :, k]
+        grad_weight[:, :, k] = torch.einsum("bpo,bpd->od", grad, words)
+    return {"x": grad_x, "weight": grad_weight, "bias": grad.sum((0, 1))}
+    ### END SOLUTION
+
+
+# %%
+check("conv1d_backward", conv1d_backward)
+
+# %% nbgrader={"grade": true, "grade_id": "conv1d_backward-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("conv1d_backward", conv1d_backward, strict=True).passed
+
+# %% [markdown]
+# Gradients that meet are added: let every window send a 1 to each of its three words. How much does each of
+# nine words collect? **Guess first:** which of them collect less than the others?
+
+# %%
+with suppress(NotImplementedError):  # quiet until you have written it
+    sent = conv1d_backward(torch.ones(1, 9, 1), torch.ones(1, 1, 3), torch.zeros(1), torch.ones(1, 7, 1))
+    print([int(n) for n in sent["x"][0, :, 0]])
 
 # %% [markdown]
 # <!-- card: rnn_backward -->
@@ -177,6 +310,91 @@ check("lstm_cell", lstm_cell)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("lstm_cell", lstm_cell, strict=True).passed
+
+# %% [markdown]
+# <!-- card: lstm_backward -->
+# ## `lstm_backward`
+#
+# The way back through one step of an LSTM, written by hand, without autograd.
+#
+# *Why it matters.* Here you see what a gate does to a gradient: along the cell it meets f and nothing else, no matrix and no bend. That is the way that makes far words learnable.
+#
+# ★★★★☆ · 35 minutes · 4 points
+#
+# ```text
+# lstm_backward(x, h, c, w_x, w_h, b, grad_h, grad_c) -> dict with the keys x, h, c, w_x, w_h, b,
+#     each gradient in the shape of its tensor
+# the step is lstm_cell's: x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b (4H,), blocks i,
+#     f, g, o
+# grad_h and grad_c (B, H): the gradients of the new h and the new c, each without what comes
+#     through the other
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# The new c is used twice: by h = o * tanh(c), and by the next step. Add the two first; all other gradients follow from the sum and from grad_h.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2). A product hands on its gradient times the other factor: i gets dc * g, f gets dc * c_old, g gets dc * i, o gets grad_h * tanh(c). Then each goes through its bend.
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# gates = torch.cat([dc * g * i * (1 - i), dc * c_old * f * (1 - f), dc * i * (1 - g ** 2), grad_h * tanh(c) * o * (1 - o)], 1); then x: gates @ w_x.T, w_x: x.T @ gates, and so for h; b: gates.sum(0); c: dc * f.
+#
+# </details>
+
+# %% nbgrader={"grade": false, "grade_id": "lstm_backward", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def lstm_backward(
+    x: Tensor, h: Tensor, c: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, grad_h: Tensor,
+    grad_c: Tensor,
+) -> dict[str, Tensor]:
+    ### BEGIN SOLUTION
+    i, f, g, o = (x @ w_x + h @ w_h + b).chunk(4, dim=1)  # (B, H) each
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    shown = (f * c + i * g).tanh()
+    grad_c = grad_c + grad_h * o * (1 - shown**2)  # two gradients meet at the new cell
+    gates = torch.cat([
+        grad_c * g * i * (1 - i),
+        grad_c * c * f * (1 - f),
+        grad_c * i * (1 - g**2),
+        grad_h * shown * o * (1 - o),
+    ], dim=1)  # (B, 4H) before the bends
+    return {"x": gates @ w_x.T, "h": gates @ w_h.T, "c": grad_c * f, "w_x": x.T @ gates,
+            "w_h": h.T @ gates, "b": gates.sum(0)}
+    ### END SOLUTION
+
+
+# %%
+check("lstm_backward", lstm_backward)
+
+# %% nbgrader={"grade": true, "grade_id": "lstm_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("lstm_backward", lstm_backward, strict=True).passed
+
+# %% [markdown]
+# What comes back to the first cell after 50 steps, if a gradient of 1 enters at the last one? Only the bias of
+# the forget gate differs. **Guess first:** which of the three keeps more than a tenth?
+
+# %%
+torch.manual_seed(0)
+w_x, w_h, words = torch.randn(8, 64) / 8, torch.randn(16, 64) / 8, torch.randn(50, 1, 8)
+with suppress(NotImplementedError):  # quiet until you have written both
+    for forget in (0.0, 1.0, 3.0):
+        b = torch.zeros(64)
+        b[16:32] = forget
+        states = [(torch.zeros(1, 16), torch.zeros(1, 16))]
+        for x in words:
+            states.append(lstm_cell(x, *states[-1], w_x, w_h, b))
+        grads = {"h": torch.zeros(1, 16), "c": torch.ones(1, 16)}
+        for x, (h, c) in zip(reversed(words), reversed(states[:-1])):
+            grads = lstm_backward(x, h, c, w_x, w_h, b, grads["h"], grads["c"])
+        print(f"forget bias {forget:.0f}: {grads['c'].mean():.0e} comes back to the first cell")
 
 # %% [markdown]
 # <!-- card: gru_cell -->

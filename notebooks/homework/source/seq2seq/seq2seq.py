@@ -16,8 +16,8 @@
 # %% [markdown]
 # # Homework · seq2seq
 #
-# You write the first attention, the one that opened the bottleneck: 15 minutes, with torch and your
-# head. Close [the lesson](../../../02_seq2seq.ipynb) first. Looking things up is fine, copying is
+# You write the first attention, the one that opened the bottleneck, and a hop of a memory network, which
+# looks several times: 25 minutes, with torch and your head. Close [the lesson](../../../02_seq2seq.ipynb) first. Looking things up is fine, copying is
 # not: what you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
@@ -122,7 +122,73 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # %% [markdown]
 # Before training every key gets about one sixth. Afterwards the network finds the key whose name fits,
 # though only the message was asked for: the gradient taught it where to look.
+
+# %% [markdown]
+# <!-- card: memory_hop -->
+# ## `memory_hop`
 #
+# One hop of an end-to-end memory network: score each fact by the dot product of the question with what it is found by; turn the scores into weights by a softmax over the facts; the answer is the weighted sum of what the facts say; add it to the question.
+#
+# *Why it matters.* Look at it once more after lesson 05: a query, keys, values, and the input added to the output. A stack of hops is half a Transformer, two years before the paper.
+#
+# ★☆☆☆☆ · 10 minutes · 1 point
+#
+# ```text
+# memory_hop(question, found_by, says) -> (question + answer, weights)
+# question (B, D), found_by and says (B, N, D): two vectors for each of N facts
+# question + answer (B, D), weights (B, N)
+# ```
+#
+# <details><summary>Hint 1</summary>
+#
+# Which of the two vectors of a fact meets the question, and which is summed? It is attention with one query for each sentence.
+#
+# </details>
+#
+# <details><summary>Hint 2</summary>
+#
+# (found_by @ question[..., None]) is (B, N, 1), one score for each fact. After the softmax over the facts, (weights[:, None] @ says) is (B, 1, D).
+#
+# </details>
+#
+# <details><summary>Hint 3</summary>
+#
+# weights = (found_by @ question[..., None]).squeeze(-1).softmax(-1); return question + (weights[:, None] @ says).squeeze(1), weights.
+#
+# </details>
+
+# %% nbgrader={"grade": false, "grade_id": "memory_hop", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def memory_hop(question: Tensor, found_by: Tensor, says: Tensor) -> tuple[Tensor, Tensor]:
+    ### BEGIN SOLUTION
+    scores = (found_by @ question[..., None]).squeeze(-1)  # (B, N)
+    weights = scores.softmax(-1)
+    return question + (weights[:, None] @ says).squeeze(1), weights
+    ### END SOLUTION
+
+
+# %%
+check("memory_hop", memory_hop)
+
+# %% nbgrader={"grade": true, "grade_id": "memory_hop-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("memory_hop", memory_hop, strict=True).passed
+
+# %% [markdown]
+# Three facts in a row: *ball* leads to *Anna*, *Anna* to *kitchen*, *kitchen* to *house*. Each word is a
+# vector of its own. Ask for the ball. **Guess first:** which fact does the third hop look at?
+
+# %%
+words = ["ball", "Anna", "kitchen", "house"]
+vectors = torch.eye(4)
+found_by, says = 6 * vectors[None, :3], 2 * vectors[None, 1:]  # each answer louder than its question
+question = vectors[None, 0]
+with suppress(NotImplementedError):  # quiet until you have written it
+    for number in (1, 2, 3):
+        question, weights = memory_hop(question, found_by, says)
+        print(f"hop {number}: {[round(w, 2) for w in weights[0].tolist()]}")
+
+# %% [markdown]
 # All green? Then you have the idea with which the paper begins. The report collects it: `python -m course
 # homework report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself.
 # Next comes [attention without recurrence](../attention/attention.ipynb).
