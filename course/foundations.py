@@ -128,9 +128,9 @@ def conv1d_backward(grad: Tensor, cache: tuple, weights: Weights) -> Weights:
 
 # %% ../notebooks/01_foundations.py
 def receptive_field(layers: Sequence[tuple[int, int, int]]) -> int:
-    """Count the inputs that one output of stacked convolutions hears of.
+    """Count the words from the first to the last that one output of stacked convolutions hears of.
 
-    layers: (kernel, stride, dilation), the first layer first.
+    layers: (kernel, stride, dilation), the first layer first. Words in holes count, too.
     """
     field, step = 1, 1
     for kernel, stride, dilation in layers:

@@ -52,6 +52,7 @@ from course.authoring.minutes import measure
 from course.corpora import captions
 from course.device import SCALES, pick, scale
 from course.doctor import doctor
+from course.homework import compare
 from course.look import look
 from course.viz import show
 from course.viz import start_here as draw
@@ -81,10 +82,14 @@ from course.viz import start_here as draw
 # `make test` says that it is.)
 #
 # - **Guess first** marks a question. Answer it before you run the cell below it. A wrong guess is
-#   worth more than no guess: you will remember the answer.
+#   worth more than no guess: you will remember the answer. Where a number or a choice is asked, put it
+#   into the cell with `mine = None`. `compare` says later how far off it was, and the report draws all of
+#   your guesses against the truth. Without a guess the page goes on all the same.
+# - `check("why_scale")` asks for a **reason**. Answer by `check("why_scale", "b")`, or with another letter;
+#   each wrong option says what is wrong with it.
 # - A cell with `assert` is a **claim**. It checks the sentence beside it, and stops if the sentence
 #   is false. What it prints, it has checked.
-# - **Try it** marks something to change.
+# - **Try it** marks something to change. Its answer is folded below it: change first, then open.
 # - A heading that ends in **· more** may be left out at a first reading. JupyterLab folds it: click
 #   the small arrow beside it. What stays open is the *core* of the page.
 # - A cell that begins with `# NBVAL_CHECK_OUTPUT` must print the same on every machine: `make test`
@@ -129,6 +134,9 @@ print(f"VERDICT: ready. This machine runs the course on {pick().type}, at scale 
 # **Guess first:** the scores are 1, 2, 3. Does the largest get more or less than half?
 
 # %%
+mine = None  # your guess: "more" or "less"
+
+# %%
 # NBVAL_CHECK_OUTPUT
 scores = [1.0, 2.0, 3.0]
 by_hand = [math.exp(s) / sum(math.exp(t) for t in scores) for s in scores]
@@ -136,6 +144,9 @@ on_device = torch.tensor(scores, device=pick()).softmax(0).tolist()
 assert all(abs(a - b) < 1e-5 for a, b in zip(by_hand, on_device))
 assert abs(sum(by_hand) - 1) < 1e-9 and max(by_hand) > 1 / 2
 print("softmax of 1, 2, 3:", [round(p, 3) for p in on_device])
+
+# %%
+compare(mine, "more" if max(by_hand) > 1 / 2 else "less", "00: the largest of three weights")
 
 # %% [markdown]
 # Two thirds: the exponential makes a lead larger. If this cell has passed, the device computes
@@ -207,6 +218,9 @@ look(MINE)
 # where the model's work is done?
 
 # %%
+mine = None  # your guess: a number
+
+# %%
 figure = draw.figure_one()
 HTML(draw.with_still(figure, "The Transformer, drawn by this course"))
 
@@ -245,6 +259,9 @@ assert len(draw.BLOCKS) == 22 and inside.total() == 10 and len(inside) == 3
 assert all(Path(f"{block.lesson}.py").exists() for block in draw.BLOCKS)
 print("; ".join(f"{name}: {count} times" for name, count in inside.most_common()))
 
+# %%
+compare(mine, len(inside), "00: different things in figure 1")
+
 # %% [markdown]
 # **Three.** Ten boxes do the work, and they are three things: attention collects from other words,
 # the feed-forward network thinks about one word, and *add and norm* keeps both from running away.
@@ -253,6 +270,15 @@ print("; ".join(f"{name}: {count} times" for name, count in inside.most_common()
 #
 # > **Try it.** Cover this page. Draw figure 1 from memory, as far as you get. Keep the sheet: you
 # > will do it twice more.
+#
+# <details><summary>Answer</summary>
+#
+# Compare with the picture, from the bottom up. Most sheets have the two towers and forget one of these: the
+# lines that go past a box, the arrow from the encoder into the *middle* attention of the decoder, the mask in
+# the decoder's *first* attention, the positions, the last linear layer with its softmax. What is missing on
+# yours is what to look for in the lessons.
+#
+# </details>
 
 # %% [markdown]
 # ## 4 · The map of the code
@@ -412,6 +438,13 @@ print("the path:", " ".join(name[:3].rstrip("_") for name in PATH))
 # as long, and nobody minds. The first pass, ten minutes, is part of this page.
 #
 # > **Try it.** Put what you know already into `KNOWN`, and run the cell. How many hours are left?
+#
+# <details><summary>Answer</summary>
+#
+# The last line of the table says it. With both foundation lessons in `KNOWN` their cores go, more than two
+# hours. Even so, read the last section of each: they say what the paper wants to replace, and why.
+#
+# </details>
 
 # %% [markdown]
 # ## 6 · The words that stop a first reader
@@ -423,7 +456,7 @@ print("the path:", " ".join(name[:3].rstrip("_") for name in PATH))
 # where the thing is built (`00_start_here` means: an ordinary word, nothing is built).
 #
 # **Guess first.** What do these three words of the paper's first page mean: *eschew*, *preclude*,
-# *transduction*? Say them in your own language, then look.
+# *transduction*? Say them in your own language, then look them up, one after the other.
 
 # %%
 terms = draw.read_glossary()
@@ -444,7 +477,8 @@ def look_up(word: str) -> HTML:
 look_up("eschew")
 
 # %% [markdown]
-# It searches all three languages, and it forgives a slip of the finger: try
+# *Eschew*: avoid on purpose. *Preclude*: make impossible. *Transduction*: turning one sequence into
+# another. `look_up` searches all three languages, and it forgives a slip of the finger: try
 # `look_up("Skalarprodukt")`, `look_up("困惑度")`, `look_up("transducton")`.
 
 # %%
@@ -477,6 +511,14 @@ show(draw.glossary_search(terms, first="residual"))
 # %% [markdown]
 # > **Try it.** The glossary is a plain file, `assets/glossary.tsv`: six columns with a tab between
 # > them. Add a word that stopped *you*, run this section again, and find it in the chart.
+#
+# <details><summary>Answer</summary>
+#
+# The columns are the term in English, Chinese and German, its meaning in English and in Chinese, and the
+# lesson that builds it (`00_start_here` for an ordinary word). If the cell stops, the line has fewer or more
+# than five tabs: many editors put spaces where you press Tab.
+#
+# </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### The words in the order of the paper, and all of them · more
@@ -598,6 +640,14 @@ print("scores:", tuple(scores.shape), "= (B, H, T, S)")
 #
 # > **Try it.** Which shape has `weights @ value`, if `value` is (B, H, S, Dv)? Write it down, then
 # > make a `value` and check.
+#
+# <details><summary>Answer</summary>
+#
+# (B, H, T, Dv). The axis S is summed away: each target word gets a weighted mean of the source's values. With
+# `value = torch.zeros(B, H, S, 64)` the shape of `weights @ value` is (2, 8, 5, 64). A `value` with T rows in
+# place of S stops with an error: five rows do not fit seven weights.
+#
+# </details>
 
 # %% [markdown]
 # ## 8 · A first taste: what a translator must do
@@ -608,6 +658,9 @@ print("scores:", tuple(scores.shape), "= (B, H, T, S)")
 #
 # **Guess first.** If you translate German into English word by word, from left to right, in how
 # many of the sentences must you jump: less than a tenth, a third, or more than half?
+
+# %%
+mine = None  # your guess: a share, 0 to 1
 
 # %%
 pairs = captions.load("val")
@@ -639,6 +692,9 @@ assert all(0 <= i < len(p.de_tokens) and 0 <= j < len(p.en_tokens)
            for p in pairs for i, j in p.alignment)
 print(f"{share:.0%} of {len(pairs)} captions change the order of their words")
 
+# %%
+compare(mine, share, "00: captions that change their order")
+
 # %% [markdown]
 # More than half. So a translator cannot just go along. For each English word it must find, anywhere
 # in the German sentence, the words that matter now. A mechanism that can look anywhere, and learns
@@ -647,6 +703,17 @@ print(f"{share:.0%} of {len(pairs)} captions change the order of their words")
 #
 # > **Try it.** Find a caption in `pairs` whose German verb stands at the end (search for
 # > "während"). Draw it with `draw.alignments`. How far must the translator look?
+#
+# <details><summary>Answer</summary>
+#
+# 96 of the 500 captions have the word. In the first, *Während ein Kind einen warmen Pullover anzieht, ...*,
+# English says "is putting on" right after "a child". Its partner *anzieht* stands five words further on;
+# and then the translator must come back for *einen warmen Pullover*.
+#
+#     found = [p for p in pairs if "während" in p.de.lower()]
+#     draw.alignments([(p.de_tokens, p.en_tokens, p.alignment) for p in found[:1]], "The verb waits")
+#
+# </details>
 
 # %% [markdown]
 # ## What you have now

@@ -28,7 +28,7 @@
 # **You need first:** Python, matrix products, derivatives. **No deep learning at all.** This page is
 # the first on the path; sections marked *more* may be left out at a first reading.
 #
-# **Time:** 75 minutes; 120 with all that is marked *more*. **In the paper:** the last part of
+# **Time:** 80 minutes; 120 with all that is marked *more*. **In the paper:** the last part of
 # section 1, section 2, section 3.3, and the column *maximum path length* of Table 1.
 #
 # This page builds everything that the paper wants to replace. The Transformer is an answer. Here
@@ -63,6 +63,7 @@ from functools import partial
 
 from course.corpora import pairs
 from course.device import by_scale
+from course.homework import check, compare
 from course.viz import foundations as draw
 
 # %% [markdown]
@@ -187,6 +188,16 @@ print("rate 0.5: there in one step; 1.0: to and fro for ever; 1.1: away, faster 
 #
 # > **Try it.** In a new cell, compute `descend(german, english, 0.1, 30)[-1]`: the words not
 # > standardised. How small must the rate be now so that the walk does not diverge?
+#
+# <details><summary>Answer</summary>
+#
+# A loss of $10^{80}$: it diverges. With 0.0094 and less it does not. The reason is the one above. Along
+# the steepest direction of this valley a step's factor is $1 - 213\,\eta$, where it was $1 - 2\,\eta$
+# before: the mean of the squared number of words is about 100, not 1. And $\eta < 2/213$ keeps the factor
+# above $-1$. Along the flattest direction the factor is $1 - 0.24\,\eta$, so that the walk hardly moves:
+# after 200 epochs at 0.009 $b$ is 0.41, and the lowest point has 0.97.
+#
+# </details>
 
 # %% [markdown]
 # ## 2 · The chain rule is a walk through a graph
@@ -212,7 +223,11 @@ print("rate 0.5: there in one step; 1.0: to and fro for ever; 1.1: away, faster 
 # Each step needs only its own small derivative: of $e^2$ it is $2e$; of $\tanh s$ it is
 # $1 - \tanh^2 s$; a sum hands its gradient on unchanged; a product hands on its gradient times the
 # *other* factor. **Guess first:** $x = 2$, $w = 0.5$. Whose gradient has the larger size, that
-# of $x$ or that of $w$?
+# of $x$ or that of $w$? (Put your guess into the next cell. After the measurement `compare` says how far
+# off it was; without a guess the page goes on all the same.)
+
+# %%
+mine = None  # your guess: "x" or "w"
 
 # %%
 x1, w, b, target = 2.0, 0.5, -0.4, 1.0
@@ -229,6 +244,9 @@ grad_b = grad_s * 1
 grad_a = grad_s * 1
 grad_w = grad_a * x1
 grad_x = grad_a * w
+
+# %%
+compare(mine, "w" if abs(grad_w) > abs(grad_x) else "x", "01: the larger gradient")
 
 # %%
 values = {"x": x1, "w": w, "a": a, "b": b, "s": s, "y": y, "e": e, "loss": loss}
@@ -582,6 +600,15 @@ draw.mlp(hours, degrees, 6 * curve_x[:, 0] + 12, curves, ticks, heights, shadow)
 # is the shadow of the path on this plane; the true path runs through 145 dimensions.)
 #
 # > **Try it.** Take 3 hidden neurons instead of 48. How many hinges can you count in the curve?
+#
+# <details><summary>Answer</summary>
+#
+# Two. A neuron bends where $w x + b = 0$: the three do so at hour 11.4, at hour 23.6 (you hardly see it),
+# and 578 hours before the day, where the curve is a straight line for us. The error stays at 0.23, and the
+# claim `< 0.5 * straight` fails. Three other seeds had two hinges in the day, too; two of them at other
+# hours, with an error of 0.09.
+#
+# </details>
 
 # %% [markdown]
 # ## 5 · A sentence does not fit
@@ -757,9 +784,9 @@ for stride, dilation in ((1, 1), (2, 1), (1, 3), (3, 2)):
 # %%
 #| export
 def receptive_field(layers: Sequence[tuple[int, int, int]]) -> int:
-    """Count the inputs that one output of stacked convolutions hears of.
+    """Count the words from the first to the last that one output of stacked convolutions hears of.
 
-    layers: (kernel, stride, dilation), the first layer first.
+    layers: (kernel, stride, dilation), the first layer first. Words in holes count, too.
     """
     field, step = 1, 1
     for kernel, stride, dilation in layers:
@@ -777,6 +804,9 @@ def receptive_field(layers: Sequence[tuple[int, int, int]]) -> int:
 # gradient into **one** output, and walk back with `conv1d_backward`. Every input with a gradient
 # that is not zero was heard. **Guess first:** four layers, K = 2. How far do they see if plain? And
 # with the dilations 1, 2, 4, 8?
+
+# %%
+mine = None  # your guess: how many words four layers with the dilations 1, 2, 4, 8 hear
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -803,6 +833,9 @@ fields = {name: heard(layers) for name, layers in stacks.items()}
 for name, layers in stacks.items():
     assert fields[name][0].sum() == receptive_field(layers)
     print(f"four layers, {name}: one output hears {int(fields[name][0].sum())} words")
+
+# %%
+compare(mine, int(fields["dilation 1, 2, 4, 8"][0].sum()), "01: words that four dilated layers hear")
 
 # %%
 draw.receptive_fields(stacks, fields)
@@ -850,6 +883,23 @@ draw.path_lengths(distances, meet)
 # > **Try it.** In a new cell, compute
 # > `[layers_to_meet(d, lambda layer: 1, kernel=5) for d in distances]`, and the same with
 # > `lambda layer: 2**layer`. What becomes of the two rows?
+#
+# <details><summary>Answer</summary>
+#
+# The plain row is halved, `1, 1, 2, 4, ... 256`: each layer adds $K - 1 = 4$ words, not 2. The dilated row
+# loses one layer from distance 4 on, `1, 1, 2, 3, ... 9`: a wider window is worth one doubling, once. A
+# wider kernel changes the factor, not the kind of growth.
+#
+# </details>
+#
+# Two questions on this section. A question is a **check** here: run the cell, read the options, answer
+# by `check("path_conv", "b")`, or with another letter. Each wrong option says what is wrong with it.
+
+# %%
+check("path_conv")
+
+# %%
+check("path_bytenet")
 
 # %% [markdown]
 # ## 8 · The recurrent network: a memory that walks along
@@ -1025,6 +1075,9 @@ print("RNN: equal to nn.RNN and to autograd over 7 words; without the slope of t
 #
 # The loop above never builds these matrices; it multiplies a vector by one after the other. And a
 # product of many similar factors dies or explodes: you remember section 1. Section 10 will measure it.
+
+# %%
+check("shared_gradient")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### The product, built · more
@@ -1328,6 +1381,9 @@ print("a batch:", tuple(ids.shape), "words and", tuple(labels.shape), "answers")
 # **Guess first:** which of the three gets above 90 %? (One of the answers may surprise you.)
 
 # %%
+mine = None  # your guess: how many of the three, 0 to 3
+
+# %%
 torch.manual_seed(0)
 texts, answers = zip(*held_out)
 readers, losses = {}, {}
@@ -1345,6 +1401,9 @@ assert right["window of 3"] > 0.9 and right["RNN"] > 0.95
 assert sum(losses["bag of words"][-20:]) / 20 > 0.66
 assert sum(losses["RNN"][-20:]) / 20 < 0.1
 print("bag of words: one half; window and RNN: far above")
+
+# %%
+compare(mine, sum(share > 0.9 for share in right.values()), "01: readers above 90 %")
 
 # %% [markdown]
 # The bag gives one half: the two twins get the same score, so one of the two answers is
@@ -1373,6 +1432,14 @@ print({name: f"{right[name]:.0%} -> {share:.0%}" for name, share in after.items(
 #
 # > **Try it.** Is the RNN beyond suspicion? Find a way to answer without remembering the first clause
 # > at all. (Look at the *last* verb.) Section 11 closes this back door.
+#
+# <details><summary>Answer</summary>
+#
+# In each of these sentences exactly one clause has *are*. So if the last verb is *is*, the first clause had
+# *are*: answer "several", else "one". This rule is right in all 180 held-out sentences, and it needs a
+# memory of a few words only. The high number of the RNN does not show that it remembers the first clause.
+#
+# </details>
 
 # %% [markdown]
 # ## 10 · Far apart is hard to learn
@@ -1435,8 +1502,10 @@ draw.stretching(small, lengths)
 # $1 / (3H)$. A theorem about random matrices, the *circular law*, says: $H \times H$ independent
 # numbers of variance $v$ and mean 0 have eigenvalues up to a size of about $\sqrt{H v}$. Here that is
 # $\sqrt{H / (3H)} = 1/\sqrt{3} \approx 0.58$. (We use it without proof; the claim below measures
-# it.) **Guess first:** which share of the gradient arrives
-# after 50 steps?
+# it.) **Guess first:** which share of the gradient arrives after 50 steps?
+
+# %%
+mine = None  # your guess: the share that is left, from 0 to 1
 
 # %%
 def over_distance(network: Recurrent, weights: Weights, distance: int = 60) -> Tensor:
@@ -1488,6 +1557,9 @@ for scale, curve in zip((1, 2, 4), (plain, doubled, fourfold)):
           f"{straight:.0e}, with them {curve[50]:.0e}")
 assert shares[0] < 0.05 and shares[1] < 1e-3 * shares[0] and shares[2] < 1e-3 * shares[1]
 
+# %%
+compare(mine, plain[50].item(), "01: an RNN's gradient after 50 steps")
+
 # %% [markdown]
 # As PyTorch starts it, less than a billionth arrives: what the loss says about a word fifty steps
 # back drowns in what it says about the last few words. With $W_{hh}$ times 4, the far words shout
@@ -1507,6 +1579,21 @@ assert shares[0] < 0.05 and shares[1] < 1e-3 * shares[0] and shares[2] < 1e-3 * 
 #
 # > **Try it.** Search for a factor between 2 and 3 with which the gradient neither fades nor grows
 # > over 50 steps. Then change the seed of the weights. Is it still right?
+#
+# <details><summary>Answer</summary>
+#
+# 2.50 with seed 0. With the seeds 1 and 2 it is 2.40 and 2.39; at 2.50 these gradients have grown to 1.8 and
+# 3.5. So the edge is narrow, and it lies elsewhere for every matrix. It is no cure: training moves
+# $W_{hh}$ at each step, and over more words the same factor fades or grows again.
+#
+#     for factor in (2.3, 2.4, 2.5, 2.6):
+#         weights = fresh | {"weight_hh": factor * fresh["weight_hh"]}
+#         print(factor, over_distance(RNN, weights)[50].item())
+#
+# </details>
+
+# %%
+check("gradient_fades")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Clipping, checked · more
@@ -1798,9 +1885,12 @@ print("weights, D 16 and H 32:", sizes)
 #
 # Now all three beside each other, with the same measurement as in section 10. **Guess first:** PyTorch
 # starts an LSTM with biases around 0. How open is the forget gate then, and what is left after 50
-# steps? And what is left if its bias starts at 1, or at 3? (The advice to start at 1 is that of
+# steps? And if its bias starts at 1, or at 3? (The advice to start at 1 is that of
 # Jozefowicz, Zaremba and Sutskever 2015; Gers et al. 2000 gave each block of cells another start. In the
 # GRU the same place belongs to the update gate $z$.)
+
+# %%
+mine = None  # your guess: what is left after 50 steps of an LSTM with forget bias 1, from 0 to 1
 
 # %%
 torch.manual_seed(0)
@@ -1823,6 +1913,9 @@ assert wide_open[50] > 0.3 and wide_open.min() > 0.2 and wide_open[60] > 2 * wid
 assert doubled[50] > 10 * gates_open["LSTM, forget bias 1"][50]  # the stretched RNN, at the start
 for name, curve in (as_started | gates_open).items():
     print(f"{name:22} after 50 steps: {curve[50]:.0e}")
+
+# %%
+compare(mine, gates_open["LSTM, forget bias 1"][50].item(), "01: an LSTM's gradient after 50 steps")
 
 # %% [markdown]
 # In a fresh LSTM the forget gate gets small random numbers, so $f \approx \sigma(0) = 0.5$: it begins
@@ -1861,6 +1954,9 @@ for bias in (0, 1, 3):
 # over 50 steps as in the RNN. But the LSTM wins **because of where we started its gate**, not because
 # of its name. And the stretched RNN from section 10 holds its gradient better than an LSTM with bias
 # 1, at this first moment.
+
+# %%
+check("forget_gate")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Who can learn? · more
@@ -1918,6 +2014,15 @@ for name, shares in recalled.items():
 #
 # > **Try it.** Give `remembers` the LSTM with bias 3 and $d = 50$, with four seeds. Does it learn
 # > always, never, or sometimes? Then the RNN with $W_{hh}$ times 2.
+#
+# <details><summary>Answer</summary>
+#
+# Sometimes. With bias 3 three seeds of four end at 100 %, and one at 52 %, which is guessing. The RNN with
+# $W_{hh}$ times 2 stays at guessing with all four seeds (50 to 52 %), although section 10 found more of its
+# gradient left after 50 steps than of an LSTM with bias 1. A gradient that arrives at the start is needed; it
+# is not enough.
+#
+# </details>
 
 # %% [markdown]
 # ## 14 · What the paper says about all this
@@ -1950,7 +2055,11 @@ for name, shares in recalled.items():
 # save? Autograd writes down which number was made from which. In this graph we search for the way
 # from the last state back to the first word that has the fewest **bends**: each $\tanh$, each
 # sigmoid counts. **Guess first:** how many for 16 words, and for 256?
-#
+
+# %%
+mine = None  # your guess: the LSTM's fewest bends over 256 words
+
+# %% [markdown]
 # `result.grad_fn` is the step that made a result; its `next_functions` are the steps that made its
 # inputs. (You may skip how we search this graph.)
 
@@ -1981,6 +2090,9 @@ layers = [[layers_to_meet(n, of) for n in (16, 256)]
 assert layers == [[8, 128], [4, 8]]
 print("plain convolutions: 8 layers, 128 layers; dilated: 4 layers, 8 layers")
 
+# %%
+compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over 256 words")
+
 # %% [markdown]
 # The RNN bends at every word. The LSTM bends twice, at the door in and at the door out; in between
 # it only multiplies by gates, for any distance. (The GRU bends once.) That is the shortcut of the
@@ -2010,16 +2122,88 @@ print("plain convolutions: 8 layers, 128 layers; dilated: 4 layers, 8 layers")
 #
 # 1. **By hand (1 of 5, 10 minutes).** In section 2 replace $\tanh$ by ReLU, with $b = -0.4$ and then
 #    with $b = -1.4$. Compute all gradients with a pencil, then check with `nudged`.
+#
+#    <details><summary>Answer</summary>
+#
+#    With $b = -0.4$: $s = y = 0.6$, $e = -0.4$, the loss is 0.16, and the slope is 1. So the gradients are
+#    $-1.6$ for $w$, $-0.4$ for $x$, $-0.8$ for $b$. With $b = -1.4$: $s = -0.4$, $y = 0$, the loss is 1, and
+#    the slope is 0: all three are zero. The neuron is wrong, and nothing tells it how to become better. Such a
+#    neuron is called dead.
+#
+#    </details>
+#
 # 2. **Find the bug (2 of 5, 15 minutes).** In `gru_step_backward` replace `grad_n * r` by `grad_n`.
 #    Which names does the judge accuse? Explain why `bias_ih` is not among them for a sentence of one
 #    word, and is for a longer one.
+#
+#    <details><summary>Answer</summary>
+#
+#    One word: `bias_hh` alone. The line makes the gradient of $u$, which reaches `weight_hh` and `bias_hh`
+#    only, and the state before the first word is 0, so that `weight_hh` gets zero either way. Two words and
+#    more: all five. The wrong gradient goes through $W_{hh}$ into $h_1$, and from there into everything that
+#    made $h_1$.
+#
+#    </details>
+#
 # 3. **Another bend (3 of 5, 30 minutes).** Write `mlp_forward` and `mlp_backward` with a sigmoid in
 #    place of ReLU. The judge must be satisfied.
+#
+#    <details><summary>Answer</summary>
+#
+#    Two lines change. Forward: `.sigmoid()` in place of `.clamp(min=0)`. Backward:
+#    `grad_a = grad_hidden * hidden * (1 - hidden)`, for the slope of the sigmoid is $\sigma (1 - \sigma)$, and
+#    `hidden` is $\sigma$ already. With `nn.Sigmoid()` between the two layers the judge finds no error above
+#    $10^{-15}$.
+#
+#    </details>
+#
 # 4. **Both directions (3 of 5, 40 minutes).** Read the sentence from left to right and from right to
 #    left with two RNNs and put the states side by side. Compare with
 #    `nn.RNN(bidirectional=True)`, gradients too.
+#
+#    <details><summary>Answer</summary>
+#
+#    Reading from the right is reading the turned sentence. PyTorch calls the second network's weights
+#    `weight_ih_l0_reverse` and so on; `left` and `right` are the two halves of `weights_of`, renamed.
+#
+#    ```python
+#    def both_forward(x, left, right):
+#        one, cache_1 = RNN.forward(x, left)
+#        two, cache_2 = RNN.forward(x.flip(1), right)
+#        return torch.cat([one, two.flip(1)], dim=2), (cache_1, cache_2)
+#
+#    def both_backward(grad, caches, left, right):
+#        grad_1, grad_2 = grad.chunk(2, dim=2)
+#        one = RNN.backward(grad_1, caches[0], left)
+#        two = RNN.backward(grad_2.flip(1), caches[1], right)
+#        return one.pop("x") + two.pop("x").flip(1), one, two  # x was read twice
+#    ```
+#
+#    The outputs are equal, and the largest error of a gradient is about $10^{-15}$.
+#
+#    </details>
+#
 # 5. **The article's GRU (4 of 5, 45 minutes).** Derive the way back of `article_step` and let the
 #    judge hear it.
+#
+#    <details><summary>Answer</summary>
+#
+#    The third block is now a linear layer on $r \odot h_{t-1}$. So $g^{a}$ goes through $U_n$ first, and then
+#    splits in two, as a product does:
+#
+#    ```python
+#    w_n = weights["weight_hh"].chunk(3)[2]
+#    grad_n = grad * (1 - z) * (1 - n**2)
+#    grad_rh = grad_n @ w_n                      # at r * h
+#    grad_r = grad_rh * h * r * (1 - r)
+#    grad_z = grad * (h - n) * z * (1 - z)
+#    # weight_hh: the blocks r and z meet h, the block n meets r * h: grad_n.T @ (r * h)
+#    # old state: through r and z as before, and grad_rh * r + grad * z
+#    ```
+#
+#    Written out like this, the judge found no error above $10^{-15}$.
+#
+#    </details>
 #
 # ## Summary
 #

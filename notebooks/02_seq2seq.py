@@ -30,7 +30,7 @@
 # **You need first:** lesson 01 (embeddings, the GRU, how a network is trained).
 # This page is on the path; lesson 03 follows.
 #
-# **Time:** 60 minutes; 90 with all that is marked *more*. **In the paper:** sections 1 and 2. They fit on one page and name
+# **Time:** 70 minutes; 95 with all that is marked *more*. **In the paper:** sections 1 and 2. They fit on one page and name
 # six families of networks; this lesson is what they take for granted.
 #
 # **Shapes** are written behind the code. B is the number of sentences in a batch, S the length of
@@ -61,6 +61,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from course.corpora import captions
 from course.device import by_scale, pick
+from course.homework import check, compare
 from course.viz import seq2seq as draw
 
 device = pick()
@@ -114,6 +115,9 @@ draw.links(shown.de_tokens, shown.en_tokens, shown.alignment,
 # nothing else)?
 
 # %%
+mine = None  # your guess: a share, 0 to 1
+
+# %%
 # NBVAL_CHECK_OUTPUT
 everything = captions.load("val")
 parallel = [c for c in everything if set(c.alignment) == {(i, i) for i in range(len(c.de_tokens))}]
@@ -122,6 +126,9 @@ same_length = [c for c in everything if len(c.de_tokens) == len(c.en_tokens)]
 assert len(parallel) < 0.15 * len(everything) and len(crossed) > 0.5 * len(everything)
 print(f"of {len(everything)} captions: {len(parallel)} word by word, {len(crossed)} with crossing "
       f"links, {len(same_length)} of equal length")
+
+# %%
+compare(mine, len(parallel) / len(everything), "02: captions that go word by word")
 
 # %% [markdown]
 # ### From words to numbers
@@ -365,6 +372,9 @@ def fixed_vector(memory: Tensor, mask: Tensor) -> Tensor:
     last = lengths_of(mask) - 1  # (B,)
     return torch.cat([from_left[rows, last], from_right[:, 0]], dim=-1)
 
+
+# %%
+check("bottleneck_what")
 
 # %% [markdown]
 # ### The decoder
@@ -648,6 +658,9 @@ assert losses["none"] < 0.5 * knows_nothing
 print(f"loss on unseen captions: {losses['none']:.2f} nats a word; a model that knows nothing has "
       f"ln V = {knows_nothing:.2f}; {time.perf_counter() - started:.0f} s")
 
+# %%
+check("teacher_forcing")
+
 # %% [markdown]
 # ### A number for quality
 #
@@ -739,6 +752,9 @@ for name, row in (("right", tgt_out), ("forced", forced.masked_fill(tgt_out == P
 # sometimes read its own words in training (scheduled sampling, Bengio et al. 2015), search with a beam
 # (lesson 08), or make few mistakes. The Transformer is trained with teacher forcing, too.
 
+# %%
+check("exposure_bias")
+
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### What a mistake costs · more
 #
@@ -748,7 +764,11 @@ for name, row in (("right", tgt_out), ("forced", forced.masked_fill(tgt_out == P
 # %% [markdown]
 # **Guess first:** take the first mistake of every sentence. Of the words that come after it, how many
 # does the forced decoder get right, and how many the free one?
-#
+
+# %%
+mine = None  # your guess: the free decoder's share of right words, place by place, 0 to 1
+
+# %% [markdown]
 # We ask a third decoder, too. It reads **one** wrong word, its own first mistake, and after it only
 # right ones. So it shows what a single wrong word does.
 #
@@ -806,6 +826,9 @@ for way, shares in zip(("by place", "forgiving shifts"), zip(*rest.values())):
 assert 0.05 < gaps["forgiving shifts"] < 0.8 * gaps["by place"]
 print(f"of the gap, {1 - gaps['forgiving shifts'] / gaps['by place']:.0%} is our way of counting")
 
+# %%
+compare(mine, rest["only own words (free running)"][0], "02: right words after a mistake")
+
 # %% [markdown]
 # One wrong word costs most at once, and the right words after it heal the damage. A decoder that reads
 # its own words stays behind. But a large part of that gap was the counting: with shifts forgiven, the
@@ -814,13 +837,26 @@ print(f"of the gap, {1 - gaps['forgiving shifts'] / gaps['by place']:.0%} is our
 #
 # > **Try it.** In `spoiled_in`, put a *random* word instead of the decoder's own mistake. Does it
 # > hurt more or less, and why?
+#
+# <details><summary>Answer</summary>
+#
+# A little more at once: the next word is right in 24 to 28 % of the sentences (three draws of random words),
+# after an own mistake in 31 %. After that there is no difference to see, and over the whole rest it is 64 to
+# 66 % against 66 %. A likely reason, not tested here: an own mistake is mostly a word that could stand there,
+# so the true next word is less of a surprise.
+#
+# </details>
 
 # %% [markdown]
 # ## 4 · The bottleneck: quality over length
 #
 # The fixed vector has $D$ numbers for any sentence. **Guess first:** is that a problem for short
 # sentences, for long ones, or for all? And if we train four times as long, who gains?
-#
+
+# %%
+mine = None  # your guess, after the longer training it is a problem for: "short", "long" or "all"
+
+# %% [markdown]
 # We let the model translate captions that it has never seen, sort them by the length of the German
 # sentence, and cut them into four quarters, from the shortest to the longest.
 
@@ -853,6 +889,10 @@ if longest > 8:  # not at the smallest scale, which learns from short captions o
     short, *_, long = quality["none, longer"]
     assert short > 0.9 and long < short - 0.15
 
+# %%
+ends = quality["none, longer"]
+compare(mine, "long" if ends[-1] < ends[0] - 0.15 else "all", "02: whom the fixed vector hurts")
+
 # %% [markdown]
 # (All these shares are high because a small grammar has made the captions. Real captions are harder:
 # lesson 09.) With four times the training the short sentences are almost right. The long ones gain,
@@ -866,6 +906,9 @@ if longest > 8:  # not at the smallest scale, which learns from short captions o
 #
 # A human translator does not read a long sentence once, close the book, and write from memory. She
 # looks back.
+
+# %%
+check("bottleneck_control")
 
 # %% [markdown]
 # ## 5 · Additive attention: look back (Bahdanau 2014)
@@ -960,6 +1003,9 @@ class AdditiveDecoder(nn.Module):
 
 DECODERS["additive"] = AdditiveDecoder
 
+# %%
+check("bottleneck_attention")
+
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### The code against its equation · more
 #
@@ -1047,6 +1093,9 @@ print("dot-product attention equals PyTorch's function:", tuple(contexts.shape))
 # short sentences or in the long ones?
 
 # %%
+mine = None  # your guess: "short" or "long"
+
+# %%
 for kind in ("additive", "dot"):
     started = time.perf_counter()
     models[kind] = train(kind)
@@ -1072,6 +1121,10 @@ for kind in ("additive", "dot"):
 parameters = {kind: sum(p.numel() for p in model.parameters()) for kind, model in models.items()}
 assert parameters["dot"] == parameters["none"]
 print("parameters:", parameters)
+
+# %%
+gain = [looking - blind for looking, blind in zip(quality["additive"], quality["none"])]
+compare(mine, "long" if gain[-1] > gain[0] else "short", "02: where attention gains most")
 
 # %% [markdown]
 # Against the model with the same training, every quarter gains, and the longest gains most. Against
@@ -1119,6 +1172,9 @@ draw.alignment_maps(panels, [*shown.de_tokens, "EOS"], shown.en_tokens, shown.al
 # the four find?
 
 # %%
+mine = None  # your guess for additive attention: links out of ten
+
+# %%
 def links_of(weights: Tensor) -> set[tuple[int, int]]:
     """Link each target word to where it looks most: (T, S), EOS last -> pairs (source, target)."""
     best = weights[:-1].argmax(dim=-1).tolist()
@@ -1143,6 +1199,9 @@ if longest > 8:  # not at the smallest scale: its short captions lie near the di
     for kind in ("additive", "dot"):
         assert max(hit["random"], hit["diagonal"]) + 0.1 < hit[kind] < 0.9
 print("of all gold links they find:", {name: f"{share:.0%}" for name, share in hit.items()})
+
+# %%
+compare(mine, 10 * hit["additive"], "02: gold links of ten that attention finds")
 
 # %% [markdown]
 # Both find well over half of the gold links, more than chance and more than the diagonal. Nobody taught
@@ -1213,6 +1272,9 @@ print({name: round(rate, 2) for name, rate in zip(tried, rates)})
 # four becomes much worse on the second count?
 
 # %%
+mine = None  # your guess: "random", "diagonal", "additive" or "dot"
+
+# %%
 crossed = [i for i, links in enumerate(gold) if draw.crossings(links)]
 aer = {name: alignment_error_rate(links, gold) for name, links in found.items()}
 aer_crossed = {name: alignment_error_rate([links[i] for i in crossed], [gold[i] for i in crossed])
@@ -1231,11 +1293,18 @@ least = alignment_error_rate(one_each, gold)
 assert least < 0.05
 print(f"the best AER that one link for each English word allows: {least:.3f}")
 
+# %%
+worse = max(aer, key=lambda name: aer_crossed[name] - aer[name])
+compare(mine, worse, "02: who suffers where links cross")
+
 # %% [markdown]
 # Our rule (one link for each English word) must miss a link where a word has two German partners
 # (*juggling*: *jongliert* and *mit*). That is rare: the best AER that the rule allows is close to 0. So
 # most mistakes are the network's. Which words are linked wrongly? **Guess first:** the frequent ones
 # ("a", "is", "the"), or the rare ones ("kitchen", "reading")?
+
+# %%
+mine = None  # your guess: "frequent" or "rare"
 
 # %%
 frequent = set(english_words[4:14])  # the ten most frequent English words, signs included
@@ -1261,6 +1330,9 @@ women, followed = (sum(text.count(words) for text in texts) for words in ("a wom
 assert 0.4 < followed / women < 0.8
 print(f'in the training captions "is" follows "a woman" in {followed / women:.0%} of the cases')
 
+# %%
+compare(mine, "frequent" if common < rare else "rare", "02: words that are linked wrongly")
+
 # %% [markdown]
 # The rare ones are looked up. Why not the frequent ones? Two reasons are likely; we test neither. After
 # "a woman", "is" is a good guess before one has seen any German, so there is less need to look. And
@@ -1269,6 +1341,17 @@ print(f'in the training captions "is" follows "a woman" in {followed / women:.0%
 #
 # > **Try it.** In `links_of`, link a target word to *every* source word with a weight above 0.3. Is
 # > the AER better? Which threshold is best, and on which data may you choose it?
+#
+# <details><summary>Answer</summary>
+#
+# For `additive` hardly: the AER is 0.338 with 0.3, the best of nine thresholds from 0.05 to 0.5, and 0.348 with
+# the largest weight alone. A low threshold adds wrong links (0.53 at 0.05), a high one loses right ones. For
+# `dot` 0.5 was the best of the nine, 0.309 against 0.316. To choose it takes gold links, so choose on some
+# captions and report on others: who chooses and reports on the same ones reports too low an error.
+#
+#     links = {(i, j) for j in range(w.size(0) - 1) for i in range(w.size(1) - 1) if w[j, i] > 0.3}
+#
+# </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 8 · Look twice: a memory network (Sukhbaatar 2015) · more
@@ -1356,6 +1439,20 @@ print("asked:", " -> ".join(asked), "· one hop = dot-product attention + the qu
 #
 # > **Try it.** Let `says` be as long as the question (1 instead of 2). What does the second hop look
 # > at now, and why?
+#
+# <details><summary>Answer</summary>
+#
+# At two facts: 0.53 for *Anna has the ball*, once more, and 0.45 for *Anna is in the kitchen*. After the first
+# hop the question holds *ball*, from the start, and *Anna*, what was found, both about equally loud: scores 5
+# and 4.8. Only because the answer is louder than the old question does the second hop go on.
+#
+# </details>
+
+# %%
+check("memory_hop_is")
+
+# %%
+check("memory_waits")
 
 # %% [markdown]
 # ## 9 · What attention did not mend: one step after the other
@@ -1369,7 +1466,11 @@ print("asked:", " -> ".join(asked), "· one hop = dot-product attention + the qu
 # wait for the one before. Even a machine with infinitely many processors cannot be faster than that
 # chain. **Guess first:** source and target become twice as long. By which factor does the chain
 # grow?
-#
+
+# %%
+mine = None  # your guess: a factor
+
+# %% [markdown]
 # `result.grad_fn` is the step that made a result; its `next_functions` are the steps that made its
 # inputs. (You may skip how we search this graph.)
 
@@ -1398,6 +1499,9 @@ def chain(kind: str, n: int) -> int:
 ns = [4, 8, 16, 32]
 chains = {kind: [chain(kind, n) for n in ns] for kind in DECODERS}
 print("words:", ns, *[f"\n{kind:8} {row}" for kind, row in chains.items()])
+
+# %%
+compare(mine, chains["additive"][-1] / chains["additive"][-2], "02: the chain at twice the length")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1507,6 +1611,12 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
 # several heads (lesson 03). And the table is about what *can* be learned easily, not about what is
 # learned: with enough data an RNN with attention translates well, and lesson 09 lets it try.
 
+# %%
+check("path_neural_gpu")
+
+# %%
+check("new_in_2017")
+
 # %% [markdown]
 # ## What you built
 #
@@ -1525,18 +1635,97 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
 #
 # 1. **By hand (1 of 5, 10 minutes).** Fill the table of `edit_distance` for "a b c" and "b c d" on
 #    paper. Which moves does the cheapest way make?
+#
+#    <details><summary>Answer</summary>
+#
+#    The distance is 2: delete *a*, keep *b* and *c*, insert *d*.
+#
+#    | | | b | c | d |
+#    |---|---|---|---|---|
+#    | | 0 | 1 | 2 | 3 |
+#    | a | 1 | 1 | 2 | 3 |
+#    | b | 2 | 1 | 2 | 3 |
+#    | c | 3 | 2 | 1 | 2 |
+#
+#    (The distance stands in the last corner. To replace all three words would cost 3.)
+#
+#    </details>
+#
 # 2. **A wider bottle (2 of 5, 15 minutes).** Give `train` an argument `width` in place of
 #    `by_scale(smoke=96, cpu=96, gpu=128)`, and train `"none"` with twice that width. How much of the gain of
 #    attention do you get, and for how many parameters?
+#
+#    <details><summary>Answer</summary>
+#
+#    `train("none", width=192)` makes 872,280 parameters; additive attention at width 96 has 302,904. Compare
+#    its quarters with those above. Look at the *shape* of the line, too: a wider bottle has room for longer
+#    sentences, and behind them the line still falls. Two runs with one seed each can differ by some points.
+#
+#    </details>
+#
 # 3. **Read backwards (3 of 5, 20 minutes).** Sutskever et al. turned the source round and gained.
 #    In `fixed_vector`, return zeros for the half that comes from the right; train `"none"` again. Then
 #    turn the German words round in `examples_of` (`c.de_tokens[::-1]`), make `train_set`, `val_set`
 #    and `by_length` anew, and train once more. Why might turning help?
+#
+#    <details><summary>Answer</summary>
+#
+#    The mean distance between a German word and its English partner does not change. But read from the right, the
+#    *first* German words are read last, one step before the first English words are written: the way for their
+#    gradient becomes short. Sutskever et al. explain their gain so. A decoder that begins well also goes on better,
+#    since it reads its own words. In `fixed_vector` it is one line more: `torch.zeros_like(from_right[:, 0])`.
+#
+#    </details>
+#
 # 4. **An honest rival (4 of 5, 45 minutes).** IBM Model 1 (Brown et al. 1993) learns $p(\text{English
 #    word} \mid \text{German word})$ by counting, with no network: link every word to every word,
 #    count, weight the links by the counts, count again. Ten lines. Does its AER beat attention's?
+#
+#    <details><summary>Answer</summary>
+#
+#    Yes. After each of five counts its AER is 0.34, 0.26, 0.24, 0.24, 0.24; attention has 0.35 (additive) and 0.32
+#    (dot). It finds 76 % of the gold links, attention 65 and 68 %. Links are all that Model 1 learns, and it sees
+#    each word by itself; attention looks for whatever helps to write the next word.
+#
+#    ```python
+#    p = defaultdict(lambda: 1.0)  # p[English word, German word], all alike
+#    for _ in range(5):
+#        count, total = Counter(), Counter()
+#        for c in train_pairs:
+#            for e in c.en_tokens:
+#                whole = sum(p[e, d] for d in c.de_tokens)
+#                for d in c.de_tokens:
+#                    count[e, d] += p[e, d] / whole
+#                    total[d] += p[e, d] / whole
+#        p = defaultdict(float, {(e, d): n / total[d] for (e, d), n in count.items()})
+#    links = [{(max(range(len(c.de_tokens)), key=lambda i: p[e, c.de_tokens[i]]), j)
+#              for j, e in enumerate(c.en_tokens)} for c in aligned]
+#    ```
+#
+#    (`from collections import defaultdict`; take the words in lower case.)
+#
+#    </details>
+#
 # 5. **Scheduled sampling (4 of 5, 40 minutes).** In `loss_of`, replace a quarter of `tgt_in` by the
 #    model's own words. Draw the figure of section 3 again.
+#
+#    <details><summary>Answer</summary>
+#
+#    Before the loss, replace a quarter of what is read. The model's own words come from a pass without gradient:
+#
+#    ```python
+#    with torch.no_grad():
+#        said = model(src, tgt_in, mask_of(src)).argmax(dim=-1)  # (B, T)
+#    own = torch.cat([tgt_in[:, :1], said[:, :-1]], dim=1)  # shifted as tgt_in is
+#    lot = torch.rand(tgt_in.shape, device=device) < 0.25
+#    lot[:, 0] = False  # BOS stays
+#    tgt_in = torch.where(lot & (tgt_in != PAD), own, tgt_in)
+#    ```
+#
+#    In the figure look at the distance between the forced line and the free one, and at the forced line itself:
+#    what the free decoder gains, the forced one may lose. One run with one seed decides nothing.
+#
+#    </details>
 #
 # ## Summary
 #
