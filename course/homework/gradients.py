@@ -78,8 +78,8 @@ def cut_module(
 ) -> str | None:
     """Say where the gradients of a module are cut, which has no reference; None: nowhere.
 
-    Each leaf (float64) is moved a little in a random direction. What the output then does is compared
-    with what its gradient promised. run: the output, computed anew from the leaves.
+    Each leaf (float64) is moved a little in a random direction. What the output then does is
+    compared with what its gradient promised. run: the output, computed anew from the leaves.
     """
     trained = [leaf for leaf in leaves.values() if not leaf.requires_grad]
     for leaf in trained:

@@ -196,7 +196,8 @@ def training_curves(
     axis.axhline(value, color="black", lw=0.8)
     axis.annotate(label, (1, value), xytext=(0, 3), textcoords="offset points", fontsize=8)
     axis.set(xlabel="training step", ylabel="loss (nats per token, mean of 10 steps)",
-             yscale="log", title="With both, six layers learn to copy; with one alone, slowly or not at all")
+             yscale="log",
+             title="With both, six layers learn to copy; with one alone, slowly or not at all")
     axis.legend(fontsize=8)
     return finish(figure)
 

@@ -135,7 +135,7 @@ class HalfCutMemory(Decoder):
     [("EncoderLayer", HalfCut, "x"), ("DecoderLayer", HalfCutMemory, "memory")],
 )
 def test_a_layer_is_measured_where_it_has_no_reference(name, layer, part):
-    rejected(name, layer, rf"cut the gradient.*flows back to {part} is not right.*\.detach\(\) cuts")
+    rejected(name, layer, rf"cut the gradient.*back to {part} is not right.*\.detach\(\) cuts")
 
 
 def split_by_loops(x, n_heads):
