@@ -878,8 +878,9 @@ draw.overfitting(histories)
 #
 # <details><summary>Answer</summary>
 #
-# The loss on the known sentences no longer goes to 0: the best answer to the smoothed target says about 0.9, even of a
-# sentence that is known by heart. What smoothing does not do is hide a part of the picture, as dropout does.
+# No. In one run each, smoothing alone leaves the gap nearly as it was: 2.96 nats instead of 3.00 (with dropout 0.3: 0.80).
+# The known sentences cost 0.13 nats instead of 0.015, since certainty is no longer asked for. The loss on new sentences
+# rises as before, from 2.45 to 3.09. Smoothing hides no part of the picture, as dropout does.
 #
 # </details>
 

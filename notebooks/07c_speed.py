@@ -492,7 +492,7 @@ if DEVICE.type == "mps":
     print("mps: not measured; this lesson leaves bfloat16 off there")
 else:
     gain = bfloat16_gain(DEVICE)
-    print(f"{DEVICE}: a bfloat16 product is {gain:.1f} times as fast as a float32 product")
+    print(f"{DEVICE}: a bfloat16 product is {gain:.2f} times as fast as a float32 product")
 
 # %% [markdown]
 # Is it faster on your machine? NVIDIA's GPUs since 2020 (Ampere) have units for it, and some processors, too (AVX512-BF16,
