@@ -50,7 +50,7 @@ export class AttentionView {
       make("div", { class: "attention" },
         make("div", { class: "left" }, this.words, this.told),
         make("div", { class: "right" }, make("h3", {}, say("gallery")), this.gallery)),
-      make("details", { class: "plain" }, make("summary", {}, this.title = make("span")), this.matrix));
+      this.fold = make("details", { class: "plain", ontoggle: () => this.result && this.drawMatrix() }, make("summary", {}, this.title = make("span")), this.matrix));
     new ResizeObserver(() => this.lines()).observe(this.words);
   }
 
@@ -164,6 +164,7 @@ export class AttentionView {
     const { kind, layer, head } = this.state, size = 22, left = 134, top = 104;
     const chosen = head === "mean" ? say("mean_of") : say("head", { n: head + 1 });
     this.title.textContent = say("matrix", { kind: say(`kind_${kind}`), layer: layer + 1, head: chosen });
+    if (!this.fold.open) return;
     const [width, height] = [left + size * this.keys.length + 40, top + size * this.asks.length + 6];
     const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, class: "matrix", role: "img",
       "aria-label": this.title.textContent });

@@ -29,10 +29,14 @@ export class Translation {
     return node.next;
   }
 
-  /** Return a node one token further. */
+  /** Return a node one token further; the same one when asked again, with what it has read. */
   grow(node, token) {
-    const logProb = this.next(node)[token];
-    return { token, parent: node, depth: node.depth + 1, logProb, total: node.total + logProb };
+    node.children ??= new Map();
+    if (!node.children.has(token)) {
+      const logProb = this.next(node)[token];
+      node.children.set(token, { token, parent: node, depth: node.depth + 1, logProb, total: node.total + logProb });
+    }
+    return node.children.get(token);
   }
 }
 

@@ -135,15 +135,54 @@ function tell(key, values) {
   box.textContent = key ? say(key, values) : "";
 }
 
-/** Draw in the next frame; many answers in one frame are one drawing. */
-const pending = new Set();
+// Many answers in one frame are one drawing. What is on the screen is drawn first, the rest when the
+// page has nothing to do; figure 1, which asks for every number on the way, when somebody comes near.
+const ALL = ["pieces", "output", "attention", "write", "figure"];
+const SECTIONS = new Set(["attention", "write", "beam", "figure"]);
+const pending = new Set(), later = new Set(), near = new Set();
+let drawing = false, finished = null;
+
 function draw(...names) {
-  if (!pending.size) requestAnimationFrame(() => {
-    const all = [...pending];
-    pending.clear();
-    for (const name of all) shows[name]();
-  });
-  names.forEach((name) => pending.add(name));
+  for (const name of names) (name === "all" ? ALL : [name]).forEach((one) => pending.add(one));
+  if (!drawing) requestAnimationFrame(drawNow);
+  drawing = true;
+}
+
+function drawNow() {
+  drawing = false;
+  const names = [...pending];
+  pending.clear();
+  for (const name of names) {
+    if (SECTIONS.has(name) && !near.has(name)) later.add(name);
+    else shows[name]();
+  }
+  if ([...later].some((name) => name !== "figure")) (window.requestIdleCallback ?? setTimeout)(drawRest);
+  else settle();
+}
+
+function drawRest() {
+  for (const name of later) {
+    if (name === "figure" && !near.has(name)) continue;
+    later.delete(name);
+    shows[name]();
+  }
+  settle();
+}
+
+/** Say that all is drawn; tests wait for it. */
+function settle() {
+  if (finished && !pending.size) document.documentElement.dataset.done = finished;
+}
+
+function watchSections() {
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) near.add(target.id);
+      else near.delete(target.id);
+    }
+    if (views && [...later].some((name) => near.has(name))) drawRest();
+  }, { rootMargin: "300px" });
+  document.querySelectorAll("main section").forEach((section) => watcher.observe(section));
 }
 
 const shows = {
@@ -185,7 +224,6 @@ const shows = {
   write: () => views.write.show(result),
   beam: () => views.beam.show(result.beam ?? []),
   figure: () => views.figure.show(result),
-  all: () => draw("pieces", "output", "attention", "write", "figure"),
 };
 
 /** Translate what stands in the box, as everything is set. */
@@ -196,6 +234,7 @@ function translate() {
   if (!text.trim()) return nothing("error_empty");
   if (text.length > MOST_LETTERS) return nothing("error_long", { n: text.length, most: MOST_LETTERS });
   tell(null);
+  finished = null;
   const fresh = { steps: [], source: [], encoder: {}, start: state.start, layers: config.n_layers, words: [], beam: [], key: ++newest };
   const set = settings(), broken = isBroken();
   if (broken && !wholes.has(text)) {
@@ -226,7 +265,7 @@ function translate() {
       draw("all");
     }
     if (data.kind === "beam") { fresh.beam.push(data.row); result.beam = fresh.beam; }
-    if (data.kind === "done") { result.beam = fresh.beam; document.documentElement.dataset.done = String(fresh.key); draw("beam"); }
+    if (data.kind === "done") { result.beam = fresh.beam; finished = String(fresh.key); draw("beam"); }
     return null;
   };
   send({ job: { text, set, start: state.start, beam: state.beam } }, hear);
@@ -338,6 +377,7 @@ async function begin() {
   chooseLanguage();
   words();
   theme();
+  watchSections();
   const anchor = /^#[a-z]+$/.test(location.hash);
   const readable = anchor || readAddress(location.hash.slice(1));
   byId("text").value = state.text;

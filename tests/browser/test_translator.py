@@ -126,6 +126,7 @@ def test_a_first_look(open_page, shipped):
     assert tab.locator("#pieces-read .chip").count() == len(bpe.encode(FIRST))
     assert tab.locator(".thumb").count() == 3 * (4 + 1)
     assert tab.locator("#beam tbody tr").count() == 4
+    tab.locator("#figure").scroll_into_view_if_needed()
     tab.wait_for_selector(".panel .map")
     assert tab.locator(".panel .maps canvas").count() == 4
     assert tab.locator("#message").is_hidden()
@@ -163,11 +164,11 @@ def test_alpha_counts_again_and_beam_searches_again(open_page):
     translated(tab)
     assert tab.locator("#beam tbody tr").count() == 8
     scores = lambda: tab.locator("#beam tbody td:last-child").all_inner_texts()  # noqa: E731
-    before = scores()
+    before = scores()[0]
     tab.locator("#beam input").nth(1).fill("2")
-    tab.wait_for_function("location.hash.includes('a=2')")
-    tab.wait_for_timeout(200)
-    assert scores() != before
+    tab.wait_for_function(
+        f"document.querySelector('#beam tbody td:last-child').textContent !== '{before}'")
+    assert "a=2" in tab.evaluate("location.hash") and scores()[0] != before
     settled(tab, lambda: tab.locator("#beam input").nth(0).fill("2"))
     assert tab.locator("#beam tbody tr").count() == 2
 
@@ -257,6 +258,7 @@ def test_nothing_sticks_out_and_nobody_is_shut_out(open_page, axe, width, scheme
     place = "#s=" + quote(probes()[30]) + "&x=positions&o=c3.1"
     tab = open_page(place, viewport={"width": width, "height": 844}, color_scheme=scheme)
     translated(tab)
+    tab.locator("#figure").scroll_into_view_if_needed()
     tab.wait_for_selector(".panel .map")
     tab.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     tab.wait_for_timeout(300)
