@@ -35,8 +35,7 @@
 # %%
 #| export
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -98,37 +97,58 @@ from course.viz import decoding as draw
 draw.layer_with_cache(written=5, source=7)
 
 # %% [markdown]
-# Both attentions need the same small object.
+# Both attentions need the same small object: a block of memory that is **written in place**. Behind the places
+# that are in use it has some free ones, so that a new word writes its keys and values into the next free place
+# and nothing else moves. (`torch.cat` would copy all that is there, at every step.) When the block is full, it
+# is copied once into one twice as long. The three matrices $W^Q$, $W^K$, $W^V$ are laid on top of each other,
+# so that a new position needs one product instead of three.
 
 # %%
 #| export
 class AttentionCache:
-    """What one attention has read, computed once and asked often: keys (n, H, L, Dk), values Dv."""
+    """What one attention has read: keys and values of `length` places for n rows, kept in `room`."""
 
     def __init__(self, attention: MultiHeadAttention, x: Tensor) -> None:
-        self.attention = attention
-        self.keys, self.values = self.project(x)
+        a = self.attention = attention
+        self.weight = torch.cat([a.w_q.weight, a.w_k.weight, a.w_v.weight])  # (H * (2 Dk + Dv), D)
+        self.n_keys = a.w_k.out_features  # H * Dk, the size of the queries, too
+        self.room = F.linear(x, self.weight[self.n_keys :])  # (n, places, H * (Dk + Dv))
+        self.length = x.size(1)  # places in use
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of positions x (n, L, D)."""
-        a = self.attention
-        return a.split_heads(a.w_k(x)), a.split_heads(a.w_v(x))
+    @property
+    def keys(self) -> Tensor:
+        """The keys, (n, H, length, Dk)."""
+        return self.attention.split_heads(self.room[:, : self.length, : self.n_keys])
 
-    def append(self, x: Tensor) -> None:
-        """Put the keys and values of x (n, 1, D) behind those that are here."""
-        keys, values = self.project(x)
-        self.keys, self.values = torch.cat([self.keys, keys], 2), torch.cat([self.values, values], 2)
+    @property
+    def values(self) -> Tensor:
+        """The values, (n, H, length, Dv)."""
+        return self.attention.split_heads(self.room[:, : self.length, self.n_keys :])
 
-    def keep(self, places: Tensor) -> None:
-        """Make row i what row places[i] was; or keep the rows where `places` (n,) is True."""
-        self.keys, self.values = self.keys[places], self.values[places]
-
-    def ask(self, query: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend with query (n, Q, D) to what is here -> (n, Q, D)."""
-        a = self.attention
-        query = a.split_heads(a.w_q(query))  # (n, H, Q, Dk)
+    def look(self, query: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend with query (n, Q, H * Dk) to what is here -> the heads side by side, (n, Q, H * Dv)."""
+        query = self.attention.split_heads(query)
         heads = F.scaled_dot_product_attention(query, self.keys, self.values, attn_mask=mask)
-        return a.w_o(a.merge_heads(heads))
+        return self.attention.merge_heads(heads)
+
+    def read(self, x: Tensor, slots: Tensor) -> Tensor:
+        """Write the keys and values of x (n, 1, D) into the rows `slots`, and attend -> (n, 1, D)."""
+        query, new = F.linear(x, self.weight).tensor_split([self.n_keys], dim=-1)
+        if self.length == self.room.size(1):
+            self.room = F.pad(self.room, (0, 0, 0, self.length + 16))
+        self.room[slots, self.length] = new[:, 0]
+        self.length += 1
+        queries = query.new_zeros(len(self.room), 1, self.n_keys)  # rows out of use ask nothing
+        queries[slots] = query
+        return self.attention.w_o(self.look(queries)[slots])
+
+    def keep(self, rows: Tensor) -> None:
+        """Make row i what row rows[i] was; or keep the rows where `rows` (n,) is True."""
+        self.room = self.room[rows]
+
+    def copy(self, rows: Tensor, to: Tensor) -> None:
+        """Write what is in `rows` into the rows `to` as well."""
+        self.room[to, : self.length] = self.room[rows, : self.length]
 
     def __repr__(self) -> str:
         n, heads, places, d_k = self.keys.shape
@@ -140,15 +160,18 @@ class AttentionCache:
 # The whole decoder has one of each kind for every layer. When the prefixes change, the cache must
 # **follow**: a prefix takes over what its *parent* has read, the prefix without the last token. In
 # greedy search each prefix is the only child of its parent. In beam search one parent may have several
-# children and another none; then rows of the cache are copied and dropped. And a source sentence that
-# nobody asks any more leaves.
+# children and another none. The first child stays in its parent's row, and only the other children are
+# copied, into rows that are free. So the rows are not in the order of the prefixes: `slots` says which row
+# belongs to which prefix. Rows of prefixes and of sentences that are gone stay where they are, out of use;
+# all is packed anew when a quarter is out of use.
 
 # %%
 #| export
 class DecoderCache:
     """What the decoder has read so far of n prefixes, for m source sentences.
 
-    own: for each layer the keys and values of the prefixes; source: those of the sentences.
+    own: for each layer the keys and values of the prefixes, prefix i in row slots[i]; source: those
+    of the sentences, whose numbers are in `sentences`.
     """
 
     def __init__(self, model: Transformer, src: Tensor) -> None:
@@ -157,24 +180,30 @@ class DecoderCache:
         layers = model.decoder.layers
         self.source = [AttentionCache(layer.cross_attention, memory) for layer in layers]
         self.own = [AttentionCache(layer.self_attention, memory[:, :0]) for layer in layers]
-        self.sentences = torch.arange(len(src), device=src.device)
-        self.places = {(row,): row for row in range(len(src))}  # (sentence, *prefix) -> its row
+        self.sentences = self.slots = torch.arange(len(src), device=src.device)
 
-    def follow(self, prefixes: Tensor, rows: Tensor) -> None:
-        """Give each prefix (n, t) what its parent has read, and let sentences without one leave."""
-        names = [(row, *ids) for row, ids in zip(rows.tolist(), prefixes.tolist())]
-        if strangers := [name for name in names if name[:-1] not in self.places]:
-            raise ValueError(
-                f"the prefix {strangers[0][1:]} did not grow out of one of the step before: a cache "
-                "goes one token a step; begin again with a new one"
-            )
-        parents = [self.places[name[:-1]] for name in names]
-        if parents != list(range(len(self.own[0].keys))):
+    def follow(self, parents: Tensor) -> None:
+        """Give prefix i of the next step what prefix parents[i] of the step before has read."""
+        slots, n_rows = self.slots[parents], len(self.own[0].room)
+        if not 0.75 * n_rows <= len(slots) <= n_rows:
             for cache in self.own:
-                cache.keep(torch.tensor(parents, device=rows.device))
-        self.places = {name: row for row, name in enumerate(names)}
+                cache.keep(slots)
+            self.slots = torch.arange(len(slots), device=slots.device)
+            return
+        ordered, index = slots.sort(stable=True)
+        further = torch.zeros_like(slots, dtype=torch.bool)  # a child, but not the first
+        further[index[1:]] = ordered[1:] == ordered[:-1]
+        free = torch.ones(n_rows, dtype=torch.bool, device=slots.device)
+        free[slots] = False
+        to = free.nonzero()[: int(further.sum()), 0]
+        for cache in self.own:
+            cache.copy(slots[further], to)
+        self.slots = slots.masked_scatter(further, to)
+
+    def leave(self, rows: Tensor) -> None:
+        """Let sentences that are not in `rows` leave, once a quarter of them can."""
         present = torch.isin(self.sentences, rows)
-        if not present.all():
+        if present.sum() < 0.75 * len(present):
             self.sentences, self.src_mask = self.sentences[present], self.src_mask[present]
             for cache in self.source:
                 cache.keep(present)
@@ -189,16 +218,17 @@ class DecoderCache:
 # One step reads only the last token of each prefix. For the source we turn a beam into a small batch:
 # the $k$ prefixes of a sentence are $k$ queries to the same keys, as the words of a sentence are in the
 # encoder. So sentence, not prefix, is the batch dimension there, and each prefix needs two numbers:
-# which sentence of the cache it belongs to, and its *slot* among the prefixes of that sentence. For
-# the slot we count the prefixes up to and with this one that have the same sentence, and take 1 away.
+# which sentence of the cache it belongs to, and its *number* among the prefixes of that sentence. For
+# the number we count the prefixes up to and with this one that have the same sentence, and take 1 away.
 
 # %%
 three = torch.tensor([4, 4, 7])  # the rows of three prefixes: two of sentence 4, one of 7
-_, sentence = three.unique(return_inverse=True)
+cached_sentences = torch.tensor([2, 4, 7])  # sentence 2 is there, but nobody asks it any more
+sentence = torch.searchsorted(cached_sentences, three)  # where each stands
 same = sentence[:, None] == sentence  # (n, n)
-slot = same.tril().sum(1) - 1  # tril: only up to and with itself
-assert sentence.tolist() == [0, 0, 1] and slot.tolist() == [0, 1, 0]
-print("sentence", sentence.tolist(), " slot", slot.tolist())
+number = same.tril().sum(1) - 1  # tril: only up to and with itself
+assert sentence.tolist() == [1, 1, 2] and number.tolist() == [0, 1, 0]
+print("sentence", sentence.tolist(), " number", number.tolist())
 
 # %% [markdown]
 # In the code, `own: AttentionCache = own` gives each small function the cache of *its* layer. Without
@@ -209,21 +239,21 @@ print("sentence", sentence.tolist(), " slot", slot.tolist())
 #| export
 def read_step(model: Transformer, cache: DecoderCache, prefixes: Tensor, rows: Tensor) -> Tensor:
     """Read the last token of each prefix (n, t); return the decoder's states there, (n, D)."""
-    cache.follow(prefixes, rows)
-    _, sentence = rows.unique(return_inverse=True)  # (n,) which of the cache's sentences
-    slot = (sentence[:, None] == sentence).tril().sum(1) - 1  # (n,) which of its prefixes
+    sentence = torch.searchsorted(cache.sentences, rows)  # (n,) which of the cache's sentences
+    number = (sentence[:, None] == sentence).tril().sum(1) - 1  # (n,) which of its prefixes
     x = model.tgt_embedding(prefixes[:, -1:])  # (n, 1, D)
     x = x + model.positions(x.new_zeros(1, prefixes.size(1), x.size(2)))[:, -1:]
+    shape = len(cache.sentences), int(number.max()) + 1  # (m, k)
     for layer, own, source in zip(model.decoder.layers, cache.own, cache.source):
 
         def ask_own(x: Tensor, own: AttentionCache = own) -> Tensor:
-            own.append(x)
-            return own.ask(x)
+            return own.read(x, cache.slots)
 
         def ask_source(x: Tensor, source: AttentionCache = source) -> Tensor:
-            queries = x.new_zeros(len(cache.sentences), int(slot.max()) + 1, x.size(2))  # (m, k, D)
-            queries[sentence, slot] = x[:, 0]
-            return source.ask(queries, cache.src_mask)[sentence, slot][:, None]
+            queries = x.new_zeros(*shape, source.n_keys)  # (m, k, H * Dk)
+            queries[sentence, number] = source.attention.w_q(x[:, 0])
+            heads = source.look(queries, cache.src_mask)[sentence, number]
+            return source.attention.w_o(heads)[:, None]  # (n, 1, D)
 
         x = layer.residuals[0](x, ask_own)
         x = layer.residuals[1](x, ask_source)
@@ -232,18 +262,55 @@ def read_step(model: Transformer, cache: DecoderCache, prefixes: Tensor, rows: T
 
 
 # %% [markdown]
-# `cached_log_probs` gives the searches the same kind of function as before. They need not know.
+# `cached_log_probs` gives the searches the same kind of function as before, with one thing more: before a beam
+# search asks again, it tells through `follow` which prefix each of the next ones grew out of. Greedy search
+# need not: there each sentence has one prefix. A cache that follows the wrong parent would give wrong
+# translations without a word, so each call compares the prefixes with those of the call before.
 
 # %%
 #| export
-@torch.no_grad()
-def cached_log_probs(model: Transformer, src: Tensor) -> NextLogProbs:
-    """Return what `next_log_probs` returns, with a cache inside: every position is read once.
+class CachedLogProbs:
+    """What `next_log_probs` returns, with a cache inside: every position is read once.
 
-    Each call must show prefixes that grew by one token out of those of the call before, as the
-    searches do; any other raises ValueError.
+    Each call must show prefixes that grew by one token out of those of the call before; any other
+    raises ValueError. `follow(parents)` says which out of which, wherever a sentence has several.
     """
-    return scorer(model, partial(read_step, model, DecoderCache(model, src)))
+
+    def __init__(self, model: Transformer, src: Tensor) -> None:
+        self.score = scorer(model, self.read)
+        self.model, self.cache = model, DecoderCache(model, src)
+        self.rows = torch.arange(len(src), device=src.device)  # what the last call has shown
+        self.prefixes = self.rows.new_zeros(len(src), 0)
+        self.parents: Tensor | None = None
+
+    def follow(self, parents: Tensor) -> None:
+        """Say which prefix of the last call each prefix of the next one continues: (n,)."""
+        self.parents = parents
+
+    def read(self, prefixes: Tensor, rows: Tensor) -> Tensor:
+        """Let the cache follow; return the decoder's states at the last tokens, (n, D)."""
+        parents = self.parents
+        if parents is None:  # one prefix a sentence: the row says it
+            parents = (rows[:, None] == self.rows).int().argmax(1)
+        before = self.prefixes[parents], self.rows[parents]
+        if not (torch.equal(prefixes[:, :-1], before[0]) and torch.equal(rows, before[1])):
+            raise ValueError(
+                "the prefixes did not grow out of those of the step before: a cache goes one token a "
+                "step, and a beam search must be given follow=score.follow; begin again with a new one"
+            )
+        self.cache.follow(parents)
+        self.cache.leave(rows)
+        self.prefixes, self.rows, self.parents = prefixes, rows, None
+        return read_step(self.model, self.cache, prefixes, rows)
+
+    def __call__(self, prefixes: Tensor, rows: Tensor) -> Tensor:
+        return self.score(prefixes, rows)
+
+
+@torch.no_grad()
+def cached_log_probs(model: Transformer, src: Tensor) -> CachedLogProbs:
+    """Return a score function with a cache for source sentences src (B, S)."""
+    return CachedLogProbs(model, src)
 
 
 # %% [markdown]
@@ -349,22 +416,24 @@ def continuations(
 #| export
 def beam_step(
     score: NextLogProbs, rows: Tensor, prefixes: Tensor, totals: Tensor, beam: int
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Let every prefix grow by one token and keep the `beam` likeliest of each sentence.
 
-    prefixes (n, k, t), totals (n, k) -> prefixes (n, k', t + 1), totals (n, k'), the best first;
-    k' is `beam`, or k * c where that is smaller. Of equal totals the child of the better prefix
+    prefixes (n, k, t), totals (n, k) -> prefixes (n, k', t + 1), totals (n, k'), the best first, and
+    parents (n, k'), the place in the beam that each grew out of; k' is `beam`, or k * c where that is smaller. Of equal totals the child of the better prefix
     comes first. A place that no possible candidate fills has the total -inf.
     """
     candidates, tokens = continuations(score, rows, prefixes, totals, beam)  # (n, k, c)
     totals, place = in_turn(candidates.flatten(1), beam)  # (n, k')
     parent, token = place // candidates.size(-1), tokens.flatten(1).gather(1, place)
     sentence = torch.arange(len(rows), device=rows.device)[:, None]  # (n, 1)
-    return torch.cat([prefixes[sentence, parent], token[..., None]], dim=-1), totals
+    return torch.cat([prefixes[sentence, parent], token[..., None]], dim=-1), totals, parent
 
 
 # %% [markdown]
-# The search is that of lesson 08, for all sentences at once.
+# The search is that of lesson 08, for all sentences at once. `number` is the place of a prefix among the live
+# ones, as the model has been shown them: so the search can say to a cache which of them each new prefix grew
+# out of.
 
 # %%
 #| export
@@ -376,12 +445,14 @@ def beam_search(
     beam: int = 4,
     alpha: float = 0.6,
     device: torch.device | str = "cpu",
+    follow: Callable[[Tensor], None] | None = None,
 ) -> list[list[Hypothesis]]:
     """Keep the `beam` likeliest prefixes of every sentence; return them when they end, best first.
 
     A finished prefix keeps its place and stops growing; a sentence leaves the batch when nothing
     can grow, or after `max_len` tokens (one number, or one for each sentence). The length penalty
-    chooses among what is found. Raises ValueError as `check_search`. Paper, section 6.1.
+    chooses among what is found. follow: told before each further call of `score` which prefix of
+    the last call each of the next ones continues; for a score function with a cache. Raises ValueError as `check_search`. Paper, section 6.1.
     """
     check_search(beam, alpha)
     found: list[list[Hypothesis]] = [[] for _ in range(n_sentences)]
@@ -390,11 +461,16 @@ def beam_search(
     prefixes = torch.full((n_sentences, 1, 1), BOS, device=device)  # (n, k, 1 + tokens)
     totals = torch.zeros(n_sentences, 1, device=device)  # (n, k)
     while len(rows):
-        prefixes, totals = beam_step(score, rows, prefixes, totals, beam)
+        shown = is_live(prefixes, totals)
+        number = (shown.flatten().cumsum(0) - 1).view_as(shown)  # (n, k)
+        prefixes, totals, parents = beam_step(score, rows, prefixes, totals, beam)
         leaving = ~is_live(prefixes, totals).any(1) | (prefixes.size(-1) > limits[rows])
         for i in leaving.nonzero()[:, 0].tolist():
             found[rows[i]] = ranked(prefixes[i].tolist(), totals[i].tolist(), alpha)
         rows, prefixes, totals = rows[~leaving], prefixes[~leaving], totals[~leaving]
+        if follow:
+            parents = number.gather(1, parents)[~leaving]
+            follow(parents[is_live(prefixes, totals)])
     return found
 
 
@@ -410,12 +486,6 @@ def beam_search(
 
 # %%
 #| export
-def fast_log_probs(model: Translator, src: Tensor) -> NextLogProbs:
-    """Return the fastest score function of a model: a recurrent one has no keys to keep."""
-    cached = isinstance(model, Transformer)
-    return cached_log_probs(model, src) if cached else next_log_probs(model, src)
-
-
 def room_of(model: Translator) -> float:
     """Return how many tokens a model can write at most: learned positions end, others do not."""
     learned = isinstance(model, Transformer) and model.config.positions == "learned"
@@ -433,10 +503,12 @@ def translate_batch(
     check_search(beam, alpha)
     device = next(model.parameters()).device
     limits = [min(len(source) + 50, room_of(model)) for source in sources]
-    score = fast_log_probs(model, pad(sources, PAD).to(device))
-    if beam == 1:
-        return greedy_search(score, len(sources), limits, device)
-    found = beam_search(score, len(sources), limits, beam, alpha, device)
+    src = pad(sources, PAD).to(device)
+    if isinstance(model, Transformer):
+        score = cached_log_probs(model, src)
+        found = beam_search(score, len(sources), limits, beam, alpha, device, score.follow)
+    else:  # a recurrent model has no keys to keep: it reads its prefixes again
+        found = beam_search(next_log_probs(model, src), len(sources), limits, beam, alpha, device)
     return [list(hypotheses[0].ids) for hypotheses in found]
 
 
@@ -530,18 +602,25 @@ some = german[:16]
 sources = [[*bpe.encode(s), EOS] for s in some]
 score_some = next_log_probs(exact, pad(sources, PAD))
 truth = decoding.beam_search(score_some, len(some), 60, beam=3)
-for score in (score_some, cached_log_probs(exact, pad(sources, PAD))):
-    found = beam_search(score, len(some), 60, beam=3)
+cached = cached_log_probs(exact, pad(sources, PAD))
+for score, follow in ((score_some, None), (cached, cached.follow)):
+    found = beam_search(score, len(some), 60, beam=3, follow=follow)
     for ours, theirs in zip(itertools.chain(*found), itertools.chain(*truth), strict=True):
         assert ours.ids == theirs.ids and math.isclose(ours.score, theirs.score, rel_tol=1e-5)
 print("the same beams, the same scores")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-with torch.no_grad():
-    cache = DecoderCache(exact, pad(sources[:4], PAD))
-asked = scorer(exact, partial(read_step, exact, cache))
-beam_search(lambda p, r: asked(p, r).index_fill(1, torch.tensor([EOS]), -math.inf), 4, max_len=5, beam=3)
+asked = cached_log_probs(exact, pad(sources[:4], PAD))
+
+
+def endless(prefixes, rows):
+    """Score with the cache, but never let a sentence end."""
+    return asked(prefixes, rows).index_fill(1, torch.tensor([EOS]), -math.inf)
+
+
+beam_search(endless, 4, max_len=5, beam=3, follow=asked.follow)
+cache = asked.cache
 own, source = cache.own[0].keys.shape, cache.source[0].keys.shape
 assert own[0] == 12 and own[2] == 5 and source[0] == 4
 print("own: 12 rows, one for each prefix, 5 places; source: 4 rows, shared by the beams")
@@ -558,7 +637,7 @@ cache
 # $$2 \cdot N \cdot d_{\mathrm{model}} \cdot b$$
 #
 # bytes for each token of each *prefix* (self-attention), and as many for each token of each *source sentence*
-# (cross-attention; once, for all the prefixes that share it). Our example is in float64, so $b = 8$. **Guess
+# (cross-attention; once, for all the prefixes that share it; the free places of the rooms come on top). Our example is in float64, so $b = 8$. **Guess
 # first:** how many bytes does the paper's base model need for each token, with 6 layers,
 # $d_{\mathrm{model}} = 512$ and float32?
 
@@ -660,9 +739,9 @@ for i in (near, len(LENGTHS) - 1):
 # | name | takes | gives |
 # |---|---|---|
 # | `DecoderCache(model, src)` | src (m, S) | keys and values: own (n, H, t, Dk), source (m, H, S, Dk) |
-# | `cached_log_probs(model, src)` | src (B, S) | what `next_log_probs` gives, every position read once |
+# | `cached_log_probs(model, src)` | src (B, S) | what `next_log_probs` gives, every position read once; and `follow` |
 # | `largest(values, k)` | (n, m) | the k largest of each row and their places, ties in order |
-# | `beam_step(score, rows, prefixes, totals, beam)` | (n, k, t), (n, k) | (n, k, t + 1), (n, k) |
+# | `beam_step(score, rows, prefixes, totals, beam)` | (n, k, t), (n, k) | (n, k, t + 1), (n, k), parents (n, k) |
 # | `beam_search(score, n, max_len, beam, alpha)` | a score function | n lists of `Hypothesis`, as in lesson 08 |
 # | `translate(model, bpe, sentences)` | n sentences | n sentences, as in lesson 08 |
 #

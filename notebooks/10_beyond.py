@@ -1026,10 +1026,10 @@ def parse(sentences, beam: int = 1, alpha: float = 0.3, wrap=None) -> tuple[list
     for k in range(0, len(waiting), 50):
         part = waiting[k : k + 50]
         source = pad([[*vocabulary.encode(sentences[i]), EOS] for i in part], PAD).to(device)
-        score = cached_log_probs(parser, source)
-        score = wrap(score, [len(sentences[i]) for i in part]) if wrap else score
+        cached = cached_log_probs(parser, source)
+        score = wrap(cached, [len(sentences[i]) for i in part]) if wrap else cached
         limits = [len(sentences[i]) + 300 for i in part]  # the paper's limit
-        hypotheses = beam_search(score, len(part), limits, beam, alpha, device)
+        hypotheses = beam_search(score, len(part), limits, beam, alpha, device, cached.follow)
         for i, best in zip(part, hypotheses):
             try:
                 found[i] = as_tree(symbol_vocabulary.decode(best[0].ids), sentences[i])

@@ -1,7 +1,6 @@
 """Lesson 08b: the fast searches and the cache, against lesson 08's plain ones."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -18,9 +17,8 @@ from test_decoding import (
     table_score,
 )
 
-from course import cache
+from course import cache, decoding
 from course.cache import (
-    DecoderCache,
     beam_search,
     beam_step,
     cached_log_probs,
@@ -28,16 +26,25 @@ from course.cache import (
     in_turn,
     is_live,
     largest,
-    read_step,
     translate,
     translate_batch,
 )
-from course.decoding import greedy_search, next_log_probs, scorer
+from course.decoding import greedy_search, next_log_probs
 from course.masking import pad
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
 from course.text import BOS, EOS, PAD
 
 __all__ = ["bpe", "model", "sources"]  # fixtures
+
+
+class NeverEnds:
+    """A score function with a cache that need not follow."""
+
+    def follow(self, parents):
+        pass
+
+    def __call__(self, prefixes, rows):
+        return never_ends(prefixes, rows)
 
 
 def test_largest_is_topk_and_orders_ties():
@@ -70,7 +77,7 @@ def test_one_step():
     score = table_score(GREEDY_LOSES, 3)
     prefixes, totals = torch.tensor([[[BOS]]]), torch.zeros(1, 1)
     for shape in [(1, 2, 2), (1, 2, 3), (1, 2, 4), (1, 2, 5)]:
-        prefixes, totals = beam_step(score, torch.tensor([0]), prefixes, totals, beam=2)
+        prefixes, totals, _ = beam_step(score, torch.tensor([0]), prefixes, totals, beam=2)
         assert prefixes.shape == shape and totals.shape == shape[:2]
     assert prefixes[0].tolist() == [[BOS, 5, 4, EOS, EOS], [BOS, 4, 4, EOS, EOS]]
     assert totals.exp().tolist() == [pytest.approx([0.36, 0.2])]
@@ -99,7 +106,7 @@ def test_a_step_keeps_the_best_of_all_candidates(beam):
     totals[2, 2] = totals[3, 2] = -INF
     table = torch.randint(-3, 1, (18, 9), generator=generator).float()
     score = lambda prefixes, rows: table[: len(prefixes)]  # noqa: E731
-    grown, sums = beam_step(score, torch.arange(6), prefixes, totals, beam)
+    grown, sums, _ = beam_step(score, torch.arange(6), prefixes, totals, beam)
     shown = iter(table.tolist())
     for i in range(6):
         candidates = []
@@ -134,7 +141,7 @@ def test_order_empty_lines_and_batches(model, bpe, beam):
 
 def test_the_limit_is_the_source_and_fifty(bpe, sources, monkeypatch):
     model = make_model(bpe)
-    monkeypatch.setattr(cache, "cached_log_probs", lambda model, src: never_ends)
+    monkeypatch.setattr(cache, "cached_log_probs", lambda model, src: NeverEnds())
     written = translate_batch(model, sources, beam=1, alpha=0.6)
     assert [len(ids) for ids in written] == [len(s) + 50 for s in sources]
     assert [len(ids) for ids in translate_batch(model, sources, 2, 0.6)] == [
@@ -148,7 +155,7 @@ def test_learned_positions_end(bpe, sources, monkeypatch):
     assert len(translate(model, bpe, GERMAN, beam=2)) == len(GERMAN)  # no more than max_len
     with pytest.raises(ValueError, match=f"{longest + 1} tokens.*max_len={longest}"):
         translate_batch(model, [[FIRST] * longest + [EOS]], beam=2, alpha=0.6)
-    monkeypatch.setattr(cache, "cached_log_probs", lambda model, src: never_ends)
+    monkeypatch.setattr(cache, "cached_log_probs", lambda model, src: NeverEnds())
     assert {len(ids) for ids in translate_batch(model, sources, 1, 0.6)} == {longest}
 
 
@@ -184,7 +191,8 @@ def test_the_cache_changes_no_translation(bpe, sources, beam, norm, positions):
     model = make_model(bpe, norm=norm, positions=positions, max_len=80)
     src, limits = pad(sources, PAD), [len(s) + 9 for s in sources]
     plain = beam_search(next_log_probs(model, src), len(sources), limits, beam)
-    cached = beam_search(cached_log_probs(model, src), len(sources), limits, beam)
+    score = cached_log_probs(model, src)
+    cached = beam_search(score, len(sources), limits, beam, follow=score.follow)
     assert [[h.ids for h in hs] for hs in cached] == [[h.ids for h in hs] for hs in plain]
     for a, b in zip(cached, plain):
         assert [h.score for h in a] == pytest.approx([h.score for h in b], rel=1e-5)
@@ -204,6 +212,7 @@ def test_the_cache_follows_prefixes_in_any_order(model, sources):
         assert torch.allclose(cached(prefixes, rows), expected, atol=1e-4)
         parents = torch.randint(len(rows), (5,), generator=generator)  # some twice, some not at all
         tokens = torch.randperm(expected.size(1) - FIRST, generator=generator)[:5] + FIRST
+        cached.follow(parents)
         rows = rows[parents]
         prefixes = torch.cat([prefixes[parents], tokens[:, None]], dim=1)
 
@@ -213,26 +222,25 @@ def test_the_cache_reads_one_position_a_step_and_the_source_is_not_copied(model,
     handle = model.decoder.layers[0].feed_forward.register_forward_hook(
         lambda module, args, output: seen.append(args[0].shape[:-1].numel())
     )
-    with torch.no_grad():
-        cache = DecoderCache(model, pad(sources, PAD))
-    shared = cache.source[0].keys
-    score = scorer(model, partial(read_step, model, cache))
+    score = cached_log_probs(model, pad(sources, PAD))
+    cache = score.cache
+    shared = cache.source[0].room
     prefixes, rows = torch.full((5, 1), BOS), torch.arange(5)
     score(prefixes, rows)
     twice = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3, 4, 4])
     tokens = torch.arange(FIRST, FIRST + 10)[:, None]
+    score.follow(twice)
     score(torch.cat([prefixes[twice], tokens], 1), rows[twice])
     handle.remove()
     assert seen == [5, 10]
-    assert cache.source[0].keys is shared and len(cache.own[0].keys) == 10
+    assert cache.source[0].room is shared and len(cache.own[0].keys) == 10
     shown = "layer 0: own 10 rows x 2 heads x 2 places x 8: 0.01 MB, source 5 rows x"
     assert repr(cache).startswith(shown)
 
 
 def test_a_sentence_that_nobody_asks_leaves_the_cache(model, sources):
-    with torch.no_grad():
-        cache = DecoderCache(model, pad(sources, PAD))
-    score = scorer(model, partial(read_step, model, cache))
+    score = cached_log_probs(model, pad(sources, PAD))
+    cache = score.cache
     score(torch.full((5, 1), BOS), torch.arange(5))
     score(torch.tensor([[BOS, FIRST], [BOS, FIRST]]), torch.tensor([1, 4]))
     assert cache.sentences.tolist() == [1, 4] and len(cache.source[0].keys) == 2
@@ -250,3 +258,43 @@ def test_a_recurrent_model_translates_without_a_cache(bpe):
     config = Seq2SeqConfig(len(bpe), len(bpe), d_model=16)
     translations = translate(RNNTranslator(config).eval(), bpe, GERMAN, beam=2)
     assert len(translations) == len(GERMAN)
+
+
+def test_a_beam_search_that_does_not_say_the_parents_is_refused(model, sources):
+    score = cached_log_probs(model, pad(sources, PAD))
+    with pytest.raises(ValueError, match="follow=score.follow"):
+        beam_search(score, len(sources), 9, beam=3)
+
+
+def test_only_further_children_are_copied_until_a_quarter_is_free(model, sources):
+    score = cached_log_probs(model, pad(sources, PAD))
+    own, rows = score.cache.own[0], torch.arange(5)
+    score(torch.full((5, 1), BOS), rows)
+    room = own.room
+    prefixes = torch.full((4, 2), BOS)  # four of five: a fifth is out of use
+    prefixes[:, 1] = torch.tensor([4, 5, 6, 7])
+    score.follow(torch.tensor([4, 2, 2, 0]))
+    score(prefixes, torch.tensor([4, 2, 2, 0]))
+    assert own.room is room and score.cache.slots.tolist() == [4, 2, 1, 0]
+    score.follow(torch.tensor([1, 3, 0]))  # three of five
+    score(torch.cat([prefixes[[1, 3, 0]], torch.full((3, 1), 8)], 1), torch.tensor([2, 0, 4]))
+    assert own.room is not room and score.cache.slots.tolist() == [0, 1, 2] and len(own.room) == 3
+
+
+@pytest.mark.parametrize("change", [
+    dict(beam=0), dict(beam=-4), dict(alpha=math.nan), dict(alpha=1000.0), dict(alpha=-1000.0),
+    dict(alpha=-0.1), dict(max_tokens=0),
+])
+def test_numbers_that_mean_nothing_are_refused(model, bpe, change):
+    with pytest.raises(ValueError, match="choose|at least"):
+        translate(model, bpe, GERMAN, **change)
+    if "max_tokens" not in change:
+        with pytest.raises(ValueError, match="choose|at least"):
+            decoding.translate(model, bpe, GERMAN, **change)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_the_fast_translate_writes_what_the_slow_one_writes(model, bpe, beam):
+    slow = decoding.translate(model, bpe, GERMAN, beam)
+    assert translate(model, bpe, GERMAN, beam) == translate(model, bpe, GERMAN, beam, max_tokens=40)
+    assert translate(model, bpe, GERMAN, beam) == slow
