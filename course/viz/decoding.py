@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from course.decoding import NextLogProbs, beam_step, continuations, until_eos
+from course.text import BOS, EOS
 from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
 
 Prefix = tuple[str, ...]
@@ -18,6 +21,34 @@ FATES = {
     "kept": (RED, "--", 1.6),
     "pruned": (GREY, ":", 1.0),
 }
+
+
+def search_tree(
+    score: NextLogProbs, names: Sequence[str], beam: int
+) -> dict[Prefix, tuple[float, str]]:
+    """Return every continuation that a beam search over one sentence looks at, for `beam_tree`.
+
+    names: the word of each id; words -> (probability, "pruned" or "kept" or "winner").
+    """
+    nodes: dict[Prefix, tuple[float, str]] = {}
+    prefixes, totals = torch.tensor([[BOS]]), torch.zeros(1)
+
+    def words(prefix: list[int]) -> Prefix:
+        return tuple(names[i] for i in [*until_eos(prefix), *([EOS] if EOS in prefix else [])])
+
+    while (prefixes[:, -1] != EOS).any():
+        candidates = continuations(score, 0, prefixes, totals)  # (k, V)
+        for i, token in candidates.isfinite().nonzero().tolist():
+            if prefixes[i, -1] != EOS:
+                child = (*words(prefixes[i].tolist()), names[token])
+                nodes[child] = (candidates[i, token].exp().item(), "pruned")
+        prefixes, totals = beam_step(score, 0, prefixes, totals, beam)
+        for prefix in map(words, prefixes.tolist()):
+            nodes[prefix] = (nodes[prefix][0], "kept")
+    winner = words(prefixes[0].tolist())
+    for t in range(1, len(winner) + 1):
+        nodes[winner[:t]] = (nodes[winner[:t]][0], "winner")
+    return nodes
 
 
 def tree_places(nodes: Mapping[Prefix, tuple[float, str]]) -> dict[Prefix, tuple[float, float]]:
