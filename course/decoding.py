@@ -4,7 +4,7 @@
 # %% auto #0
 __all__ = ['NextLogProbs', 'limits_of', 'until_eos', 'greedy_search', 'continuations', 'beam_step', 'length_penalty',
            'Hypothesis', 'ranked', 'check_search', 'beam_search', 'scorer', 'next_log_probs', 'translate', 'ngrams',
-           'bleu']
+           'bleu', 'beam_apart']
 
 # %% ../notebooks/08_decoding.py
 import math
@@ -250,3 +250,36 @@ def bleu(hypotheses: Iterable[Sequence[str]], references: Iterable[Sequence[str]
     hyp_len, ref_len = sum(map(len, hypotheses)), sum(map(len, references))
     precision = math.exp(sum(math.log(m / t) for m, t in zip(matched, total)) / 4)
     return 100 * min(1.0, math.exp(1 - ref_len / hyp_len)) * precision
+
+# %% ../notebooks/08_decoding.py
+@torch.no_grad()
+def beam_apart(
+    score: NextLogProbs,
+    row: int,
+    limit: int,
+    beam: int,
+    alpha: float,
+    follow: Callable[[Tensor], None] | None = None,
+) -> Hypothesis:
+    """Return the best of a beam search for one sentence that keeps finished prefixes apart.
+
+    As tensor2tensor's: the `beam` best finished ones by penalised score, until no live prefix can
+    beat the worst of them. follow: told which prefix each of the next ones grew out of (lesson 08b).
+    """
+    prefixes, totals, done = torch.tensor([[BOS]]), torch.zeros(1), []
+    while True:
+        log_probs = totals[:, None] + score(prefixes, torch.full((len(prefixes),), row))  # (k, V)
+        totals, place = (best[: 2 * beam] for best in log_probs.flatten().sort(descending=True))
+        totals, place = totals[totals.isfinite()], place[totals.isfinite()]
+        parent, token = place // log_probs.size(1), place % log_probs.size(1)
+        prefixes = torch.cat([prefixes[parent], token[:, None]], dim=1)  # up to 2k: k can go on
+        ended = token == EOS
+        done += ranked(prefixes[ended].tolist(), totals[ended].tolist(), alpha)
+        done = sorted(done, key=lambda h: h.score, reverse=True)[:beam]
+        prefixes, totals, parent = (x[~ended][:beam] for x in (prefixes, totals, parent))
+        if not len(prefixes) or prefixes.size(1) > limit:
+            return (done or ranked(prefixes.tolist(), totals.tolist(), alpha))[0]
+        if len(done) == beam and done[-1].score >= totals[0] / length_penalty(limit, alpha):
+            return done[0]
+        if follow:
+            follow(parent)

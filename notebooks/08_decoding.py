@@ -53,13 +53,14 @@ from course.text import BOS, BPE, EOS, PAD, UNK
 
 # %%
 import itertools
+import json
 import tempfile
 from pathlib import Path
 
 import sacrebleu
 from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
-from course import device
+from course import ASSETS, device
 from course.corpora import pairs
 from course.runs import Budget, Trainer
 from course.training import PRESETS, preset_model
@@ -1002,8 +1003,8 @@ assert rated["one small word too many"][0] > 70 and rated["one small word too ma
 draw.what_is_missed(rated)
 
 # %% [markdown]
-# - A good paraphrase gets nothing. A "not" that reverses the meaning costs 24 points of 100, hardly more
-#   than one wrong noun (17): BLEU counts broken n-grams, whatever they mean.
+# - A good paraphrase gets nothing. A "not" that reverses the meaning costs 24 points of 100,
+#   a wrong noun 17: the count does not know which word matters.
 # - Position accuracy gives 0 to a right text that is shifted by one word. So always say which
 #   metric a number is.
 # - A difference between two systems on one test set can be chance; below about one point, do not
@@ -1084,37 +1085,63 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # searches is a large α dangerous?
 
 # %%
-def beam_apart(score, row: int, limit: int, beam: int, alpha: float) -> Hypothesis:
-    """Beam search for one sentence, finished prefixes kept apart; return the best."""
+#| export
+@torch.no_grad()
+def beam_apart(
+    score: NextLogProbs,
+    row: int,
+    limit: int,
+    beam: int,
+    alpha: float,
+    follow: Callable[[Tensor], None] | None = None,
+) -> Hypothesis:
+    """Return the best of a beam search for one sentence that keeps finished prefixes apart.
+
+    As tensor2tensor's: the `beam` best finished ones by penalised score, until no live prefix can
+    beat the worst of them. follow: told which prefix each of the next ones grew out of (lesson 08b).
+    """
     prefixes, totals, done = torch.tensor([[BOS]]), torch.zeros(1), []
-    while prefixes.size(1) <= limit:
+    while True:
         log_probs = totals[:, None] + score(prefixes, torch.full((len(prefixes),), row))  # (k, V)
-        totals, place = (found[: 2 * beam] for found in log_probs.flatten().sort(descending=True))
+        totals, place = (best[: 2 * beam] for best in log_probs.flatten().sort(descending=True))
+        totals, place = totals[totals.isfinite()], place[totals.isfinite()]
         parent, token = place // log_probs.size(1), place % log_probs.size(1)
-        prefixes = torch.cat([prefixes[parent], token[:, None]], dim=1)  # (2k, t): k can go on
-        ended = prefixes[:, -1] == EOS
+        prefixes = torch.cat([prefixes[parent], token[:, None]], dim=1)  # up to 2k: k can go on
+        ended = token == EOS
         done += ranked(prefixes[ended].tolist(), totals[ended].tolist(), alpha)
         done = sorted(done, key=lambda h: h.score, reverse=True)[:beam]
-        prefixes, totals = prefixes[~ended][:beam], totals[~ended][:beam]
-        best_still_possible = totals[0] / length_penalty(limit, alpha)
-        if len(done) == beam and done[-1].score > best_still_possible:
-            break
-    return (done or ranked(prefixes.tolist(), totals.tolist(), alpha))[0]
+        prefixes, totals, parent = (x[~ended][:beam] for x in (prefixes, totals, parent))
+        if not len(prefixes) or prefixes.size(1) > limit:
+            return (done or ranked(prefixes.tolist(), totals.tolist(), alpha))[0]
+        if len(done) == beam and done[-1].score >= totals[0] / length_penalty(limit, alpha):
+            return done[0]
+        if follow:
+            follow(parent)
 
+
+# %% [markdown]
+# A beam as wide as the tree must find the best sentence here, too. Then the shipped translator on Multi30k's
+# validation set, beam 4; the table was measured by `python -m course.authoring.alpha`.
 
 # %%
-on_cpu, some = model.cpu(), slice(0, device.by_scale(smoke=6, cpu=60, gpu=60))
-for alpha in (0.6, 1.5, 3.0):
-    together = translate(on_cpu, bpe, german[some], beam=4, alpha=alpha)
-    apart = []
-    for source in ([*bpe.encode(s), EOS] for s in german[some]):
-        score_caption = next_log_probs(on_cpu, torch.tensor([source]))
-        apart.append(bpe.decode(beam_apart(score_caption, 0, len(source) + 50, 4, alpha).ids))
-    told = []
-    for texts in (together, apart):
-        n_words = sum(len(text.split()) for text in texts)
-        told.append(f"BLEU {sacrebleu.corpus_bleu(texts, [english[some]]).score:.1f}, {n_words} words")
-    print(f"alpha {alpha}: as here {told[0]}; kept apart {told[1]}")
+for alpha in (0.0, 0.6, 2.0):
+    divisor = torch.tensor([length_penalty(len(s) + 1, alpha) for s in all_sentences])
+    truth = (all_totals / divisor).argmax(1).tolist()
+    for row, j in enumerate(truth):
+        best = beam_apart(trees, row, DEPTH + 1, len(all_sentences), alpha)
+        assert best.ids == all_sentences[j]
+print("the wide beam finds the best sentence of every tree")
+
+# %%
+measured = json.loads((ASSETS / "results" / "length_penalty.json").read_text("utf-8"))
+print("finished prefixes   alpha   BLEU   length of the text, by the reference's")
+for r in measured["rows"]:
+    print(f"{r['finished']:18}  {r['alpha']:5}  {r['bleu']:5.2f}   {r['length_ratio']:.3f}")
+in_beam, apart = (
+    {r["alpha"]: r["bleu"] for r in measured["rows"] if r["finished"] == kind}
+    for kind in ("in the beam", "kept apart")
+)
+assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 
 # %% [markdown]
 # ALPHA_PROSE
