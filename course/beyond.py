@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .corpora.captions import constituents
-from .decoding import NextLogProbs, scorer, until_eos
+from .decoding import NextLogProbs, scorer
 from .masking import causal_mask, combine_masks, pad, padding_mask, shift_right
 from .text import BOS, EOS, PAD, UNK
 from .transformer import Encoder, PositionalEncoding, TokenEmbedding, TransformerConfig
@@ -147,13 +147,17 @@ def sample(
     if not (temperature > 0 and 0 < top_p <= 1):
         raise ValueError(f"temperature={temperature}, top_p={top_p}: give a temperature above 0 "
                          "and a share above 0, up to 1")
+    texts = [[*prompt] for _ in range(n_texts)]
+    rows = torch.arange(n_texts, device=device)  # texts that are still being written
     prefixes = torch.tensor([[BOS, *prompt]] * n_texts, device=device)  # (n, t)
-    rows = torch.arange(n_texts, device=device)
-    while prefixes.size(1) <= max_len and not (prefixes == EOS).any(1).all():
+    while len(rows) and prefixes.size(1) <= max_len:
         log_probs = (score(prefixes, rows) / temperature).log_softmax(-1)  # (n, V)
         token = torch.multinomial(nucleus(log_probs, top_p).exp(), 1, generator=generator)
-        prefixes = torch.cat([prefixes, token], dim=1)
-    return [until_eos(prefix) for prefix in prefixes.tolist()]
+        live = token[:, 0] != EOS
+        rows, prefixes = rows[live], torch.cat([prefixes, token], dim=1)[live]
+        for row, word in zip(rows.tolist(), prefixes[:, -1].tolist()):
+            texts[row].append(word)
+    return texts
 
 # %% ../notebooks/10_beyond.py
 def linearise(tree: str) -> list[str]:
@@ -278,6 +282,7 @@ def may_follow(symbols: Sequence[str], n_words: int, most_opened: int = 4) -> Ca
 def only_trees(names: Sequence[str], score: NextLogProbs, n_words: Sequence[int]) -> NextLogProbs:
     """Return the score function, with -inf for what cannot go on to a tree.
 
+    What may come keeps its score: the total of a tree stays the model's own log-probability.
     names: the symbol of each id, "</s>" for EOS; n_words: of each source sentence.
     """
 
@@ -288,6 +293,6 @@ def only_trees(names: Sequence[str], score: NextLogProbs, n_words: Sequence[int]
             fits = may_follow([names[i] for i in prefix[1:]], n_words[row])
             allowed.append([fits(name) for name in names])
         forbidden = ~torch.tensor(allowed, device=log_probs.device)
-        return log_probs.masked_fill(forbidden, -torch.inf).log_softmax(-1)
+        return log_probs.masked_fill(forbidden, -torch.inf)
 
     return strict

@@ -211,6 +211,20 @@ def test_a_text_keeps_its_prompt_and_its_limit():
     assert len({len(text) for text in texts}) > 1
 
 
+def test_a_finished_text_is_not_sampled_any_more():
+    asked = []
+
+    def counted(prefixes: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        assert not (prefixes == EOS).any() and len(prefixes) == len(rows)
+        asked.append(rows.tolist())
+        return coin(prefixes, rows)
+
+    texts = sample(counted, 50, 6, generator=torch.Generator().manual_seed(1))
+    for step, rows in enumerate(asked):  # who is asked has written so many words
+        assert rows == [i for i, text in enumerate(texts) if len(text) >= step]
+    assert len(asked[-1]) < 50
+
+
 @pytest.mark.parametrize("knobs", [{"temperature": 0.0}, {"temperature": -1.0}, {"top_p": 0.0},
                                    {"top_p": 1.1}, {"temperature": math.nan}])
 def test_impossible_knobs_are_refused(knobs):
@@ -327,7 +341,7 @@ def test_a_tree_is_what_may_be_written(symbols):
         assert obeys
 
 
-def test_the_constraint_keeps_the_proportions_of_what_is_allowed():
+def test_the_constraint_keeps_the_scores_of_what_is_allowed():
     free = torch.randn(2, len(NAMES)).log_softmax(-1)
     strict = only_trees(NAMES, lambda prefixes, rows: free, [2, 1])
     prefixes = torch.tensor([[BOS, 5, 4], [BOS, 5, 4]])  # "(S XX", over two words and over one
@@ -335,7 +349,7 @@ def test_the_constraint_keeps_the_proportions_of_what_is_allowed():
     allowed = [[NAMES[i] for i in row.isfinite().nonzero()[:, 0].tolist()] for row in said]
     assert allowed == [["XX", "(S", "(NP", "(VP"], [")S"]]
     kept = said[0].isfinite()
-    torch.testing.assert_close(said[0][kept], free[0][kept].log_softmax(-1))
+    assert torch.equal(said[0][kept], free[0][kept])  # a forced step costs what the model says
 
 
 def test_an_untrained_parser_writes_trees_when_it_must():
@@ -364,8 +378,8 @@ def test_the_pictures_show_their_numbers():
     table = draw.parsing_bars({"flat": (0.2, 0.3), "a, b": (0.9, 0.95)}, "Parse")
     heights = sorted(bar.get_height() for bar in table.axes[0].patches)
     assert heights == pytest.approx([20, 30, 90, 95])
-    finger = draw.finger(range(-1, 2), torch.tensor([[0.1, 0.5, 0.2]]), 0.1, "Finger")
-    assert list(finger.axes[0].lines[0].get_ydata()) == pytest.approx([0.1, 0.5, 0.2])
+    looks = draw.looked_at(range(-1, 2), torch.tensor([[0.1, 0.5, 0.2]]), 0.1, "Looks")
+    assert list(looks.axes[0].lines[0].get_ydata()) == pytest.approx([0.1, 0.5, 0.2])
 
 
 def test_only_the_brackets_that_differ_are_marked():

@@ -129,7 +129,7 @@ def bracketings(
     return finish(figure, title)
 
 
-def finger(offsets: Sequence[int], profile: Tensor, uniform: float, title: str) -> Figure:
+def looked_at(offsets: Sequence[int], profile: Tensor, uniform: float, title: str) -> Figure:
     """Draw where heads look, counted from the word that is due: profile (H, offsets)."""
     figure, axis = plt.subplots(figsize=(7, 3.4), layout="constrained")
     for head, (row, marker) in enumerate(zip(profile.tolist(), "osD^vP*X"), start=1):
