@@ -62,6 +62,7 @@ from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from course import ASSETS, device
 from course.corpora import pairs
+from course.homework import check, compare
 from course.runs import Budget, Trainer
 from course.training import PRESETS, preset_model
 from course.viz import decoding as draw
@@ -165,7 +166,11 @@ print("the likeliest first word is", say(first.argmax(-1)), f"with {first.exp().
 #
 # **Guess first:** look at the table. Which sentence does greedy search write, and with which
 # probability? Is there a better one?
-#
+
+# %%
+mine = None  # your guess: the probability of what greedy search writes
+
+# %% [markdown]
 # When does a sentence stop? When the model writes `</s>`. But a model, above all a badly trained
 # one, may never do so. So there is also a limit. The paper allows *the length of the input plus
 # 50 tokens*. The limit belongs to one sentence, not to the batch: otherwise the neighbours of a
@@ -249,6 +254,7 @@ assert say(greedy) == "the dog sleeps" and math.isclose(probability(greedy), 0.1
 assert say(best) == "a dog sleeps" and math.isclose(probability(best), 0.252, rel_tol=1e-6)
 print(f"greedy: {say(greedy)}, 0.5 · 0.4 · 0.6 = {probability(greedy):.3f}")
 print(f"best:   {say(best)}, 0.4 · 0.9 · 0.7 = {probability(best):.3f}")
+compare(mine, probability(greedy), "08: probability of greedy search's sentence")
 
 # %% [markdown]
 # Greedy search takes "the", because 0.5 is more than 0.4. But after "the" the model is undecided,
@@ -258,6 +264,20 @@ print(f"best:   {say(best)}, 0.4 · 0.9 · 0.7 = {probability(best):.3f}")
 # > **Try it.** Change one number of the table (and one more, so that the sum stays 1) so that
 # > greedy search finds the best sentence. Take from "the" what you give to "a": above which first
 # > probability of "a" does greedy search succeed?
+#
+# <details><summary>Answer</summary>
+#
+# Together they have 0.9, so "a" is taken first when it gets more than 0.45. With 0.46 for "a" and 0.44 for "the" greedy
+# search writes "a dog sleeps"; with 0.44 for "a" it still writes "the dog sleeps". What comes *after* the first word
+# never enters its choice.
+#
+# </details>
+#
+# Greedy search writes one word after the other. What does that mean for a machine that likes to do many things at
+# once? Answer by `check("parallel_writing", "b")`.
+
+# %%
+check("parallel_writing")
 
 # %% [markdown]
 # ## 3 · Beam search
@@ -343,6 +363,13 @@ draw.beam_tree(nodes, 'A beam of 2 keeps "a" alive and reaches 0.252; greedy sea
 #
 # > **Try it.** Draw the trees for `beam=1` and `beam=3`. With which beam is "the puppy sleeps"
 # > found?
+#
+# <details><summary>Answer</summary>
+#
+# With beam 3, as the second best: after two words "a dog" (0.36), "the dog" (0.20) and "the puppy" (0.175) are kept. The
+# tree of beam 1 is the line of greedy search, and ends at 0.120.
+#
+# </details>
 
 # %% [markdown]
 # ## 4 · Short sentences win too easily
@@ -398,10 +425,14 @@ def length_penalty(length: int, alpha: float) -> float:
 # larger in the formula). Solve for $\alpha$, then run the cell.
 
 # %%
+mine = None  # your guess: from which alpha on, 0 to 1
+
+# %%
 crossing = math.log(math.log(long) / math.log(short)) / math.log(12 / 8)
 scores = math.log(short) / length_penalty(3, crossing), math.log(long) / length_penalty(7, crossing)
 assert math.isclose(*scores) and crossing < 0.6
 print(f"the long sentence wins from alpha = {crossing:.2f} on; the paper's 0.6 is enough here")
+compare(mine, crossing, "08: alpha from which the long sentence wins")
 
 # %%
 sentences = {"a dog": (math.log(short), 3), "a dog sleeps on the sofa": (math.log(long), 7)}
@@ -570,6 +601,9 @@ print(f"{len(all_sentences)} sentences in each tree: the full beam finds the bes
 # that of greedy search? How can looking at more ever find something worse?
 
 # %%
+mine = None  # your guess: so many of the 1,000 trees
+
+# %%
 beams = (1, 2, 4, 8)
 found = {b: [h[0] for h in beam_search(trees, N_TREES, DEPTH + 1, b, alpha=0.0)] for b in beams}
 mean = {b: sum(h.score for h in found[b]) / N_TREES for b in beams}
@@ -582,6 +616,7 @@ for b in (1, 2):
     h = found[b][worse[0]]
     words = [i - 3 for i in h.ids]
     print(f"  tree {worse[0]}, beam {b}: words {words}, P = {math.exp(h.score):.4f}")
+compare(mine, len(worse), "08: trees in which beam 2 finds less than greedy search")
 
 # %% [markdown]
 # It is rare, but it happens. Here is how, with numbers that you can multiply. After the first
@@ -756,6 +791,9 @@ print("mean log-probability:", ", ".join(f"beam {b}: {s:.2f}" for b, s in zip(BE
 # stop counted, does the reference confirm? Look twice at "the".
 
 # %%
+mine = None  # your guess: 0 to 9
+
+# %%
 #| export
 def ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
     """Count the runs of n tokens."""
@@ -774,6 +812,7 @@ for n in range(1, 5):
     total.append(ours.total())
     print(f"{n}-grams: {matched[-1]} of {total[-1]}")
 assert matched == [8, 5, 2, 0] and total == [9, 8, 7, 6]
+compare(mine, matched[0], "08: words of nine that the reference confirms")
 
 # %% [markdown]
 # Eight words, not nine. "the" comes twice in the hypothesis, once in the reference, so only one
@@ -863,6 +902,12 @@ def our_bleu(texts: list[str], gold: list[str]) -> float:
 assert math.isclose(our_bleu(by_beam, english), sacrebleu.corpus_bleu(by_beam, [english]).score)
 print(f"beam 4 on these captions: BLEU {our_bleu(by_beam, english):.1f}, by both")
 
+# %%
+check("bleu_clip")
+
+# %%
+check("bleu_brevity")
+
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Against `sacrebleu` · more
 #
@@ -923,6 +968,18 @@ print(f"sentences: {each[0]:.1f} and {each[1]:.1f}, mean {sum(each) / 2:.1f}; co
 # %% [markdown]
 # > **Try it.** In which order does the mean of sentence BLEUs put two systems, and in which order
 # > corpus BLEU? Write two systems of two sentences each for which the orders differ.
+#
+# <details><summary>Answer</summary>
+#
+# References: *a dog runs fast .* and *two old men are playing chess in the park today .* System A has the short one right
+# and writes *two old men are playing cards at a table .*; B writes *one cat sleeps here .* and has the long one right. Mean of
+# sentence BLEUs: 68.6 and 50.0. Corpus: 53.8 and 75.3. For the mean both
+# sentences count the same; in the corpus the long one has more n-grams.
+#
+# </details>
+
+# %%
+check("bleu_corpus")
 
 # %% [markdown]
 # ## 7 · How to report BLEU, and what it misses
@@ -968,7 +1025,11 @@ print(signature)
 # was usual in 2017: on text cut into tokens by another program, with German compounds split at their
 # hyphens. Post (2018) found up to 1.8 points between settings that are in common use. So your number
 # and the paper's cannot be compared to the point.
-#
+
+# %%
+check("bleu_tokens")
+
+# %% [markdown]
 # ### What BLEU misses
 #
 # BLEU sees words, not meaning. **Guess first:** one reference, four translations. Which of them
@@ -1012,7 +1073,11 @@ draw.what_is_missed(rated)
 #
 # BLEU is still useful: it is cheap, everybody has it, and over a thousand sentences the small
 # injustices average out. Read some translations too.
-#
+
+# %%
+check("bleu_meaning")
+
+# %% [markdown]
 # ## 8 · BLEU over beam and α
 #
 # Now both parts of the lesson meet. The beams of claim 4 hold up to eight sentences for each
@@ -1144,7 +1209,10 @@ in_beam, apart = (
 assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 
 # %% [markdown]
-# ALPHA_PROSE
+# At 0.6 the two searches are equal. In ours more α does no harm up to 2.1: the beam's last candidates are all
+# likely, so whatever α chooses among them is not bad. Kept apart, α also decides when to stop and whom to keep, and 2.1
+# costs 3.5 BLEU: a long prefix is waited for, and then wins, although each of its last words is unlikely. The text
+# becomes LONGER % longer than the reference. So the α of a paper says little without its search.
 
 # %% [markdown]
 # ## What you built

@@ -71,6 +71,7 @@ from course.corpora import captions, choose, pairs
 from course.cache import beam_search, cached_log_probs
 from course.decoding import greedy_search
 from course.device import by_scale, pick
+from course.homework import check, compare
 from course.inside import word_index
 from course.speed import keep_freed_memory
 from course.text import BPE, Vocabulary, make_batches, token_batches
@@ -363,7 +364,10 @@ print(f"GPT-2 small: {gpt_2:,}   BERT base: {bert:,}   both: 12 layers with {sta
 
 # %% [markdown]
 # The layers of the two have the same number of parameters, to the last one. What differs: the vocabulary, the edges, the place of the
-# norms (section 7), and the mask.
+# norms (section 7), and the mask. Say it in one sentence; answer by `check("bert_gpt_difference", "b")`.
+
+# %%
+check("bert_gpt_difference")
 
 # %% [markdown]
 # ## 3 · Go on: a small GPT
@@ -701,6 +705,12 @@ print(f"both sides: {100 * (both - left):+.1f} points over the GPT, {100 * (both
 # %% [markdown]
 # (So many blanks in a row it has hardly met in training: the middle number is a little unfair to it. The GPT has no such excuse.)
 
+# %%
+check("bert_writes")
+
+# %%
+check("bert_signal")
+
 # %% [markdown]
 # ## 5 · What is that good for? Few labels go further
 #
@@ -954,6 +964,9 @@ def bracket_score(
 # on the dogs. **Guess first:** how many of the six gold brackets does it still get?
 
 # %%
+mine = None  # your guess: 0 to 6
+
+# %%
 # NBVAL_CHECK_OUTPUT
 who, where = "(NP (NNS children))", "(PP (IN on) (NP (NNS beds)))"
 gold = constituents(f"(S {who} (VP (VBP watch) (NP (NNS dogs)) {where}))")
@@ -964,9 +977,13 @@ judged_by_hand = bracket_score([other], [gold])
 assert judged_by_hand.right == len(gold) == 6 and bracket_score([gold], [gold]).f1 == 1
 assert math.isclose(judged_by_hand.f1, 2 * 6 / (7 + 6))
 print(judged_by_hand, f"F1 {judged_by_hand.f1:.3f}")
+compare(mine, judged_by_hand.right, "10: gold brackets left after a wrong attachment")
 
 # %% [markdown]
 # All six: this wrong attachment costs a single added bracket. A high F1 can hide a wrong meaning.
+
+# %%
+check("parsing_linear")
 
 # %% [markdown]
 # ### Training the parser
@@ -1018,7 +1035,10 @@ print(f"{time.perf_counter() - begun:.0f} s, {len(losses)} steps, last loss {los
 # ### Is each answer a tree?
 #
 # Nothing in the model knows what a bracket is. It may stop too early, close what was never opened, or lose count of the words.
-# `as_tree` refuses such answers. How often does that happen?
+# `as_tree` refuses such answers. **Guess first:** how many answers of a hundred are trees?
+
+# %%
+mine = None  # your guess, in percent
 
 # %%
 test = captions.load("test")[: by_scale(smoke=100, cpu=500, gpu=500)]
@@ -1051,6 +1071,10 @@ free, reasons = parse([c.en_tokens for c in test])
 n_free = sum(tree is not None for tree in free)
 print(f"of {len(test)} captions never seen, {n_free} answers are trees")
 print("the others, most frequent first:", dict(reasons.most_common(4)))
+compare(mine, 100 * n_free / len(test), "10: answers that are trees, percent")
+
+# %%
+check("parsing_wellformed")
 
 # %% [markdown]
 # ### Only what can go on
@@ -1189,9 +1213,15 @@ print(f"without the constraint {table['Transformer, free'][0]:.1%}")
 # Compare the last two pairs of bars. The constraint guarantees the *form*: every answer is a tree now. It does not tell the model what it
 # did not know: an answer that lost count becomes a tree with wrong spans. Whoever builds on valid JSON should remember that.
 
+# %%
+check("parsing_f1")
+
 # %% [markdown]
 # The paper decodes with beam 21 and $\alpha = 0.3$, and lets the answer be 300 symbols longer than the question. **Guess
 # first:** in lesson 08 a beam sometimes helped and sometimes hurt. Here?
+
+# %%
+mine = None  # "helps", "hurts" or "neither"
 
 # %%
 few = range(0, len(test), max(1, len(test) // 100))
@@ -1199,6 +1229,8 @@ wide, _ = parse([test[i].en_tokens for i in few], beam=21, wrap=constrain)
 of_beam = bracket_score([constituents(tree) for tree in wide], [gold[i] for i in few]).f1
 of_greedy = bracket_score([said[i] for i in few], [gold[i] for i in few]).f1
 print(f"F1 on {len(few)} captions: greedy {of_greedy:.2%}, beam 21 {of_beam:.2%}")
+verdict = "helps" if of_beam > of_greedy else "hurts" if of_beam < of_greedy else "neither"
+compare(mine, verdict, "10: what beam 21 does to the parser")
 
 # %% [markdown]
 # Where greedy search is nearly perfect there is little to gain: at most what is missing to 100 %. Of that rest the beam may repair a
@@ -1294,6 +1326,9 @@ print(f"KV cache of a token in 16 bits: {cache[32]} KiB with keys for every head
 # And why did the decoder win? A common answer: not because it sees more, for at the blank the reader of both sides was
 # better. But every text is a lesson for it, at every word, and any task can be *written down* as a text to be continued: a
 # translation, a question, a program. Half of what the authors had built for translation turned out to be enough.
+
+# %%
+check("layers_kept")
 
 # %% [markdown]
 # ## What you built
