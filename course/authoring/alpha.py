@@ -9,8 +9,8 @@ from course import ASSETS, cache
 from course.corpora import pairs
 from course.decoding import beam_apart
 from course.device import device_name, versions
+from course.runs import load_checkpoint
 from course.text import BPE, EOS
-from course.training import load_checkpoint
 from course.transformer import Transformer
 
 CHECKPOINT, BEAM, ALPHAS = "multi30k-de-en", 4, (0.6, 1.5, 2.1)
