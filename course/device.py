@@ -1,4 +1,9 @@
-"""What this machine is and can do: its device, its name, versions, and the sizes that fit it."""
+"""What this machine is and can do: its device, its name, versions, and the sizes that fit it.
+
+torch is loaded where a function needs it: who asks for versions alone does not wait for it.
+"""
+
+from __future__ import annotations
 
 import os
 import platform
@@ -6,16 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 SCALES = ("smoke", "cpu", "gpu")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
+CPUINFO = Path("/proc/cpuinfo")
 Size = TypeVar("Size")
 
 
 def pick() -> torch.device:
     """Return the fastest device there is: cuda, then mps, then cpu; or what COURSE_DEVICE names."""
+    import torch
+
     if name := os.environ.get("COURSE_DEVICE"):
         return torch.device(name)
     if torch.cuda.is_available():
@@ -45,14 +55,27 @@ def by_scale(*, smoke: Size, cpu: Size, gpu: Size) -> Size:
 
 def device_name(device: torch.device | str) -> str:
     """Return what the device calls itself."""
-    device = torch.device(device)
-    if device.type == "cuda":
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(device)
-    if device.type == "cpu" and (info := Path("/proc/cpuinfo")).is_file():
-        for line in info.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    name = cpu_lines("model name") if kind == "cpu" else []
+    return name[0] if name else platform.processor() or platform.machine()
+
+
+def cpu_lines(key: str) -> list[str]:
+    """Return what /proc/cpuinfo says of a key, for each core; nothing where there is none."""
+    if not CPUINFO.is_file():
+        return []
+    lines = CPUINFO.read_text("utf-8", "replace").splitlines()
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
+
+
+def instruction_sets() -> list[str]:
+    """Return the processor's instructions that decide how fast it multiplies, where it says so."""
+    flags = " ".join([*cpu_lines("flags")[:1], *cpu_lines("Features")[:1]]).split()
+    return [name for name in INSTRUCTIONS if name in flags]
 
 
 def versions() -> dict[str, str]:
@@ -74,6 +97,8 @@ def load_average() -> float | None:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Compute with one thread while the block, or the decorated function, runs."""
+    import torch
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -71,11 +72,11 @@ def dies(log):
         os._exit(7)
     return work
 
-def presses_ctrl_c(log):
+def stops_the_race(log, by):
     turns = iter(range(9))
     def work():
         if next(turns) == 2:
-            os.kill(os.getppid(), signal.SIGINT)
+            os.kill(os.getppid(), getattr(signal, by))
             time.sleep(1)
         return 1
     return work
@@ -138,9 +139,15 @@ def test_a_contestant_for_each_point_of_a_curve(peer):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
-def test_ctrl_c_keeps_what_has_been_measured(peer):
-    result = race([peer("a"), peer("boss", "presses_ctrl_c")], rounds=5)
+@pytest.mark.parametrize("by", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_stopped_race_keeps_what_has_been_measured(peer, by, capsys):
+    handlers = [signal.getsignal(getattr(signal, name)) for name in ("SIGTERM", "SIGHUP")]
+    result = race([peer("a"), peer("boss", "stops_the_race", by=by)], rounds=5)
     assert result.stopped
+    assert handlers == [signal.getsignal(getattr(signal, name)) for name in ("SIGTERM", "SIGHUP")]
+    told = capsys.readouterr().err
+    assert re.search(r"warmed up; about \d+ s for 5 rounds of 2 turns", told)
+    assert "round 1 of 5 done, about" in told and "round 2" not in told
     assert len(result["a"].turns) == 2 and len(result["boss"].turns) == 1
     assert result["a"].error is None
 
@@ -541,6 +548,7 @@ def bench(monkeypatch, capsys):
     """Return a function that runs the command with tiny sizes, in this process."""
     monkeypatch.setattr(command, "race", in_process)
     monkeypatch.setattr("course.device.load_average", lambda: 0.0)
+    monkeypatch.setattr("course.speed.bfloat16_gain", lambda *_, **__: 2.0)
 
     def run(*arguments):
         status = main(["bench", *arguments, "--quick", "--device", "cpu", "--rounds", "2"])
@@ -551,7 +559,8 @@ def bench(monkeypatch, capsys):
     return run
 
 
-FIELDS = {"bench", "command", "device", "device_type", "threads", "load_before", "versions",
+FIELDS = {"bench", "command", "device", "device_type", "instruction_sets", "threads",
+          "load_before", "versions",
           "corpus", "sizes", "unit", "rounds", "stopped", "contestants", "matrix_products",
           "left_out", "notes"}
 
@@ -580,6 +589,14 @@ def test_train_reports_everybody(bench, tmp_path):
             assert e["against"] == "ours" and e["ratio"]["lower"] <= e["ratio"]["upper"]
     picture = draw.bars(report)
     assert picture.axes[0].get_title(loc="left").startswith("ours is ")
+
+
+def test_a_precision_that_is_slower_is_left_out_and_named(bench, monkeypatch):
+    monkeypatch.setattr("course.speed.bfloat16_gain", lambda *_, **__: 0.04)
+    report = bench("train", "--peer", "naive", "--json").json
+    assert [e["name"] for e in report["contestants"]] == ["ours", "lesson-07", "naive"]
+    assert [p["name"] for p in report["matrix_products"]] == ["float32 product"]
+    assert report["left_out"]["ours-bfloat16"].startswith("a product takes 25.0 times as long")
 
 
 def test_train_prints_a_table(bench):

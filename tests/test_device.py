@@ -1,5 +1,8 @@
 """The device and the sizes that fit it; charts that are shown live and as a picture."""
 
+import subprocess
+import sys
+
 import altair as alt
 import pytest
 import torch
@@ -52,3 +55,19 @@ def test_a_chart_is_shown_live_and_as_a_picture(monkeypatch):
     [(bundle, raw)] = shown
     assert raw and bundle["application/vnd.vegalite.v5+json"]["mark"]["type"] == "point"
     assert bundle["image/png"].startswith(b"\x89PNG") and "picture" in bundle["text/plain"]
+
+
+def test_the_instruction_sets_are_the_processors(monkeypatch, tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512f\nmodel name\t: Some CPU\n")
+    monkeypatch.setattr(device, "CPUINFO", info)
+    assert device.instruction_sets() == ["avx2", "avx512f"]
+    assert device.device_name("cpu") == "Some CPU"
+    monkeypatch.setattr(device, "CPUINFO", tmp_path / "nothing")
+    assert device.instruction_sets() == []
+
+
+def test_who_asks_for_versions_alone_does_not_wait_for_torch():
+    code = ("import sys; from course.device import device_name, versions; versions(); "
+            "device_name('cpu'); assert 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)

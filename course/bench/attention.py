@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course.attention import scaled_dot_product_attention
 from course.bench.jobs import AttentionJob
@@ -48,5 +49,16 @@ def fused(job: AttentionJob) -> Callable[[int], int]:
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+
+    return passes(job, attend)
+
+
+def flash(job: AttentionJob) -> Callable[[int], int]:
+    """Return torch's flash attention alone, in bfloat16: it raises where the device has none."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        inputs = (x.bfloat16() for x in (query, key, value))
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return F.scaled_dot_product_attention(*inputs, is_causal=True).float()
 
     return passes(job, attend)

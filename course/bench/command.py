@@ -14,6 +14,7 @@ BENCHES = ("train", "decode", "attention")
 HELP = """python -m course bench train
   python -m course bench decode --peer ctranslate2 --rounds 9 --out decode.json
   python -m course bench attention --json
+  python -m course bench gpu --minutes 8
 
 Peers that the course carries. train: nn.Transformer, same-dropout, naive. decode: uncached,
 naive, ctranslate2. Without --peer all take part; with it, those you name. A path adds yours:
@@ -35,8 +36,11 @@ rounds, ratios are taken within each. Threads: OMP_NUM_THREADS, else all cores."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `bench`."""
-    parser.add_argument("what", nargs="?", choices=BENCHES, metavar="train|decode|attention",
-                        help="what to measure; all three if left out")
+    parser.add_argument("what", nargs="?", choices=(*BENCHES, "gpu"),
+                        metavar="train|decode|attention|gpu",
+                        help="what to measure; the first three if left out; gpu: all that a "
+                        "machine with a GPU should be asked, a line of JSON for each answer")
+    parser.add_argument("--minutes", type=minutes, default=8.0, metavar="M", help="of gpu: 8")
     parser.add_argument("--device", help="cpu, cuda, mps (the fastest there is)")
     parser.add_argument("--peer", nargs="+", metavar="NAME_OR_PATH", help="see below")
     parser.add_argument("--rounds", type=rounds, default=5, metavar="N", help="5")
@@ -48,6 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON object to a file")
     parser.add_argument("--quick", action="store_true",
                         help="tiny sizes, to see that everything runs; its figures mean nothing")
+
+
+def minutes(text: str) -> float:
+    """Read a number of minutes above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return value
 
 
 def rounds(text: str) -> int:
@@ -75,11 +90,14 @@ def plan_of(
 def command_line(options: argparse.Namespace) -> str:
     """Return the command that a report names, without the directories of this machine."""
     words = ["python -m course bench", options.what or ""]
+    if options.what == "gpu":
+        words.append(f"--minutes {options.minutes:g}")
     words += [f"--{name} {value}" for name in ("device", "preset")
               if (value := getattr(options, name))]
     if options.peer:
         words.append("--peer " + " ".join(Path(peer).name for peer in options.peer))
-    words.append(f"--rounds {options.rounds}")
+    if options.what != "gpu":
+        words.append(f"--rounds {options.rounds}")
     words += [f"--{name}" for name in ("growth", "quick") if getattr(options, name)]
     if options.what == "decode":
         words.append(f"--checkpoint {Path(options.checkpoint).name}")
@@ -111,9 +129,17 @@ def run(options: argparse.Namespace) -> int:
     checkpoint that cannot be read.
     """
     device, threads = check(options)
+    if options.what == "gpu":
+        from course.bench import gpu
+
+        return gpu.run(options, device, threads, command_line(options))
     from course.device import load_average
 
     load = load_average()
+    if not options.quick:
+        print("bench: how long it takes is said when each contestant has had one turn, which may "
+              "take minutes;\nbench: Ctrl-C stops, and keeps the rounds that are done",
+              file=sys.stderr)
     reports, status = {}, 0
     for what in [options.what] if options.what else BENCHES:
         with TemporaryDirectory() as scratch:

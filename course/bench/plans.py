@@ -110,9 +110,23 @@ def alone(peers: Sequence[str] | None) -> None:
 # --- training ---------------------------------------------------------------------------------
 
 
-def half_precision(device: str) -> bool:
-    """Return whether the race goes over bfloat16, too."""
-    return not device.startswith("mps")
+def half_precision(device: str) -> tuple[bool, dict[str, str]]:
+    """Return whether the race goes over bfloat16, too, and who is left out for what reason.
+
+    First a product is timed in both precisions: a processor without instructions for bfloat16
+    emulates them, and would make all others wait.
+    """
+    if device.startswith("mps"):
+        return False, {}
+    import torch
+
+    from course.speed import bfloat16_gain
+
+    gain = bfloat16_gain(torch.device(device), repeats=3)
+    if gain >= 1:
+        return True, {}
+    return False, {"ours-bfloat16": f"a product takes {1 / gain:.1f} times as long in bfloat16 as "
+                                    "in float32 on this processor"}
 
 
 def train_notes(job: TrainJob) -> list[str]:
@@ -148,7 +162,8 @@ def train_plan(
     job = train_job(device, threads, preset, n_batches, quick)
     where = "course.bench.train:"
     mine = [Contestant("ours", where + "ours", {"job": job})]
-    if half_precision(device):
+    half, left_out = half_precision(device)
+    if half:
         mine.append(Contestant("ours-bfloat16", where + "ours", {"job": job, "bfloat16": True}))
     mine.append(Contestant("lesson-07", where + "lesson_07", {"job": job}))
     torch_peer = "course.bench.torch_peer:nn_transformer"
@@ -161,13 +176,13 @@ def train_plan(
         "naive": [Contestant("naive", where + "naive", {"job": job})],
     }
     contestants = [*mine, *peers_of(peers, known, "train", job)]
-    kinds = ("float32", "bfloat16") if half_precision(device) else ("float32",)
+    kinds = ("float32", "bfloat16") if half else ("float32",)
     products = matrix_products(device, threads, kinds, quick)
     return Plan(
         "train", "target tokens", job.corpus, train_sizes(job),
         distinct([*contestants, *products]),
         against={contestant.name: "ours" for contestant in contestants[1:]},
-        notes=train_notes(job),
+        notes=train_notes(job), left_out=left_out,
     )
 
 

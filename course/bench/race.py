@@ -7,9 +7,10 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from multiprocessing.connection import Connection
@@ -18,6 +19,69 @@ from pathlib import Path
 from tqdm import tqdm
 
 from course.bench.memory import PeakMemory
+
+HANGUP = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # Windows has none
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP stop a race as Ctrl-C does: with what has been measured."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.default_int_handler)
+              for number in (signal.SIGTERM, *HANGUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """Says on standard error how far a race is: a bar on a terminal, else a line for each round.
+
+    When the round that warms up is over, it says how long the others will take.
+    """
+
+    def __init__(self, rounds: int, turns: int) -> None:
+        self.rounds, self.turns, self.done, self.begun = rounds, turns, 0, time.monotonic()
+        self.terminal = sys.stderr.isatty()
+        self.bar = tqdm(total=(rounds + 1) * turns, unit="turn", leave=False,
+                        disable=not self.terminal)
+        self.bar.set_postfix_str("setting up")
+
+    def set_up(self) -> None:
+        """All contestants are ready."""
+        self.begun = time.monotonic()
+
+    def turn(self, name: str) -> None:
+        """The turn of `name` begins."""
+        self.bar.set_postfix_str(name if self.done >= self.turns else f"{name}, warming up")
+
+    def finished(self) -> None:
+        """A turn is over."""
+        self.bar.update()
+        self.done += 1
+        number, rest = divmod(self.done, self.turns)
+        if rest or number > self.rounds:
+            return
+        left = (time.monotonic() - self.begun) / number * (self.rounds + 1 - number)
+        if number == 1:
+            tqdm.write(f"bench: warmed up; {in_time(left)} for {self.rounds} rounds of "
+                       f"{self.turns} turns", file=sys.stderr)
+        elif not self.terminal:
+            print(f"bench: round {number - 1} of {self.rounds} done, {in_time(left)} left",
+                  file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+
+def in_time(seconds: float) -> str:
+    """Return a time as one says it."""
+    return f"about {seconds:.0f} s" if seconds < 100 else f"about {seconds / 60:.0f} minutes"
 
 
 @dataclass(frozen=True)
@@ -160,7 +224,8 @@ def serve(pipe: Connection, contestant: Contestant, device: str) -> None:
     then (turn, outcome, memory) each time; a text is an error, the last answer. Runs in a process
     of its own.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    for number in (signal.SIGINT, *HANGUP):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a closed terminal: the parent's affair
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that it leaves nothing behind
     os.dup2(2, 1)  # the parent's standard output is for its table alone
     try:
@@ -226,37 +291,39 @@ def race(
     cases: what `work` is called with in each round, rising; without cases, with nothing. Memory
     is the peak since a contestant began to set up, with cases that of each case alone. pause:
     seconds between two turns, in which the threads of the last one fall asleep. Whoever fails
-    leaves with its error and the others go on; Ctrl-C ends the race with what it has.
+    leaves with its error and the others go on; Ctrl-C, SIGTERM or SIGHUP end the race with what it
+    has.
     """
     results = {
         (c.name, c.at if case is None else case): Result(c.name, c.at if case is None else case)
         for c in contestants for case in cases
     }
-    total = (rounds + 1) * len(cases) * len(contestants)
     workers: list[Worker] = []
     failed: dict[Worker, str] = {}
     stopped = False
+    progress = Progress(rounds, len(cases) * len(contestants))
     try:
-        with tqdm(total=total, unit="turn", disable=None, leave=False) as bar:
-            bar.set_postfix_str("setting up")
+        with stoppable():
             workers += [Worker(contestant, device) for contestant in contestants]
             failed |= {worker: error for worker in workers if (error := worker.answer())}
+            progress.set_up()
             for number, case, worker in product(range(rounds + 1), cases, workers):
-                bar.update()
-                if worker in failed:
-                    continue
-                bar.set_postfix_str(worker.name if number else f"{worker.name}, warming up")
-                time.sleep(pause)
-                measure = number == 0 and case is not None
-                answer = worker.take_turn(case, measure)
-                if isinstance(answer, str):
-                    failed[worker] = answer
-                    continue
-                record(results[worker.name, worker.at if case is None else case], number, answer,
-                       memory=measure or case is None)
+                if worker not in failed:
+                    progress.turn(worker.name)
+                    time.sleep(pause)
+                    measure = number == 0 and case is not None
+                    answer = worker.take_turn(case, measure)
+                    if isinstance(answer, str):
+                        failed[worker] = answer
+                    else:
+                        at = worker.at if case is None else case
+                        record(results[worker.name, at], number, answer,
+                               memory=measure or case is None)
+                progress.finished()
     except KeyboardInterrupt:
         stopped = True
     finally:
+        progress.close()
         for worker in workers:
             worker.end()
     for worker, error in failed.items():

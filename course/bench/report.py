@@ -91,7 +91,7 @@ def curves(entries: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
 def report_of(plan: Plan, race: Race, rounds: int, device: str, threads: int, command: str,
               load: float | None) -> dict[str, object]:
     """Return the report of a race, as JSON holds it: seconds, bytes, and rates a second."""
-    from course.device import device_name, versions
+    from course.device import device_name, instruction_sets, versions
 
     entries = [entry(result, plan, race) for result in race.results]
     contestants = [e for e in entries if not e["name"].endswith(PRODUCT)]
@@ -100,6 +100,7 @@ def report_of(plan: Plan, race: Race, rounds: int, device: str, threads: int, co
         "command": command,
         "device": device_name(device),
         "device_type": device,
+        "instruction_sets": instruction_sets(),
         "threads": threads,
         "load_before": load,
         "versions": versions(),
@@ -237,13 +238,20 @@ def findings(report: Mapping) -> list[str]:
     return said
 
 
+def processor(report: Mapping) -> str:
+    """Return the instruction sets of the processor, in brackets, where they are known."""
+    known = report["instruction_sets"]
+    return f" ({', '.join(known)})" if known else ""
+
+
 def text_of(report: Mapping) -> str:
     """Return a report to read."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     rounds = max((len(e["repeats"]) for e in report["contestants"]), default=0)
     corpus = f", {report['corpus']}" if report["corpus"] else ""
     lines = [
-        f"bench {report['bench']}{corpus}: {report['device']}, {report['threads']} threads, "
+        f"bench {report['bench']}{corpus}: {report['device']}{processor(report)}, "
+        f"{report['threads']} threads, "
         f"{versions}; {rounds} rounds",
         "",
         growth_table(report) if "curves" in report else table(report),

@@ -49,11 +49,12 @@ def steps(job: TrainJob, update: Callable[[Batch], float]) -> Callable[[], Work]
     return work
 
 
-def ours(job: TrainJob, bfloat16: bool = False) -> Callable[[], Work]:
-    """Return lesson 07c's steps, with what pays on the device; bfloat16 as asked for."""
+def ours(job: TrainJob, bfloat16: bool = False, compiled: bool = False) -> Callable[[], Work]:
+    """Return lesson 07c's steps, with what pays on the device; bfloat16, compiled as asked for."""
     model, config = model_of(job), config_of(job)
     on_cpu = job.device == "cpu"
-    switches = Switches(cheap_dropout=on_cpu, keep_memory=on_cpu, bfloat16=bfloat16)
+    switches = Switches(cheap_dropout=on_cpu, keep_memory=on_cpu, bfloat16=bfloat16,
+                        compile=compiled)
     step = FastStep(model, make_optimizer(model, config), config, switches)
     return steps(job, lambda batch: step.update([batch], job.rate)[0])
 
