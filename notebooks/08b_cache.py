@@ -595,6 +595,18 @@ for beam in (1, 3):
 print(f"{len(german)} captions, two ways, two beams: the same translations")
 
 # %% [markdown]
+# > **Try it.** In `translate_batch`, give all sentences of a batch the largest of the limits. Which claim fails, if any,
+# > with your model? When must it fail?
+#
+# <details><summary>Answer</summary>
+#
+# With a trained model none: its translations end long before input + 50, so the limit is never reached. It must fail where
+# a sentence does not end by itself: then its length, and so its translation, depends on its neighbours in the batch. In
+# `tests/test_cache.py` a score function that never ends shows it (`test_the_limit_is_the_source_and_fifty`).
+#
+# </details>
+
+# %% [markdown]
 # **Claim 2: the same beams with the same scores.** Not only the best hypothesis: the whole beam, with the cache
 # and without, sentence by sentence and in a batch. Then we look into a cache: a beam of 3 over four captions,
 # stopped after five steps. (So that none ends before, we forbid `</s>`.) **Guess first:** how many rows do `own`

@@ -605,6 +605,15 @@ print(f"nats a token: searched for {max(likeliest.values()):.2f}, drawn {drawn:.
 #
 # > **Try it.** Set the temperature to 0.1, then to 5. What does the text turn into at each end? At an infinite temperature every word is
 # > drawn equally often: why does the surprise then lie even above the line "uniform"? (Who is surprised, the one who draws or the GPT?)
+#
+# <details><summary>Answer</summary>
+#
+# At 0.1 nearly all lots fall on the likeliest word: it becomes greedy search, and writes one text. At 5 the words are nearly
+# independent of each other. The GPT is surprised, and it is not uniform: it gives most words far less than $1/V$. The mean of
+# $-\ln p(w)$ over words drawn evenly is $\ln V$ plus the distance (Kullback-Leibler) from the even distribution to the GPT's, which is
+# never negative: so it lies above the line by construction.
+#
+# </details>
 
 # %% [markdown]
 # ## 4 · Fill in: a small BERT
@@ -1285,6 +1294,15 @@ print("peaks of the heads, from the word that is due:", peaks)
 #
 # > **Try it.** Train on captions of at most 12 words, test on longer ones. What breaks first, the labels or the
 # > counting? Does `positions="learned"` do better or worse?
+#
+# <details><summary>Answer</summary>
+#
+# Look at the reasons that `parse` counts: "left over" and "more XX" are lost counts, a bracket "closed by" another one is a
+# lost label. With learned positions one thing is certain before any run: the vectors of places that no training caption
+# reached are as random as at the start. Sinusoids at least go on by a rule; whether the layers have learned to use it
+# there, only your run can tell.
+#
+# </details>
 
 # %% [markdown]
 # ## 7 · What is left of the paper?
@@ -1348,12 +1366,44 @@ check("layers_kept")
 #
 # 1. **How much to blank? (2 of 5, 20 minutes.)** Train the BERT with 5, 15, 40 and 80 % blanked. Do not compare the
 #    losses (why not?), but the hit rates of section 4. Wettig et al. (2022) found 15 % too few for large models.
+#
+#    <details><summary>Answer</summary>
+#
+#    Pass `share=` to `masked_batch`, and ask all four the questions `asked`. The losses are of different questions: with 80 %
+#    blanked each blank has less context, so the loss is higher even for a model that knows more. A larger share gives
+#    more answers a pass, and each from less context: somewhere between lies the best one for your number of passes.
+#
+#    </details>
 # 2. **A format of your own (3 of 5, 30 minutes).** Write a `may_follow` for something else: the GPT of section 3 shall write captions
 #    of exactly eight words, or without the letter *e*. What does the constraint cost, in nats a token?
+#
+#    <details><summary>Answer</summary>
+#
+#    Wrap `next_word(gpt)` as `only_trees` wraps the parser: `log_probs.masked_fill(forbidden, -torch.inf)`. For *e*, forbidden are all
+#    tokens with an e in `bpe.names`; for eight words, `</s>` before the eighth word has ended, and after it every token that
+#    begins a new one (`▁`). The cost: `surprise` of the texts with the constraint, minus that of texts drawn without.
+#
+#    </details>
 # 3. **Translate with one stack (4 of 5, 60 minutes).** One sequence: German, `EOS`, English. The prefix mask of section 1, a loss on
 #    the English half only. How far from lesson 09's small model is it at equal parameters?
+#
+#    <details><summary>Answer</summary>
+#
+#    The idea: tokens `[*german, EOS, BOS, *english]`, answers `PAD` everywhere but on the English half, and a mask that is the padding mask
+#    and (the causal mask or "the key is in the German half"). Count the parameters first: one stack has no
+#    cross-attention, so it may have more layers. Judge it with lesson 09's `evaluate`, three seeds each.
+#
+#    </details>
 # 4. **RMSNorm, SwiGLU, RoPE (4 of 5, 45 minutes).** Write each as a module that fits `EncoderLayer`. Which of them lowers the
 #    GPT's loss here, at equal parameters and passes? Take three seeds (lesson 09c).
+#
+#    <details><summary>Answer</summary>
+#
+#    RMSNorm: `gain * x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()`. SwiGLU: `w_2(F.silu(w_1(x)) * w_3(x))`, with $d_{ff}$ two thirds
+#    as wide, since it has three matrices. RoPE: turn each pair of components of query and key by an angle that is position times a
+#    frequency; test it by the claim that a score depends on the distance alone.
+#
+#    </details>
 #
 # ## Summary · 小结
 #
