@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: lab walkthrough test test-book book release test-torchtext bench page
+.PHONY: lab walkthrough test test-book book release test-torchtext bench page gpu
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
@@ -34,6 +34,9 @@ test-torchtext: .venv-torchtext/installed  ## the course beside torchtext's last
 
 bench: .venv/installed  ## how fast training, decoding and attention are here, against others
 	$(BIN)/python -m course bench
+
+gpu: .venv/installed  ## all that a machine with a GPU should be asked: eight minutes
+	$(BIN)/python -m course bench gpu
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 13), 'Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12 ...'"

@@ -21,8 +21,11 @@ OUT = "where to write; else build/ of the course, or your own data folder if tha
 LONG_LINE = 1000  # characters: more than any sentence has
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line, whose --help teaches by examples."""
+def parser(command_name: str = "") -> argparse.ArgumentParser:
+    """Return the command line, whose --help teaches by examples.
+
+    The options of `bench` are there if it is the command: they take a while to load.
+    """
     top = argparse.ArgumentParser(
         prog="python -m course",
         description="Attention Is All You Need, built in notebooks that run.",
@@ -131,10 +134,13 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("--lessons", metavar="LINK", default="book/{}.html",
                       help="where its links to lessons lead, seen from the file: book/{}.html")
 
-    from course.bench.command import HELP, add_arguments
+    what = "measure how fast training, decoding and attention are here"
+    if command_name != "bench":
+        command("bench", what, "python -m course bench train")
+    else:
+        from course.bench.command import HELP, add_arguments
 
-    add_arguments(command("bench", "measure how fast training, decoding and attention are here",
-                          HELP))
+        add_arguments(command("bench", what, HELP))
 
     walk = command("walkthrough", "run the walkthrough of the paper, as notebook and page",
                    "python -m course walkthrough")
@@ -325,17 +331,17 @@ def record(trainer, options: argparse.Namespace, changes: dict, val_pairs) -> No
 
 def translate(options: argparse.Namespace) -> int:
     """Translate standard input; at a terminal each line at once, else in groups."""
+    size = 200
+    if sys.stdin.isatty():  # said before torch is loaded, which takes a while
+        size = 1
+        print("This waits for lines: write a sentence and press Enter; end with Ctrl-D (on Windows "
+              "Ctrl-Z, Enter).", file=sys.stderr, flush=True)
     from course import cache
     from course.device import pick
     from course.runs import load_checkpoint
 
     model, bpe = load_checkpoint(options.checkpoint)
     model.to(pick())
-    size = 200
-    if sys.stdin.isatty():
-        size = 1
-        print("Write a sentence and press Enter; end with Ctrl-D (on Windows Ctrl-Z, Enter).",
-              file=sys.stderr, flush=True)
     for group in lines_of(sys.stdin.buffer, size):
         sentences = [shortened(bpe, number, line) for number, line in group]
         for line in cache.translate(model, bpe, sentences, options.beam, options.length_penalty):
@@ -617,7 +623,7 @@ def main(arguments: list[str] | None = None) -> int:
         from course.doctor import doctor
 
         return 0 if doctor() else 1
-    options = parser().parse_args(arguments)
+    options = parser(*arguments[:1]).parse_args(arguments)
     options.arguments = arguments
     commands = {"data": data, "train": train, "translate": translate, "look": look,
                 "evaluate": evaluate, "export": export, "bench": bench, "page": page,

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.font_manager import get_font_names
 
 from course import output_folder, progress
-from course.device import device_name, pick, versions
+from course.device import device_name, versions
 from course.homework.exercises import LISTED
 from course.homework.questions import QUESTIONS
 from course.homework.reasons import questions
@@ -65,9 +65,9 @@ def write_report(folder: Path, name: str = "") -> tuple[Path, Path]:
 
 
 def about() -> str:
-    """Return device, versions and date in a line."""
+    """Return processor, versions and date in a line; which device a run had stands in its line."""
     found = versions()
-    return (f"{device_name(pick())}, Python {found['python']}, torch {found['torch']}, "
+    return (f"{device_name('cpu')}, Python {found['python']}, torch {found['torch']}, "
             f"{datetime.now():%Y-%m-%d %H:%M}")
 
 
