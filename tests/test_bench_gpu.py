@@ -11,7 +11,7 @@ from course.bench import gpu
 
 def asked(path) -> tuple[int, list[dict]]:
     """Run the command at sizes of seconds; return its status and the lines of its file."""
-    words = ["bench", "gpu", "--quick", "--device", "cpu", "--minutes", "5", "--out", str(path)]
+    words = ["bench", "gpu", "--quick", "--device", "cpu", "--minutes", "60", "--out", str(path)]
     status = main(words)
     return status, [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
@@ -25,7 +25,7 @@ def test_every_part_answers_on_a_cpu(tmp_path):
     assert not [line for line in lines if "error" in line] and status == 0
     machine = by_part["machine"][0]
     assert machine["command"] == (
-        "python -m course bench gpu --minutes 5 --device cpu --quick") and machine["quick"]
+        "python -m course bench gpu --minutes 60 --device cpu --quick") and machine["quick"]
     assert machine["versions"]["torch"] and "instruction_sets" in machine
     assert {line["precision"] for line in by_part["products"]} == {"float32", "bfloat16"}
     trained = {line["contestant"]: line for line in by_part["training"]}
