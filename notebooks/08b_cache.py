@@ -68,7 +68,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from course import decoding, device
 from course.corpora import pairs
-from course.homework import compare
 from course.runs import Budget, Trainer, load_checkpoint
 from course.training import PRESETS, preset_model
 from course.transformer import TransformerConfig
@@ -613,9 +612,6 @@ print(f"{len(german)} captions, two ways, two beams: the same translations")
 # and `source` have?
 
 # %%
-mine = None  # your guess: rows of `own`
-
-# %%
 some = german[:16]
 sources = [[*bpe.encode(s), EOS] for s in some]
 score_some = next_log_probs(exact, pad(sources, PAD))
@@ -642,7 +638,6 @@ cache = asked.cache
 own, source = cache.own[0].keys.shape, cache.source[0].keys.shape
 assert own[0] == 12 and own[2] == 5 and source[0] == 4
 print("own: 12 rows, one for each prefix, 5 places; source: 4 rows, shared by the beams")
-compare(mine, own[0], "08b: rows of own")
 
 # %%
 cache
@@ -661,9 +656,6 @@ cache
 # $d_{\mathrm{model}} = 512$ and float32?
 
 # %%
-mine = None  # your guess: bytes a token
-
-# %%
 def bytes_a_token(config: TransformerConfig, bytes_a_number: int) -> int:
     """Keys and values of one token in all layers of the decoder."""
     return 2 * config.n_layers * config.d_model * bytes_a_number
@@ -680,7 +672,6 @@ base = bytes_a_token(TransformerConfig(1, 1), 4)
 assert base == 24_576
 print(f"here: {bytes_a_token(model.config, 8):,} bytes a token; base model, float32: {base:,}")
 print(f"base model, 32 sentences, beam 4, 100 tokens written: {32 * 4 * 100 * base / 1e6:.0f} MB")
-compare(mine, base, "08b: bytes of cache a token, base model")
 
 # %% [markdown]
 # ## 6 · What it saves in time
@@ -766,9 +757,6 @@ for i in (near, len(LENGTHS) - 1):
 # **Guess first:** which rung brings most: batches, the cache, or writing in place?
 
 # %%
-mine = None  # "batches", "cache" or "in place"
-
-# %%
 class CopiesAll(DecoderCache):
     """A cache that takes every row to a new place at every step."""
 
@@ -824,8 +812,6 @@ for name, rung in rungs.items():
     alike = sum(a == b for a, b in zip(said[name], next(iter(said.values()))))
     print(f"{name:40} {speed[name]:7.1f} sentences/s, {alike} of {len(texts)} as in lesson 08")
     assert alike >= 0.9 * len(texts)  # float32: rounding may decide between two that are almost equal
-per_rung = [after / before for before, after in itertools.pairwise(speed.values())]
-compare(mine, max(zip(per_rung, ("batches", "cache", "in place")))[1], "08b: the rung that brings most")
 
 # %% [markdown]
 # ### Where does the time of a step go?

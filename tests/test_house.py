@@ -112,13 +112,8 @@ MAIN = "from course.__main__ import main\n"
         ("from course.homework import check", SLOW),
         (MAIN + "try: main(['--help'])\nexcept SystemExit: pass", SLOW),
         (MAIN + "main(['homework', 'list'])", SLOW),
-<<<<<<< HEAD
         (MAIN + "main(['homework', 'check', 'MINE'])", SLOW),
-        (MAIN + "main(['homework', 'report'])", {"spacy", "jupytext", "sacrebleu"}),
-=======
-        (MAIN + "main(['homework', 'check', 'MINE'])", SLOW - {"torch"}),
         (MAIN + "main(['homework', 'report'])", {"torch", "spacy", "jupytext", "sacrebleu"}),
->>>>>>> 67cb4fb (Let bench leave out what is slower than float32, say how long it takes and keep its rounds; ask a GPU everything by one command; start without torch where nothing needs it)
         (MAIN + "main(['translate', '--checkpoint', 'multi30k-de-en'])",
          SLOW - {"torch"} | {"course.homework"}),
     ],
