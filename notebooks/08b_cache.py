@@ -854,8 +854,7 @@ for kind in next(iter(where.values())):
 # The products cannot be left out; all other lines are what could still be saved. They are about half of the time: if all
 # else cost nothing, we would be about twice as fast. CTranslate2, a program made for decoding alone, was 2.2 times as
 # fast with the same weights, greedily, and 2.4 times with a beam of 4 (`assets/results/bench_decode.json`, measured before the cache wrote in
-# place; `python -m course bench decode` measures it on your machine). It also makes faster products of small matrices and
-# starts no Python between them. So 0.8 of its speed would ask for four fifths of all that is not a product: not
+# place; `python -m course bench decode` measures it on your machine). So 0.8 of its speed would ask for four fifths of all that is not a product: not
 # in plain PyTorch.
 
 # %% [markdown]
