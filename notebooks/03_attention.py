@@ -31,7 +31,7 @@
 # **Where it stands:** on the path, after lesson 02, where attention helped an RNN. Here it works
 # alone. **You need first:** matrix products and gradients (lesson 01), the softmax (lesson 02).
 #
-# **Time:** 65 minutes; 90 with all that is marked *more*. **In the paper:** sections 3.2 and 4,
+# **Time:** 65 minutes; 95 with all that is marked *more*. **In the paper:** sections 3.2 and 4,
 # Table 1, rows (A) and (B) of Table 3. (A number with a dot, such as 3.2.1, is a section of the
 # paper; sections 1 to 9 are those of this page.)
 #
