@@ -168,7 +168,7 @@ assert check("memory_hop", memory_hop, strict=True).passed
 # %%
 words = ["ball", "Anna", "kitchen", "house"]
 vectors = torch.eye(4)
-found_by, says = 6 * vectors[None, :3], 2 * vectors[None, 1:]  # each answer louder than its question
+found_by, says = 6 * vectors[None, :3], 2 * vectors[None, 1:]  # an answer is louder than the question
 question = vectors[None, 0]
 with suppress(NotImplementedError):  # quiet until you have written it
     for number in (1, 2, 3):
@@ -176,6 +176,9 @@ with suppress(NotImplementedError):  # quiet until you have written it
         print(f"hop {number}: {[round(w, 2) for w in weights[0].tolist()]}")
 
 # %% [markdown]
+# The third hop looks at two facts at once: *Anna* and *kitchen* are equally loud in the question by then, for
+# nothing that a hop added goes away again. A trained network learns vectors that keep them apart.
+#
 # All green? Then you have the idea with which the paper begins. The report collects it: `python -m course
 # homework report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself.
 # Next comes [attention without recurrence](../attention/attention.ipynb).
