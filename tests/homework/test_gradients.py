@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from bank import accepted, cutters, rejected
+from exam_bank import toy
 from test_attention_homework import (
     MERGE_RIGHT,
     SOFTMAX_RIGHT,
@@ -20,7 +21,17 @@ from test_training_homework import loss_by_gather
 from test_transformer_homework import FEED_RIGHT, Decoder, Encoder, norm
 from torch import nn
 
-from course.homework.checking import Case, Exercise, examine, function_exam, normal
+from course.homework.checking import (
+    Candidate,
+    Case,
+    Exercise,
+    Wrong,
+    examine,
+    function_exam,
+    normal,
+)
+from course.homework.exercises import EXERCISES
+from course.homework.exercises.exam import Probe, every_weight_learns
 
 RIGHT = {
     "softmax": SOFTMAX_RIGHT["shifted"],
@@ -190,3 +201,25 @@ def test_modules_are_not_searched_for_causes_without_end():
             return x
 
     rejected("MultiHeadAttention", lambda d_model, n_heads: Silent(), "called|has no w_q")
+
+
+class HalfTrained(nn.Module):
+    """A whole model with right logits, half of whose gradient is thrown away."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.model = toy()(*sizes)
+
+    def forward(self, *args):
+        logits = self.model(*args)
+        return (logits + logits.detach()) / 2
+
+
+def test_the_exam_measures_slopes_too():
+    def slopes(thing):
+        candidate = Candidate(thing, EXERCISES["build_transformer"])
+        every_weight_learns(Probe(candidate, torch.Generator().manual_seed(3)))
+
+    slopes(toy())
+    with pytest.raises(Wrong, match=r"cut the gradient.*is not right.*\.detach\(\) cuts"):
+        slopes(HalfTrained)

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tqdm import tqdm
 
 from course.homework.checking import Candidate, Exercise, Wrong, describe, normal
+from course.homework.gradients import cut_module
 from course.homework.values import kind, show
 
 SRC_VOCAB, TGT_VOCAB = 83, 101  # unlike each other, all other sizes and their multiples
@@ -966,6 +967,12 @@ def every_weight_learns(probe: Probe) -> None:
                 "it (is a sub-layer left out there?), or something detaches it (detach, no_grad, a "
                 "new tensor made of values)"
             )
+    leaves = {n: p for n, p in parts.items() if n not in frozen}
+    masks = only(6, 0, 1, 2, 3, 4), causal(6)
+    own = [type(m) for m in probe.model.modules() if not type(m).__module__.startswith("torch.")]
+    said = cut_module(lambda: probe.run(src, tgt, *masks), leaves, probe.generator, own)
+    if said:
+        raise Wrong(said)
 
 
 def is_positions(gradient: Tensor) -> bool:
