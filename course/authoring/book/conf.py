@@ -42,6 +42,7 @@ html_theme_options = {
 }
 html_static_path = [str(Path(__file__).parent / "static"), str(made / "static")]
 html_extra_path = [str(made / "extra")]
+html_favicon = str(Path(__file__).parent / "static" / "favicon.svg")
 html_css_files = ["book.css"]
 html_js_files = ["book.js"]
 html_use_index = html_domain_indices = html_show_sphinx = html_show_copyright = False
