@@ -81,7 +81,8 @@ def prepare(made: Path, language: str) -> list[pages.Page]:
     names["Begin"].append("translator")
     names["To look up"] = ["glossary"]
     (source / "index.md").write_text(front_page(names, told), "utf-8")
-    shutil.copy(ASSETS / "transformer.png", extra / "figures")
+    for name in ("transformer.png", "translator.png"):
+        shutil.copy(ASSETS / name, extra / "figures")
     settings = {"language": language, "terms": terms}
     (made / "settings.json").write_text(json.dumps(settings), "utf-8")
     # a plain script, since a page opened from a disk may load no module
