@@ -283,8 +283,8 @@ def examine_masking(candidate: Candidate, generator: Generator) -> None:
         chosen = check_labels(tokens, inputs, labels, *common)
         check_places(tokens, inputs, chosen, *common)
         if rows > 1:
-            check_shares(tokens, inputs, chosen, *common)
             check_spread(tokens, inputs, chosen, mask_id, never, vocab, candidate.given)
+            check_shares(tokens, inputs, chosen, *common)
     again = taken_apart(candidate(*args), tokens, candidate.given)
     if torch.equal(again[1], labels):
         raise Wrong("Two calls choose the same words: draw new lots each time, and set no seed "
