@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from course.homework.checking import Exercise
 
 MODULES = ("foundations", "backward", "seq2seq", "attention", "masking", "transformer", "layers",
-           "text", "training", "noise", "decoding", "exam")
+           "text", "training", "noise", "decoding", "modern", "trees", "exam")
 
 
 @dataclass(frozen=True)
