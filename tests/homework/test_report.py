@@ -86,6 +86,10 @@ def test_an_answer_comes_before_the_model_answer():
     assert "3 of 100 words" in repr(answer(2, "they add input"))
     assert "First your own answer" in repr(model_answer(2))
     assert "kept" in repr(answer(2, "word " * 100)) and "kept" in repr(answer(3, "字" * 100))
+    assert "100 characters" in repr(answer(3, "字" * 100)) and "100 words" in repr(answer(
+        2, "word " * 50 + "\n\n" + "word " * 50))
+    shown = repr(answer(2, "word " * 100 + "\n\nsecond " * 9)).splitlines()  # read, not scrolled
+    assert max(map(len, shown)) < 100 and sum(line == ">" for line in shown) == 9
     assert progress.load()["answers"]["2"]["text"].startswith("word")
     assert model_answer(2)._repr_markdown_().startswith("# ")
     for call in (model_answer, lambda number: answer(number, "x")):

@@ -1,6 +1,7 @@
 """The six questions of the reading assignment: the learner's answer first, then a model answer."""
 
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +31,25 @@ class Page:
         return self.markdown
 
 
+CHINESE = r"[\u3400-\u4dbf\u4e00-\u9fff]"
+
+
 def count_words(text: str) -> int:
     """Count words; every Chinese character is one."""
-    chinese = r"[\u3400-\u4dbf\u4e00-\u9fff]"
-    return len(re.findall(chinese, text)) + len(re.sub(chinese, " ", text).split())
+    return len(re.findall(CHINESE, text)) + len(re.sub(CHINESE, " ", text).split())
+
+
+def counted_in(text: str) -> str:
+    """Return what a text is counted in: words, or characters where most of it is Chinese."""
+    return "characters" if 2 * len(re.findall(CHINESE, text)) > count_words(text) else "words"
+
+
+def quoted(text: str) -> str:
+    """Return a text as a quotation in Markdown, with its lines broken."""
+    paragraphs = re.split(r"\n\s*\n", text.strip())
+    blocks = [textwrap.fill(" ".join(part.split()), 96, initial_indent="> ",
+                            subsequent_indent="> ", break_on_hyphens=False) for part in paragraphs]
+    return "\n>\n".join(blocks)
 
 
 def answer(number: int, text: str) -> Page:
@@ -45,13 +61,14 @@ def answer(number: int, text: str) -> Page:
     words = count_words(text)
     if words < LONG_ENOUGH:
         return Page(
-            f"**Question {number}, not yet.** {words} of {LONG_ENOUGH} words (or Chinese "
-            "characters). Write as to a friend who has read the paper's section once: what is it, "
-            "why is it so, what did your experiment show?"
+            f"**Question {number}, not yet.** {words} of {LONG_ENOUGH} {counted_in(text)} (a "
+            "Chinese character counts as a word). Write as to a friend who has read the paper's "
+            "section once: what is it, why is it so, what did your experiment show?"
         )
     progress.record_answer(number, text)
     compare = f"Now compare: `model_answer({number})`"
-    return Page(f"**Question {number}, kept.** {words} words. {compare}")
+    return Page(f"**Question {number}, kept.** {words} {counted_in(text)}. {compare}\n\n"
+                f"{quoted(text)}")
 
 
 def model_answer(number: int) -> Page:
