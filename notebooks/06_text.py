@@ -1613,7 +1613,7 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # - **No spaces** (Chinese, Japanese, Thai): a run of letters up to the next sign is one piece, and merges
 #   may cross words. It works; the tokens are just not words.
 # - **How many pairs?** A test of this course trains the preset *tiny* on 608 sentences of a small grammar
-#   of Hindi, for seconds, and it translates at least 28 of 32 unseen ones without a fault. Real text has no
+#   of Hindi, for seconds, and it must translate 28 of 32 unseen ones without a fault. Real text has no
 #   such grammar: Multi30k's 29,000 pairs are few.
 
 # %% [markdown]
