@@ -28,6 +28,7 @@ def sentence(subject: str, colour: str, thing: str, verb: str) -> tuple[str, str
     return hindi, f"The {SUBJECTS[subject]} {VERBS[verb]} the {COLOURS[colour]}{THINGS[thing]}."
 
 
+RARE = "".join(map(chr, range(0x4E00, 0x4F00)))  # each comes once: three bytes, three tokens
 PAIRS = [sentence(*words) for words in product(SUBJECTS, COLOURS, THINGS, VERBS)]
 
 
@@ -90,7 +91,7 @@ def test_a_run_on_own_pairs_goes_on_with_the_same_pairs_only(run, files, tmp_pat
     (lambda src, tgt: tgt.write_bytes(b"One\n"), "line 2, has no partner"),
     (lambda src, tgt: src.write_bytes(src.read_text("utf-8").encode("utf-16")), "iconv -f utf-16"),
     (lambda src, tgt: src.write_text("एक\n" * 640, "utf-8"), "one sentence only"),
-    (lambda src, tgt: src.write_text("क" * 999 + "\n" + src.read_text("utf-8"), "utf-8")
+    (lambda src, tgt: src.write_text(RARE + "\n" + src.read_text("utf-8"), "utf-8")
      and tgt.write_text("One\n" + tgt.read_text("utf-8"), "utf-8"), "more than a batch of 300"),
 ], ids=["a line is missing", "UTF-16", "one sentence", "too long for a batch"])
 def test_what_is_wrong_with_own_pairs_is_told(change, words, files, tmp_path, capsys):
