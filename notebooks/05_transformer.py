@@ -598,8 +598,7 @@ for axis, values, title in zip(axes, (tokens, normed), titles):
     axis.axvline(0, color=GREY, lw=0.8)
     axis.set(xlabel="value of a component", title=title, yticks=range(3))
 axes[0].set_ylabel("token")
-figure.tight_layout()
-plt.show()
+draw.finish(figure)
 
 # %% [markdown]
 # Each token is treated alone: its neighbours do not matter, the other sentences of the batch do not
@@ -1962,6 +1961,11 @@ for kind, loss in reached.items():
 assert max(reached, key=reached.get) == "residual only"
 assert reached["residual only"] > math.log(len(symbols)) > reached["pre-norm"]
 compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six layers")
+
+# %% [markdown]
+# One seed and 300 steps: with the residual only, the loss stays far above that of knowing nothing
+# (2.56). With the norm only it has hardly moved (2.2), post-norm is on its way (1.4), pre-norm copies (0.04). So
+# both parts are needed; where the norm stands decides here how soon. (Post-norm wants a warm-up: lesson 07.)
 
 # %% [markdown]
 # ## What you built

@@ -197,7 +197,7 @@ def training_curves(
     axis.annotate(label, (1, value), xytext=(0, 3), textcoords="offset points", fontsize=8)
     axis.set(xlabel="training step", ylabel="loss (nats per token, mean of 10 steps)",
              yscale="log",
-             title="With both, six layers learn to copy; with one alone, slowly or not at all")
+             title="Six layers: pre-norm copies, post-norm has begun, the residual only is lost")
     axis.legend(fontsize=8)
     return finish(figure)
 
