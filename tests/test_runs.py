@@ -412,7 +412,7 @@ def test_a_run_writes_what_it_promises(unbroken):
     names = {path.name for path in unbroken.directory.iterdir()}
     assert names == {
         "config.json", "tokenizer.json", "model.safetensors", "state.safetensors",
-        "training.json", "log.jsonl", "snapshots",
+        "training.json", "log.jsonl", "snapshots", "run.lock",
     }
     model, _ = load_checkpoint(unbroken.directory)
     assert equal(model, unbroken.model) and not unbroken.model.training
