@@ -17,6 +17,13 @@ READY_MADE = (
 )
 # ways round this watch: compiled code, a thread or a process that nobody watches
 DETOURS = ("torch.jit.", "threading.Thread.start.", "multiprocessing.", "subprocess.")
+# every door to autograd; torch.no_grad and torch.vmap, which live beside them, stay open
+AUTOGRAD = (
+    "backward", "grad", "grad_fn", "torch._functorch.eager_transforms.",
+    "torch._functorch.aot_autograd.", "torch._functorch._aot_autograd.", "torch._C.run_backward.",
+    "torch.autograd.functional.", "torch.autograd.graph.", "torch.autograd.forward_ad.",
+    "torch.autograd.gradcheck.",
+)
 # what only somebody writes who wants to see, to switch off or to get round the check
 INSIDE = {"_getframe", "currentframe", "setprofile", "settrace", "DisableTorchFunction",
           "DisableTorchFunctionSubclass", "__torch_function__", "_refs", "_decomp",

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from course.homework.checking import Case, Exercise, function_exam, normal
+from course.homework.guard import AUTOGRAD
 from course.homework.twins import FLOAT32, Fault, alike, double_twins, named_part, near, twins
 from course.homework.values import mismatch
 
@@ -331,14 +332,6 @@ FROM_THE_LEFT = (
     "the right, x_t @ w_x + h_{t-1} @ w_h + b, and are transposed on the way back"
 )
 
-
-# every door to autograd; torch.no_grad and torch.vmap, which live beside them, stay open
-AUTOGRAD = (
-    "backward", "grad", "grad_fn", "torch._functorch.eager_transforms.",
-    "torch._functorch.aot_autograd.", "torch._functorch._aot_autograd.", "torch._C.run_backward.",
-    "torch.autograd.functional.", "torch.autograd.graph.", "torch.autograd.forward_ad.",
-    "torch.autograd.gradcheck.",
-)
 
 RNN_BACKWARD = Exercise(
     name="rnn_backward",
