@@ -72,6 +72,7 @@ from course.speed import keep_freed_memory
 from course.viz import attention as draw_attention
 from course.viz import masking as draw_masking
 from course.viz import evaluation as draw_experiment
+from course.viz import inside as draw_inside
 from course.viz import training as draw_training
 from course.viz import transformer as draw_transformer
 from course.viz import walkthrough as draw
@@ -1289,7 +1290,7 @@ written = [*shipped_bpe.tokens(of_shipped), "</s>"]
 read = [*shipped_bpe.tokens(german), "</s>"]
 looks = maps[-1, written.index("▁accordion"), read.index("▁Akkordeon")]
 assert looks > 0.9
-draw_experiment.attention_grid(
+draw_inside.attention_grid(
     maps, written, read,
     f'To write "accordion" the last layer has {looks:.0%} of its weight on "Akkordeon", words further on',
 )
