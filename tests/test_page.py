@@ -25,9 +25,9 @@ import course.page
 from course import ASSETS
 from course.__main__ import main
 from course.attention import record_attention
-from course.cache import cached_log_probs
+from course.cache import beam_search, cached_log_probs
 from course.corpora import CorpusError, pairs
-from course.decoding import beam_search, greedy_search, ranked
+from course.decoding import greedy_search, ranked
 from course.masking import causal_mask
 from course.runs import load_checkpoint, save_checkpoint
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
@@ -189,7 +189,7 @@ def check_beam(shipped, texts: Sequence[str], ask: Callable = node) -> None:
         theirs = ranked(prefixes, [h["total"] for h in last], alpha)
         source = [*bpe.encode(text), EOS]
         score = cached_log_probs(model, torch.tensor([source]))
-        ours = beam_search(score, 1, len(source) + 50, beam, alpha)[0]
+        ours = beam_search(score, 1, [len(source) + 50], beam, alpha, follow=score.follow)[0]
         assert theirs[0].score == pytest.approx(ours[0].score, abs=1e-3)
         if theirs[0].ids != ours[0].ids:
             assert abs(theirs[0].score - ours[0].score) < 1e-4, text

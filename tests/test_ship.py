@@ -123,7 +123,7 @@ def test_search_once_finds_what_the_searches_find():
     sources = [[*bpe.encode(s), EOS] for s in german]
     limits = [len(s) + 50 for s in sources]
     score = cached_log_probs(model, pad(sources, PAD))
-    direct = beam_search(score, len(german), limits, 3, alpha=0.8)
+    direct = beam_search(score, len(german), limits, 3, alpha=0.8, follow=score.follow)
     for hypotheses, expected in zip(found, direct):
         chosen = choose_by(hypotheses, 0.8)
         assert chosen.finished == expected[0].finished

@@ -108,7 +108,8 @@ def search_once(
         chunk = sources[begin : begin + batch_size]
         score = cached_log_probs(model, pad(chunk, PAD).to(device))
         limits = [len(source) + 50 for source in chunk]
-        found += beam_search(score, len(chunk), limits, beam, alpha=0.0, device=device)
+        found += beam_search(score, len(chunk), limits, beam, alpha=0.0, device=device,
+                             follow=score.follow)
     return found
 
 

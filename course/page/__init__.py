@@ -58,7 +58,8 @@ def checkpoint_files(checkpoint: Path | str) -> dict[str, bytes]:
     """
     names = ("config.json", "tokenizer.json", "model.safetensors")
     shipped = ASSETS / "checkpoints" / str(checkpoint)
-    if shipped.is_dir():  # in float16 as it is: where the book is made there is no torch
+    named = Path(checkpoint).name == str(checkpoint) and not Path(checkpoint).exists()
+    if named and shipped.is_dir():  # in float16 as it is: where the book is made there is no torch
         return {name: (shipped / name).read_bytes() for name in names}
     import torch
 
