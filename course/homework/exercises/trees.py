@@ -70,7 +70,8 @@ LINEARISE = Exercise(
         "Go through the text once. What three kinds of things do you meet?",
         "A closing bracket does not say what it closes: keep the open labels in a list, the last "
         "opened is closed first. A word with its tag, (NN dog), opens no phrase.",
-        r're.findall(r"\([^\s()]+ [^\s()]+\)|\([^\s()]+|\)", tree) cuts into the three kinds.',
+        'tree.replace("(", " ( ").replace(")", " ) ").split() gives the pieces. Behind "(" stands '
+        'a label; if no other "(" follows it, a word does, and then ")".',
     ),
     examine=function_exam(
         linear_twin(), tree_cases,

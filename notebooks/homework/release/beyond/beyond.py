@@ -310,7 +310,7 @@ assert check("nucleus", nucleus, strict=True).passed
 #
 # <details><summary>Hint 3</summary>
 #
-# re.findall(r"\([^\s()]+ [^\s()]+\)|\([^\s()]+|\)", tree) cuts into the three kinds.
+# tree.replace("(", " ( ").replace(")", " ) ").split() gives the pieces. Behind "(" stands a label; if no other "(" follows it, a word does, and then ")".
 #
 # </details>
 
