@@ -1443,6 +1443,16 @@ check("bert_gpt_difference")
 # > 3. Take the positions out of the copier (`copier.positions = nn.Identity()`, then train). Which
 # >    sequences can it still copy?
 # > 4. Explain to somebody the three uses of attention, with only the figure of section 3 as a help.
+#
+# <details><summary>Answer</summary>
+#
+# Run once each, 600 steps, one seed. (1) The training loss falls to 0.001, and 4 of 200 sequences are right: in
+# training each place could read the next symbol, and when the model writes there is none yet. (2) All 200 are right, and the
+# diagonal runs the other way, from top right to bottom left. (3) The loss stays at 0.88, and 6 of 200 are right. But
+# all 200 answers hold the right symbols, in another order: without positions the encoder sees a
+# bag of symbols, and only their order is lost. (4) Section 3.2.3 names them: encoder, decoder, and between the two.
+#
+# </details>
 
 # %% [markdown]
 # ## What you ran
