@@ -40,7 +40,7 @@ STRANGERS = {
     "late": (["import course.homework.checking as c\ndef causal_mask(length):\n"
               "    c.mismatch = lambda *a: None\n    return 1"], None, "replaces course"),
     "copies": ([f"exec(open('{PAGE}').read())", "exec(open('../right/masking.ipynb').read())",
-                f"import torch\ndef causal_mask(n):\n    exec(open('{PAGE}').read(), d := {{}})\n"
+                f"import torch\ndef causal_mask(n):\n    exec(open('{PAGE}').read(), d := dict())\n"
                 "    return d['causal_mask'](n)"], 0, "marked"),
     "vandal": ([CAUSAL.format("for p in ('../gradebook.db', '/submission/x', '{}'):\n        "
                               "open(p, 'w').write('x')")], 0, "marked"),
@@ -60,6 +60,9 @@ STRANGERS = {
                  "class Box: pass\nBox.lower = lambda self, x: x.tril()",
                  "def causal_mask(length: Later):\n    return Box().lower(helper(length)).bool()"],
                 1, "marked"),
+    "timed": (["%%time\n" + CAUSAL.format("pass")], 1, "marked"),
+    "below an if": (["import torch\nif True:\n    def causal_mask(n): return 1"],
+                    None, "causal_mask is not defined"),
     "made elsewhere": (["import torch\nfor ones in [torch.ones]: pass",
                         "def causal_mask(n): return ones(1, 1, n, n).tril().bool()"], None,
                        "NameError"),
@@ -110,8 +113,9 @@ def test_a_broken_file_is_no_zero(graded):
     assert scores["broken"] == scores["absent"] == scores["leaves"] == ""
     assert scores["blank"] == "0.0" and scores["right"] == "3.0"
     said = marks.summary([*done.values()], place / "out")
-    assert {line.split()[0] for line in said.splitlines()[:2]} == {"absent", "broken"}
-    assert "6 for a human" in said
+    first = said.splitlines()[:7]  # who needs a human stands above
+    assert all("a human must look" in line for line in first) and "7 for a human" in said
+    assert {"absent", "broken"} <= {line.split()[0] for line in first}
 
 
 @closed
