@@ -5,8 +5,6 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from platformdirs import user_data_path
-
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 # tqdm misses ipywidgets where it is imported by others; the course's bars are plain text
@@ -19,6 +17,8 @@ def output_folder(named: Path | str | None = None) -> Path:
     It is the one named, else COURSE_BUILD, else build/ of the course; where that is read-only, the
     user's data folder, or one among the temporary files. Raises OSError if none can be written.
     """
+    from platformdirs import user_data_path  # here: `course doctor` speaks without any package
+
     wanted = named or os.environ.get("COURSE_BUILD")
     own = (user_data_path("attention-course") / "build",  # relative where there is no home
            Path(tempfile.gettempdir()) / "attention-course")

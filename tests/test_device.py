@@ -50,10 +50,12 @@ def test_a_size_follows_the_scale(monkeypatch):
 
 def test_a_chart_is_shown_live_and_as_a_picture(monkeypatch):
     shown = []
-    monkeypatch.setattr("course.viz.display", lambda bundle, raw: shown.append((bundle, raw)))
-    show(alt.Chart(alt.Data(values=[{"x": 1, "y": 2}])).mark_point().encode(x="x:Q", y="y:Q"))
-    [(bundle, raw)] = shown
-    assert raw and bundle["application/vnd.vegalite.v5+json"]["mark"]["type"] == "point"
+    monkeypatch.setattr("course.viz.display", lambda *a, **k: shown.append((a, k)))
+    show(alt.Chart(alt.Data(values=[{"x": 1, "y": 2}])).mark_point().encode(x="x:Q", y="y:Q"),
+         alt="one point")
+    [((bundle,), how)] = shown
+    assert how == {"raw": True, "metadata": {"image/png": {"alt": "one point"}}}
+    assert bundle["application/vnd.vegalite.v5+json"]["mark"]["type"] == "point"
     assert bundle["image/png"].startswith(b"\x89PNG") and "picture" in bundle["text/plain"]
 
 

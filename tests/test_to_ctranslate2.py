@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from course import to_ctranslate2
 from course.__main__ import main
-from course.cache import cached_log_probs, translate
+from course.cache import CachedLogProbs, cached_log_probs, translate
 from course.corpora import pairs
-from course.decoding import NextLogProbs, ranked
+from course.decoding import ranked
 from course.masking import causal_mask, pad, padding_mask
 from course.runs import CheckpointError, load_checkpoint, save_checkpoint
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
@@ -117,7 +117,7 @@ def distance(model: Transformer, translator: ExportedTranslator, sentence_pairs:
 
 
 def their_search(
-    score: NextLogProbs, limit: int, beam: int, alpha: float
+    score: CachedLogProbs, limit: int, beam: int, alpha: float
 ) -> list[tuple[float, tuple[int, ...]]]:
     """CTranslate2's rules for one sentence, spelled out: the finished prefixes with their totals.
 
@@ -136,7 +136,9 @@ def their_search(
         ]
         ends = [prefix[-1] == EOS or length == limit for _, prefix in candidates]
         finished += [c for c, end in zip(candidates[:beam], ends) if end]
+        before = [prefix for _, prefix in alive]
         alive = [c for c, end in zip(candidates, ends) if not end][:beam]
+        score.follow(torch.tensor([before.index(prefix[:-1]) for _, prefix in alive]))
         best_ended |= ends[0]
         if best_ended and len(finished) >= (beam if alpha else 1):
             break

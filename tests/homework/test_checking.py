@@ -314,7 +314,9 @@ def test_the_names_of_the_specification_are_all_there():
         scaled_dot_product_attention split_heads merge_heads MultiHeadAttention padding_mask
         causal_mask shift_right positional_encoding layer_norm feed_forward EncoderLayer
         DecoderLayer learn_bpe apply_bpe token_batches paper_learning_rate label_smoothing_loss
-        adam_step average_checkpoints greedy_decode beam_search bleu build_transformer"""
+        adam_step average_checkpoints greedy_decode beam_search bleu build_transformer
+        receptive_field conv1d_backward lstm_backward memory_hop dropout mask_for_bert rotary
+        alibi_bias nucleus kv_cache_step linearise bracket_f1"""
     assert sorted(EXERCISES) == sorted(wanted.split())
 
 
