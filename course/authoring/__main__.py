@@ -5,7 +5,15 @@ import os
 import sys
 import time
 
-from course.authoring import NOTEBOOKS, ROOT, AuthoringError, is_homework, minutes, sources
+from course.authoring import (
+    NOTEBOOKS,
+    ROOT,
+    AuthoringError,
+    is_homework,
+    minutes,
+    sources,
+    translate,
+)
 from course.authoring.pair import problems, synchronise
 from course.authoring.release import refresh_cards, release, release_problems
 from course.authoring.tangle import tangle
@@ -17,6 +25,8 @@ COMMANDS = {
     "pair": "carry the newer half of each pair (.py, .ipynb) over to the older one",
     "release": "homework: refresh the cards, and write the learners' copies by nbgrader",
     "check": "fail if a module, a pair or a stored output is not up to date",
+    "translate": "bring po/zh_CN and notebooks/zh up to date; "
+                 "translate pages | lint | todo | fill: see po/zh_CN/STYLE.md",
     "minutes": "print how long each page takes to read: its core, and the whole of it",
 }
 
@@ -30,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="\n".join(f"{name:8} {text}" for name, text in COMMANDS.items()),
     )
     parser.add_argument("command", choices=COMMANDS)
-    parser.add_argument("names", nargs="*", help="03_attention, homework/attention; all if none")
+    parser.add_argument("names", nargs="*", help="03_attention, homework/attention; all if none; "
+                        "of translate: first what to do")
     parser.add_argument("--readme", action="store_true",
                         help="minutes: write them into README's table, too")
     options = parser.parse_args(arguments)
@@ -46,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(command: str, names: list[str]) -> int:
     """Apply a command to notebooks; return 0, or 1 if `check` found a problem."""
-    found = []
+    if command == "translate":
+        return translate.main(names)
+    found = translate.problems(names) if command == "check" else []
     for source in sources(names):
         if command in ("release", "run") and is_homework(source) and refresh_cards(source):
             print(f"refreshed the cards of homework/{source.stem}")
@@ -68,6 +81,8 @@ def run(command: str, names: list[str]) -> int:
             found += release_problems(source) if is_homework(source) else []
         elif command == "minutes" and not is_homework(source):
             print("{:16} core {:3}, all {:3}".format(source.stem, *minutes.measure(source)))
+        if command in ("run", "pair", "release"):
+            translate.follow(source)
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0
 

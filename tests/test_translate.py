@@ -1,0 +1,180 @@
+"""The Chinese edition: blocks, catalogues, pages, and what lint sees."""
+
+import json
+
+import nbformat
+import pytest
+from babel.messages.catalog import Message
+
+from course import authoring
+from course.authoring import lint, translate
+
+PAGE = """\
+# A toy
+
+> **Guess first:** how large is $x$? Write
+> `mine`.
+
+- One item, on
+  two lines. See [lesson 98](98_other.ipynb#a).
+- Another.
+
+| name | takes |
+|---|---|
+| `pad` | a list |
+
+$$
+x = 1
+$$
+
+```python
+x = 1  # no message
+```
+
+<details><summary>Answer</summary>
+
+Ten.
+
+</details>
+
+## Summary · 小结
+
+It ends.
+
+- 结束了。
+"""
+
+
+@pytest.mark.parametrize("name", translate.originals())
+def test_blocks_joined_are_the_page_again(name):
+    for cell in json.loads(translate.originals()[name].read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "markdown":
+            markdown = "".join(cell["source"])
+            assert "".join(block.raw for block in translate.cut(markdown)) == markdown
+
+
+def test_a_block_is_its_words_in_one_line_and_code_and_formulas_are_none():
+    words = [block.words for block in translate.cut(PAGE) if block.words]
+    assert words == [
+        "A toy", "**Guess first:** how large is $x$? Write `mine`.",
+        "One item, on two lines. See [lesson 98](98_other.ipynb#a).", "Another.", "name | takes",
+        "`pad` | a list", "Answer", "Ten.", "Summary · 小结", "It ends."]  # fmt: skip
+
+
+def test_translated_blocks_stand_where_the_english_stood_and_the_chinese_summary_goes():
+    made = translate.translated(PAGE, lambda words: None if words == "Ten." else f"译{len(words)}")
+    assert "> 译48\n" in made and "- 译8\n" in made and "| 译14 |\n" in made
+    assert "<details><summary>译6</summary>" in made and "x = 1  # no message" in made
+    assert translate.MARK + "Ten.\n" in made and "结束了" not in made
+
+
+def test_a_summary_that_is_chinese_only_stays():
+    only = "## Summary · 小结\n\n- 结束了。\n\n## Next\n\nWords.\n"
+    assert "结束了" in translate.translated(only, lambda words: words)
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """A course of two pages, the first translated but for one block."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    monkeypatch.setattr(authoring, "ROOT", tmp_path)
+    monkeypatch.setattr(authoring, "NOTEBOOKS", notebooks)
+    for name, text in (("97_toy", PAGE), ("98_other", "# Other\n")):
+        cells = [nbformat.v4.new_markdown_cell(text, id="words"),
+                 nbformat.v4.new_code_cell("print(1)", id="code", execution_count=1, outputs=[
+                     nbformat.v4.new_output("stream", text="1\n")])]
+        notebooks.joinpath(f"{name}.py").write_text("")
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), notebooks / f"{name}.ipynb")
+    assert translate.main([]) == 0
+    translate.fill("97_toy", {translate.key("One item, on two lines. See [lesson 98](98_other."
+                                            "ipynb#a)."): "一项，见[第 98 课](98_other.ipynb#a)。"})
+    translate.main(["zh_CN"])
+    return notebooks
+
+
+def test_a_page_keeps_code_outputs_and_ids_and_its_links_lead_to_the_same_pages(house):
+    made = nbformat.read(house / "zh" / "97_toy.ipynb", as_version=4)
+    assert [cell.id for cell in made.cells] == ["words", "code"]
+    assert made.cells[1].source == "print(1)" and made.cells[1].outputs[0].text == "1\n"
+    assert "一项，见[第 98 课](98_other.ipynb#a)。" in made.cells[0].source
+    assert "〔英〕Another." in made.cells[0].source
+    assert (house / "zh" / "97_toy.py").exists()
+    assert not (house / "zh" / "98_other.ipynb").exists()  # nothing of it is translated
+    translate.catalogue_path("98_other").unlink()
+    translate.main(["pages", "97_toy"])
+    text = (house / "zh" / "97_toy.py").read_text("utf-8")
+    assert "[第 98 课](../98_other.ipynb#a)" in text
+
+
+def test_changed_english_is_shown_with_its_mark_and_the_check_says_what_to_do(house):
+    assert translate.problems() == []
+    stored = house / "97_toy.ipynb"
+    stored.write_text(stored.read_text("utf-8").replace("two lines", "three lines"), "utf-8")
+    (problem,) = translate.problems()
+    assert "97_toy" in problem and "python -m course.authoring translate 97_toy" in problem
+    translate.main(["97_toy"])
+    assert translate.counts("97_toy")[:2] == (0, 1) and translate.problems() == []
+    (waiting,) = [message for message in translate.todo("97_toy") if message["fuzzy"]]
+    assert "three" in waiting["en"] and "一项" in waiting["zh"]
+    assert not translate.generated("97_toy", stored)
+
+
+def test_nothing_may_wait_in_a_catalogue_that_is_declared_complete(house):
+    path = translate.catalogue_path("97_toy")
+    text = path.read_text("utf-8").replace("#\n", translate.COMPLETE + "\n", 1)
+    path.write_text(text, "utf-8")
+    assert "declared complete, but 0 blocks changed in English and 9 are new" in \
+        translate.problems(["97_toy"])[-1]
+    translate.main(["97_toy"])
+    assert path.read_text("utf-8") == text  # the declaration stays
+
+
+def test_what_is_translated_elsewhere_is_not_asked_again(house):
+    translate.save(house / "98_other.ipynb", (house / "97_toy.ipynb").read_bytes())
+    translate.main([])
+    assert translate.counts("98_other")[0] == 1
+
+
+@pytest.mark.parametrize(("en", "zh", "fault"), [
+    ("Use `pad` here.", "这里用 `pads`。", "code `pad`"),
+    ("The size $d_k$ counts.", "大小 $d_v$ 重要。", "formula $d_k$"),
+    ("See [one](a.ipynb).", "见[一](b.ipynb)。", "link"),
+    ("<b>Read</b> it.", "读它。", "tag"),
+    ("a | b", "甲", "row"),
+    ("**Guess first:** why?", "**先猜：**为什么？", "bold"),
+    ("Look *there*.", "看*那里。", "star"),
+    ("It has 512 rows.", "它有 521 行。", "number 512"),
+    ("Attention sees it.", "它看得见。", "term attention"),
+    ("Multi-head attention.", "多个注意力。", "term multi-head attention"),
+    ("It works, mostly.", "大体上,它有效。", "punctuation"),
+    ("It works (mostly).", "它有效(大体上)。", "punctuation"),
+    ("Then comes PyTorch.", "然后轮到大家都熟悉的 PyTorch.", "punctuation"),
+    ("You see it.", "您看见了。", "您"),
+    ("The GPU waits.", "GPU等着。", "spaces"),
+    ("It waits, long.", "它等着， 很久。", "spaces"),
+])  # fmt: skip
+def test_lint_sees(en, zh, fault):
+    assert any(f.startswith(fault) for f in lint.faults(Message(en, zh)))
+    assert lint.faults(Message(en, zh, user_comments=[f"ok: {fault}"])) in ([], [
+        f for f in lint.faults(Message(en, zh)) if not f.startswith(fault)])
+
+
+@pytest.mark.parametrize(("en", "zh"), [
+    ("**Guess first**, without `pad`: is $x$ 1,000?", "**先猜**，不用 `pad`：$x$ 是 1,000 吗？"),
+    ("The base model has 65 million parameters.", "base 模型有 6500 万个参数。"),
+    ("Two heads see it.", "2 个头看得见。"),
+    ("Vaswani et al., *Attention Is All You Need*", "Vaswani et al., *Attention Is All You Need*"),
+    ("The `<pad>`s stay.", "`<pad>` 不变。"),
+    ("Masks: what a position may see.", "掩码：一个位置能看到什么。"),
+])  # fmt: skip
+def test_lint_is_quiet(en, zh):
+    assert lint.faults(Message(en, zh)) == []
+
+
+@pytest.mark.parametrize(("given", "tidy"), [
+    ("用GPU算3次", "用 GPU 算 3 次"), ("见 `a b`和$x$ ，再看", "见 `a b` 和 $x$，再看"),
+    ("[第03课](a.ipynb)说", "[第 03 课](a.ipynb)说"), ("“ 看 ” 吗 ？", "“看”吗？"),
+])  # fmt: skip
+def test_tidy_puts_spaces_where_chinese_meets_latin(given, tidy):
+    assert lint.tidy(given) == tidy == lint.tidy(tidy)
