@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -2221,7 +2223,7 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #   **梯度下降**（gradient descent）沿损失下降的方向一步步修改权重。
 # - **反向传播**（backpropagation）就是链式法则：从损失往回走，每一步乘以自己的导数；
 #   在同一处相遇的梯度相加。
-# - 手写的梯度必须检验：在 float64 下与 autograd 比较，误差小于 $10^{-10}$，错一个符号也逃不掉。
+# - 手写的梯度必须检验：在 float64 下与 autograd 比较，误差小于 $10^{-10}$，错一个正负号也逃不掉。
 # - 两个线性层合起来仍是一个线性层；中间加上 ReLU 才能拟合曲线，这正是论文中的公式 2。
 # - 多层感知机（MLP）只接受固定长度的输入；词袋（bag of words）不知道词序。
 # - **卷积**在各个位置共享权重；感受野随层数线性增长，用空洞卷积（dilated convolution）则按指数增长，

@@ -1784,6 +1784,8 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 # for the same price. It costs $n^2 d$, but no step waits for another, and any two words are one
 # step apart.
 #
+# **小结**
+#
 # - 注意力是对**值**（value）的加权平均；
 #   权重来自**查询**（query）与各个**键**（key）的匹配程度，再经过 softmax。
 # - 若各分量独立、均值为 0、方差为 1，则点积的方差等于 $d_k$，所以要除以 $\sqrt{d_k}$；
@@ -1792,7 +1794,7 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 # - 自注意力（self-attention）的 Q、K、V 来自同一个句子；
 #   交叉注意力（cross-attention）的查询来自目标句，键和值来自源句。
 # - 没有位置信息的自注意力是**置换等变**的：打乱输入的次序，输出只是以同样的方式被打乱。
-# - 一个头只能给出一个平均值；多个较窄的头可以同时查找几样东西，参数量不变。
+# - 一个头只能给出一个平均值；多个较窄的头可以同时关注几种不同的信息，参数量不变。
 # - 代价：自注意力 $n^2 d$，循环网络 $n d^2$；但自注意力的串行步数和最长路径都是常数。
 #
 # ## Further reading

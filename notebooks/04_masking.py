@@ -1387,14 +1387,14 @@ compare(mine, shares[0], "04: share of padding in random order")
 # - Convert foreign masks at the border; do not trust `is_causal` when there are fewer queries than
 #   keys.
 #
-# 中文小结：
+# **小结**
 #
 # - 掩码（mask）作用在 softmax 之前的分数上。本课程的掩码是布尔型，True 表示“可以关注”。
 # - 填充掩码（padding mask）按列屏蔽 `<pad>`，对所有查询都一样。有了它，
 #   一个句子单独计算与放在批次（batch）里计算，结果相同。
 # - 因果掩码（causal mask）是下三角矩阵：每个位置只能看到自己和之前的位置，
 #   来自未来的梯度严格等于零。没有它，模型只学会抄写下一个词：训练损失接近零，却写不出句子。
-# - 解码器的输入是右移一位的答案。右移与掩码缺一不可：要预测的词不能被读到。
+# - 解码器的输入是右移一位的目标序列。右移与掩码缺一不可：要预测的词不能被读到。
 # - 两者齐备时，一次前向计算就等于 $T$ 次逐步计算，这正是 Transformer 能够并行训练的原因。
 # - 如果某个查询什么都不能看，输出应为零，而不是 NaN，也不是所有值的平均。
 # - `nn.MultiheadAttention` 的布尔掩码含义相反（True 表示“禁止”），要在调用处用 `~` 转换；

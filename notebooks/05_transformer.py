@@ -2000,13 +2000,13 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 # - The model copies unseen rows without one mistake, and one of its cross-attention layers shows a
 #   diagonal.
 #
-# 用中文说：
+# **小结**
 #
 # - 源语言嵌入、目标语言嵌入和输出投影共用同一张词向量表。用 N(0, 1/D) 初始化并在查表后乘以 √D，
 #   输入端和输出端的数值大小才都合适。
 # - 注意力本身不知道词序。正弦位置编码像一个“平滑的二进制数”；
 #   向后移动 k 个位置等于乘以同一个旋转矩阵。
-# - 在权重给定时，注意力对所搬运的内容是线性的；真正做非线性计算的是前馈网络，
+# - 在权重给定时，注意力对被加权的值是线性的；真正做非线性计算的是前馈网络，
 #   它占编码器层参数的三分之二。
 # - 层归一化保持信号的大小，残差连接减缓各个词的向量趋于相同。采用 Xavier 初始化时，
 #   未经训练的后归一化网络到 12 层已分不清各个词，前归一化到 24 层仍保留一些区别；

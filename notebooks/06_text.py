@@ -1645,6 +1645,8 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # sentences of similar length, and as many as fit a token budget: less than a tenth of the
 # positions is padding.
 #
+# **小结**
+#
 # - 模型只能读取编号。以词为单位行不通，因为真实文本总会出现新词；以字符为单位，序列又太长。
 # - 字节对编码（BPE）从字符开始，反复合并出现次数最多的相邻符号对：
 #   常见词成为一个词元，罕见词由几个词元组成。

@@ -1254,6 +1254,8 @@ assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 # corrects that. BLEU is the geometric mean of clipped n-gram precisions times a brevity penalty,
 # counted over a corpus. Report it with sacrebleu, on detokenised text, with its signature.
 #
+# **小结**
+#
 # 模型只给出下一个词的概率，要靠搜索才能得到整个句子。
 # 贪心搜索（greedy search）每一步都取概率最大的词，可能错过概率更大的句子。
 # 束搜索（beam search）每一步保留概率最大的 $k$ 个前缀；
@@ -1261,9 +1263,9 @@ assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 # $k = 1$ 就是贪心搜索；束宽大到能容纳整棵树时，就是穷举搜索；
 # 在两者之间，平均得分随 $k$ 上升，但对单个句子不一定如此。
 # 对数概率之和偏爱短句，除以长度惩罚 $((5 + |Y|)/6)^{\alpha}$ 可以纠正这种偏向。
-# BLEU 是截断的（clipped）n 元组精确率的几何平均，再乘以简短惩罚（brevity penalty）；
+# BLEU 是截断的（clipped）n 元语法精确率的几何平均，再乘以简短惩罚（brevity penalty）；
 # 计数要先在整个语料上相加，再相除。
-# 报告 BLEU 时，用 sacrebleu 对去分词（detokenised）的文本计算，
+# 报告 BLEU 时，用 sacrebleu 对去词元化（detokenised）的文本计算，
 # 并附上它的签名（signature）。
 #
 # ## Further reading

@@ -1730,11 +1730,13 @@ draw.beam_grid(tried, f"All {len(tried)} settings lie within {span:.1f} BLEU; on
 # - An attention map shows where the model looks, not what it needs: the letters of a word tell as much about need.
 # - Hard words hurt even at equal length.
 #
+# **小结**
+#
 # - 一张注意力图只是个例。要把假设写成“被标记的键”，在整个语料上取平均，
 #   并与均匀注意力和未训练的模型比较。
 # - 有的头固定地看相邻位置，有的看正要翻译的词；许多头什么都做一点。
 # - 没有人教过对齐，交叉注意力却学会了。要说明子词如何合并成词，以及某一步算在“读入的词”还是“写出的词”上。
-# - 头“看哪里”与头“值多少”是两回事：剪掉它，再测量。各个头会互相替补。
+# - 头“看哪里”与“有多重要”是两回事：剪掉它，再测量。各个头可以互相代替。
 # - 通过 logit lens 可以看到：解码器的向量从读入的词逐层移向要写出的词。
 # - 注意力图只说明模型“看”哪里，不说明它“需要”什么：单词的字母数同样能预测“需要”的程度。
 # - 句长相同时，难词仍会降低译文质量。

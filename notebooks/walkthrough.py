@@ -1479,11 +1479,13 @@ check("bert_gpt_difference")
 # - Everything else makes it trainable: residuals, norms, positions, warm-up, dropout, smoothing.
 # - A loss needs baselines, and a BLEU needs its signature.
 #
+# **小结**
+#
 # - 循环网络必须逐词等待；注意力在固定步数内让所有词两两比较，因此适合并行计算。
-# - 注意力是一种“软查表”：点积比较、除以 $\sqrt{d_k}$、softmax 归一、再对 value 加权平均。
+# - 注意力是一种“软查表”：点积比较、除以 $\sqrt{d_k}$、softmax 归一化、再对值加权平均。
 #   多头以同样的代价提出多个不同的问题。
 # - 同一个类，三种用法；掩码决定谁能看见谁。
-# - 其余部件使模型能够训练：残差连接、层归一化、位置编码、学习率预热、dropout、标签平滑。
+# - 其余部件使模型能够训练：残差连接、层归一化、位置编码、学习率预热、暂退法、标签平滑。
 # - 损失要和基线比较才有意义，BLEU 要附上签名才能比较。
 
 # %% [markdown]
