@@ -100,21 +100,22 @@ def sign_faults(en: str, zh: str) -> list[str]:
         found += [f"{rule} {sign}: not in the English" for sign in sorted(set(theirs - ours))]
     if re.sub(CODE, "", en).count("|") != re.sub(CODE, "", zh).count("|"):
         found.append("row: another number of cells (`|`)")
-    if (bold := rendered(en)[0]) != rendered(zh)[0]:
-        found.append(f"bold: {bold} in the English, here {rendered(zh)[0]} (markdown ends no bold "
-                     "in punctuation before a character: put the punctuation behind the **)")
-    elif rendered(zh)[1] > rendered(en)[1]:
+    (bold, slanted, stars), (ours, _, left) = rendered(en), rendered(zh)
+    if not bold <= ours <= bold + slanted:  # what is slanted in English may be bold in Chinese
+        found.append(f"bold: {bold} in the English, here {ours} (markdown ends no bold in "
+                     "punctuation before a character: put the punctuation behind the **)")
+    elif left > stars:
         found.append("star: a * is shown as it is")
     return found
 
 
 @cache
-def rendered(words: str) -> tuple[int, int]:
-    """Return how many bold pieces markdown makes of a text, and how many * it leaves."""
+def rendered(words: str) -> tuple[int, int, int]:
+    """Return how many bold and slanted pieces markdown makes of a text, and the * it leaves."""
     inline = MarkdownIt().parseInline(re.sub(FORMULA, "`x`", words))[0].children
     kinds = Counter(token.type for token in inline)
     left = sum(token.content.count("*") for token in inline if token.type == "text")
-    return kinds["strong_open"], left
+    return kinds["strong_open"], kinds["em_open"], left
 
 
 def number_faults(en: str, zh: str) -> list[str]:
@@ -131,7 +132,9 @@ def number_faults(en: str, zh: str) -> list[str]:
 
 def term_faults(en: str, zh: str) -> list[str]:
     """Return the glossary's terms whose Chinese name does not occur."""
-    rest, found = without_signs(re.sub(r"\*", "", en)), []
+    for title in (title for title in re.findall(r"\*[^*]+\*", en) if title in zh):
+        en = en.replace(title, "")
+    rest, found = without_signs(en.replace("*", "")), []
     if not re.search(HAN, zh):  # a title of a paper, a name
         return []
     for term, pattern, names in terms():
