@@ -73,7 +73,8 @@ def _package(requirement: str) -> Finding:
         pin = Requirement(requirement)
     except ImportError as error:
         return Finding("FAIL", requirement, f"{error}. {INSTALL}")
-    modules = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist"}
+    modules = {"vl-convert-python": "vl_convert", "pytest-xdist": "xdist",
+               "markdown-it-py": "markdown_it"}
     module = modules.get(pin.name, pin.name.replace("-", "_"))
     try:
         import_module(module)
