@@ -347,11 +347,11 @@ def test_minutes_of_nothing(small_corpus, tmp_path, capsys):
 def test_a_read_only_course_writes_into_the_users_folder(tmp_path, monkeypatch):
     monkeypatch.delenv("COURSE_BUILD", raising=False)
     monkeypatch.setattr("course.ASSETS", Path("/proc/course/assets"))
-    monkeypatch.setattr("course.user_data_path", lambda name: tmp_path / name)
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: tmp_path / name)
     assert output_folder() == tmp_path / "attention-course" / "build"
-    monkeypatch.setattr("course.user_data_path", lambda name: Path("~") / name)  # no home
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: Path("~") / name)  # no home
     assert output_folder() == Path(tempfile.gettempdir()) / "attention-course"
-    monkeypatch.setattr("course.user_data_path", lambda name: Path("/proc/home") / name)
+    monkeypatch.setattr("platformdirs.user_data_path", lambda name: Path("/proc/home") / name)
     assert output_folder() == Path(tempfile.gettempdir()) / "attention-course"
     assert output_folder(tmp_path / "named") == tmp_path / "named"
     monkeypatch.setenv("COURSE_BUILD", str(tmp_path / "set"))

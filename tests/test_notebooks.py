@@ -94,3 +94,13 @@ def test_stored_outputs_hold_no_sentence_of_multi30k(split: str):
     for name in SOURCES:
         text = stored_text(name)
         assert [s for s in long if s in text] == [], name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_picture_has_words(name: str):
+    cells = nbformat.read(SOURCES[name].with_suffix(".ipynb"), as_version=4).cells
+    shown = [output for cell in cells for output in cell.get("outputs", ())
+             if "image/png" in output.get("data", {})]
+    words = [output.metadata.get("image/png", {}).get("alt") or output.metadata.get("alt")
+             for output in shown]
+    assert all(words), f"{words.count(None)} of {len(words)} pictures have none: run the page"

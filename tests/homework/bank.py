@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import time
 from collections.abc import Callable
 
 import torch
@@ -13,13 +12,11 @@ from course.homework.exercises import EXERCISES
 SEEDS = (1, 2, 3)
 
 
-def accepted(name: str, candidate: object, seconds: float = 3.0) -> None:
-    """The check passes a right candidate, with any numbers, in good time."""
+def accepted(name: str, candidate: object) -> None:
+    """The check passes a right candidate, with any numbers."""
     for seed in SEEDS:
-        begun = time.process_time()
         wrong = examine(EXERCISES[name], candidate, seed)
         assert wrong is None, wrong.message
-        assert time.process_time() - begun < seconds
 
 
 def cutters(right: Callable) -> dict[str, tuple[Callable, str]]:

@@ -166,7 +166,7 @@ def a_fixed_number_each(tokens, mask_id, vocab_size, special_ids):
 @pytest.mark.parametrize("right", [with_one_lot, with_three_lots, word_by_word,
                                    a_fixed_number_each])
 def test_right_maskings_pass(right):
-    accepted("mask_for_bert", right, seconds=6.0)
+    accepted("mask_for_bert", right)
 
 
 # mask_for_bert: wrong

@@ -204,7 +204,7 @@ LEARN_WRONG = {
 
 @pytest.mark.parametrize("style", [learn_plain, learn_with_regex, learn_with_heap])
 def test_learn_bpe_accepts(style):
-    accepted("learn_bpe", style, seconds=1)
+    accepted("learn_bpe", style)
 
 
 @pytest.mark.parametrize("mistake", LEARN_WRONG)
@@ -322,7 +322,7 @@ APPLY_WRONG = {
 
 @pytest.mark.parametrize("style", [apply_plain, apply_by_rank, apply_in_place])
 def test_apply_bpe_accepts(style):
-    accepted("apply_bpe", style, seconds=1)
+    accepted("apply_bpe", style)
 
 
 @pytest.mark.parametrize("mistake", APPLY_WRONG)
@@ -482,7 +482,7 @@ BATCHES_WRONG = {
 
 @pytest.mark.parametrize("style", [batches_plain, batches_longest_first, batches_by_length])
 def test_token_batches_accepts(style):
-    accepted("token_batches", style, seconds=1)
+    accepted("token_batches", style)
 
 
 @pytest.mark.parametrize("mistake", BATCHES_WRONG)
