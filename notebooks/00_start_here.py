@@ -494,7 +494,8 @@ assert len(terms) >= 200 and len({term.term_en for term in terms}) == len(terms)
 # Python runs. Type into the box *under* the list; empty it to begin at the letter A.
 
 # %%
-show(draw.glossary_search(terms, first="residual"))
+show(draw.glossary_search(terms, first="residual"),
+     alt="A field to type in, and the glossary's terms that hold what is typed: residual, with its kin")
 
 # %% [markdown]
 # **Six words that mean something else here.** They are dangerous, because you know them.
