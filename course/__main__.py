@@ -15,6 +15,7 @@ from pathlib import Path
 
 from course import output_folder
 from course.corpora import CORPORA, CorpusError
+from course.messages import say
 
 MAX_LINE_TOKENS = 500
 OUT = "where to write; else build/ of the course, or your own data folder if that is read-only"
@@ -532,7 +533,7 @@ def homework(options: argparse.Namespace) -> int:
                   f"{exercise.minutes:3} min  {passed}".rstrip())
         for name, topic in questions().items():
             passed = "passed" if kept.get(name, {}).get("passed") else ""
-            print(f"{'reasons':12} {name:30} {topic:54} {passed}".rstrip())
+            print(f"{'reasons':12} {name:30} {say(topic):54} {passed}".rstrip())
         print(f"Notebooks: {ROOT / 'notebooks' / 'homework' / 'release'}")
     elif options.task == "check":
         from course.homework.files import check_file
@@ -540,7 +541,7 @@ def homework(options: argparse.Namespace) -> int:
         results = check_file(options.file)
         print("\n".join(map(str, results)))
         passed = sum(result.passed for result in results)
-        print(f"{passed} of {len(results)} passed")
+        print(say(f"{passed} of {len(results)} passed"))
         return 0 if passed == len(results) else 1
     elif options.task == "sync":
         from course.homework import pairs
@@ -606,6 +607,19 @@ def walkthrough(options: argparse.Namespace) -> int:
     return 0
 
 
+def in_language(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Return the parser, its help in the reader's language."""
+    parser.description = say(parser.description)
+    for action in parser._actions:
+        action.help = say(action.help)
+        if isinstance(action, argparse._SubParsersAction):
+            for choice in action._choices_actions:
+                choice.help = say(choice.help)
+            for below in action.choices.values():
+                in_language(below)
+    return parser
+
+
 def told() -> tuple[type[Exception], ...]:
     """Return the errors that are told in a line; those of modules not loaded were not raised."""
     ours = (("course.runs", "CheckpointError"), ("course.pages", "NotebookError"))
@@ -623,7 +637,7 @@ def main(arguments: list[str] | None = None) -> int:
         from course.doctor import doctor
 
         return 0 if doctor() else 1
-    options = parser(*arguments[:1]).parse_args(arguments)
+    options = in_language(parser(*arguments[:1])).parse_args(arguments)
     options.arguments = arguments
     commands = {"data": data, "train": train, "translate": translate, "look": look,
                 "evaluate": evaluate, "export": export, "bench": bench, "page": page,
@@ -635,7 +649,7 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        print(f"{options.command}: {error}", file=sys.stderr)
+        print(f"{options.command}: {say(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{options.command}: stopped.", file=sys.stderr)

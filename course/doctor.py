@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 
+from course.messages import say
+
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 INSTALL = "Run: python -m pip install -r requirements.txt"
 
@@ -28,8 +30,9 @@ def doctor() -> bool:
     healthy = True
     for finding in _findings():
         healthy &= finding.mark != "FAIL"
-        print(f"{finding.mark:4}  {finding.subject}: {finding.detail}", flush=True)
-    print("Ready." if healthy else "Not ready: mend what says FAIL, from the top, and run again.")
+        print(f"{finding.mark:4}  {finding.subject}: {say(finding.detail)}", flush=True)
+    print(say("Ready." if healthy else
+              "Not ready: mend what says FAIL, from the top, and run again."))
     return healthy
 
 

@@ -6,8 +6,8 @@ import nbformat
 import pytest
 from babel.messages.catalog import Message
 
-from course import authoring
-from course.authoring import lint, translate
+from course import authoring, messages
+from course.authoring import lint, runtime, translate
 
 PAGE = """\
 # A toy
@@ -178,3 +178,53 @@ def test_lint_is_quiet(en, zh):
 ])  # fmt: skip
 def test_tidy_puts_spaces_where_chinese_meets_latin(given, tidy):
     assert lint.tidy(given) == tidy == lint.tidy(tidy)
+
+
+# Sentences of run time
+
+
+@pytest.fixture
+def chinese(tmp_path, monkeypatch):
+    """A catalogue of three sentences, and a reader of Chinese."""
+    catalogue = translate.empty()
+    for english, said in {
+        "one sentence": "一个句子", "you transpose too much": "你转多了",
+        "Right for {1}. Not for {2}: {3}. Probably {4}": "{1}：对。{2}：不对，{3}。多半是{4}",
+        "You change argument {1} in place": "你就地改了第 {1} 个参数", "The end.": "完。",
+    }.items():
+        catalogue.add(english, said)
+    translate.save(tmp_path / "po/zh_CN/course/check.po", translate.written(catalogue))
+    monkeypatch.setattr(messages, "ROOT", tmp_path)
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    messages.catalogue.cache_clear()
+    yield
+    messages.catalogue.cache_clear()
+
+
+@pytest.mark.parametrize(("english", "said"), [
+    ("one sentence", "一个句子"), ("one sentence.", "一个句子。"), ("unknown", "unknown"), ("", ""),
+    ("You change argument 2 in place", "你就地改了第 2 个参数"),
+    ("Right for one sentence. Not for all: You change argument 1 in place. Probably "
+     "you transpose too much", "一个句子：对。all：不对，你就地改了第 1 个参数。多半是你转多了"),
+    ("You change argument 2 in place. The end. And more.", "你就地改了第 2 个参数。完。And more."),
+])  # fmt: skip
+def test_a_sentence_is_said_in_chinese_whole_by_its_template_or_in_pieces(chinese, english, said):
+    assert messages.say(english) == said
+
+
+def test_without_a_language_all_stays_as_it_is(chinese, monkeypatch, tmp_path):
+    monkeypatch.delenv("COURSE_LANG")
+    assert messages.say("one sentence") == "one sentence" and messages.say(None) is None
+    (tmp_path / "notebooks" / "zh").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks" / "zh")
+    assert messages.say("one sentence") == "一个句子"
+
+
+def test_sentences_are_read_from_the_code_with_their_values_as_numbers(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text('"""Not this docstring here."""\nsaid = f"You add {x + 1} to " f"{y!r}"\n'
+                    'signature = re.compile("not this one")\nsay("Ready")\nkey = "no_sentence"\n')
+    assert list(runtime.sentences(path)) == ["Ready", "You add {1} to {2}"]
+    path = tmp_path / "reasons.toml"
+    path.write_text('[a]\nwhere = ["x", "not this"]\nquestion = "Why is it so?"\n')
+    assert list(runtime.sentences(path)) == ["Why is it so?"]

@@ -90,7 +90,8 @@ def sign_faults(en: str, zh: str) -> list[str]:
     """Return which code, formulas, links and tags differ, and marks that would not be rendered."""
     found = []
     for rule, pattern, count in (("code", CODE, set), ("formula", FORMULA, set),
-                                 ("link", TARGET, Counter), ("tag", TAG, Counter)):
+                                 ("link", TARGET, Counter), ("tag", TAG, Counter),
+                                 ("place", r"\{\d\}", set)):
         bare = (text if rule in ("code", "formula") else re.sub(f"{CODE}|{FORMULA}", "", text)
                 for text in (en, zh))
         if rule == "formula":
@@ -135,6 +136,8 @@ def term_faults(en: str, zh: str) -> list[str]:
     for title in (title for title in re.findall(r"\*[^*]+\*", en) if title in zh):
         en = en.replace(title, "")
     rest, found = without_signs(en.replace("*", "")), []
+    if "`" not in en:  # a sentence of run time: what looks like code is code
+        rest = re.sub(r"[\w.\[(]*[_=(\[][\w.=,\])(]*", " ", rest)
     if not re.search(HAN, zh):  # a title of a paper, a name
         return []
     for term, pattern, names in terms():

@@ -24,7 +24,8 @@ from babel.messages.catalog import Catalog, Message
 from babel.messages.pofile import read_po, write_po
 
 from course import authoring
-from course.authoring import is_homework, lint, sources
+from course.authoring import is_homework, lint, runtime, sources
+from course.messages import WHY
 
 LANGUAGE = "zh_CN"
 MARK = "〔英〕"  # stands before English that has no translation
@@ -212,13 +213,31 @@ def extracted(stored: Path, name: str) -> Catalog:
     return catalogue
 
 
-def merged(name: str, stored: Path, known: dict[str, str]) -> bytes:
-    """Return the bytes of a page's catalogue, brought up to date with its English.
+def spoken(name: str) -> Catalog:
+    """Return the sentences of a catalogue that is spoken at run time; cards stand in the pages."""
+    catalogue = empty()
+    cards = catalogue_path("homework").with_suffix("").glob("*.po")
+    in_pages = {m.id.removeprefix(WHY) for path in cards for m in read_catalogue(path) if m.id}
+    for words, where in runtime.extracted(name):
+        if words not in in_pages:
+            catalogue.add(words, locations=[(where, 0)])
+    return catalogue
 
-    known: translations from other pages, taken where this one has none for the same words.
+
+def fresh(name: str) -> Catalog:
+    """Return the messages of a page, or of a catalogue of run time, as they are in English."""
+    if name.startswith("course/"):
+        return spoken(name)
+    return extracted(originals([name])[name], name)
+
+
+def merged(name: str, known: dict[str, str]) -> bytes:
+    """Return the bytes of a catalogue, brought up to date with its English.
+
+    known: translations from elsewhere, taken where this one has none for the same words.
     """
     catalogue = read_catalogue(catalogue_path(name))
-    catalogue.update(extracted(stored, name), update_creation_date=False)
+    catalogue.update(fresh(name), update_creation_date=False)
     for message in catalogue:
         if message.id and not translation(message) and message.id in known:
             message.string, message.flags = known[message.id], message.flags - {"fuzzy"}
@@ -322,26 +341,34 @@ def problems(names: list[str] | None = None) -> list[str]:
             continue
         files = generated(name, stored)
         old = [p for p, data in files.items() if not p.exists() or p.read_bytes() != data]
-        if merged(name, stored, words) != path.read_bytes() or old:
+        if merged(name, words) != path.read_bytes() or old:
             found.append(f"the Chinese page of {name} is not that of its English one. Mend: "
                          f"python -m course.authoring translate {name} (and translate what "
                          "`translate todo` lists)")
         found += lint_problems(name)
+    for name in () if names else runtime.sources():
+        if (path := catalogue_path(name)).exists():
+            complete = COMPLETE in read_catalogue(path).header_comment.splitlines()
+            if complete and merged(name, words) != path.read_bytes():
+                found.append(f"sentences of {name} have changed. Mend: python -m course.authoring "
+                             "translate runtime (and translate what `translate todo` lists)")
+            found += lint_problems(name)
     return found
 
 
-def refresh(name: str, stored: Path, words: dict[str, str]) -> None:
-    """Bring a page's catalogue up to date, and the Chinese page with it."""
-    save(catalogue_path(name), merged(name, stored, words))
-    for path, data in generated(name, stored).items():
-        save(path, data)
+def refresh(name: str, words: dict[str, str]) -> None:
+    """Bring a catalogue up to date, and the Chinese page with it, if it is a page's."""
+    save(catalogue_path(name), merged(name, words))
+    if not name.startswith("course/"):
+        for path, data in generated(name, originals([name])[name]).items():
+            save(path, data)
 
 
 def follow(source: Path) -> None:
     """Bring a page's Chinese edition, if it has one, up to date with what an author changed."""
     name = f"homework/{source.stem}" if is_homework(source) else source.stem
     if catalogue_path(name).exists():
-        refresh(name, originals([name])[name], {})
+        refresh(name, {})
 
 
 # For who translates
@@ -384,32 +411,41 @@ def fill(name: str, given: dict[str, str | dict]) -> list[str]:
     return found
 
 
+def names_of(words: list[str]) -> list[str]:
+    """Return the catalogues that are meant: those named, else of all pages and of run time."""
+    spoken_of = [word for word in words if word.startswith("course/")]
+    pages = [word for word in words if word not in spoken_of]
+    return [*(originals(pages) if pages or not words else ()),
+            *(runtime.sources() if not words else spoken_of)]
+
+
 def main(words: list[str]) -> int:
     """Do what `python -m course.authoring translate ...` says; return the exit status."""
     words = [word for word in words if word != LANGUAGE]
-    does = words.pop(0) if words[:1] and words[0] in ("pages", "lint", "todo", "fill") else "merge"
+    commands = ("pages", "lint", "todo", "fill", "runtime")
+    does = words.pop(0) if words and words[0] in commands else "merge"
     if does == "fill":
         name, source = words
         text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")
         found = fill(name, json.loads(text))
         print("\n".join(found), end="\n" if found else "")
-        refresh(name, originals([name])[name], {})
+        refresh(name, {})
         print("{}: {} translated, {} fuzzy, {} missing".format(name, *counts(name)))
         return 0
     if does == "todo":
         every = "all" in words
-        for name in originals([word for word in words if word != "all"]):
+        for name in names_of([word for word in words if word != "all"]):
             print(json.dumps(list(todo(name, every)), ensure_ascii=False, indent=1))
         return 0
     found, everywhere = [], known()
-    for name, stored in originals(words).items():
-        if does == "merge":
-            refresh(name, stored, everywhere)
-        elif does == "pages":
-            for path, data in generated(name, stored).items():
+    for name in runtime.sources() if does == "runtime" else names_of(words):
+        if does in ("merge", "runtime"):
+            refresh(name, everywhere)
+        elif does == "pages" and not name.startswith("course/"):
+            for path, data in generated(name, originals([name])[name]).items():
                 save(path, data)
-        elif catalogue_path(name).exists():
+        elif does == "lint" and catalogue_path(name).exists():
             found += lint_problems(name)
-        print("{:24} {:4} translated {:4} fuzzy {:4} missing".format(name, *counts(name)))
+        print("{:28} {:4} translated {:4} fuzzy {:4} missing".format(name, *counts(name)))
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0

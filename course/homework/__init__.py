@@ -7,7 +7,7 @@ import html
 import inspect
 import secrets
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from course import progress
 from course.homework.exercises import EXERCISES
@@ -15,6 +15,7 @@ from course.homework.guesses import compare
 from course.homework.reasons import Question, ask, judge, reasons
 from course.homework.reasons.counts import COUNTS
 from course.homework.reasons.counts import KEYS as COUNT_KEYS
+from course.messages import say
 
 __all__ = ["CheckFailed", "CheckResult", "check", "compare", "i_am"]
 
@@ -100,6 +101,8 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
         near = difflib.get_close_matches(str(name), known, n=1)
         meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(known)}"
         raise ValueError(f"there is no exercise {name!r}{meant}")
+    if isinstance(result, CheckResult):
+        result = replace(result, message=say(result.message), hints=(*map(say, result.hints),))
     if strict and not result.passed:
         raise CheckFailed(str(result))
     return result

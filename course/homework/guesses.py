@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from numbers import Real
 
 from course import progress
+from course.messages import say
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Comparison:
     text: str
 
     def __repr__(self) -> str:
-        return self.text
+        return say(self.text)
 
 
 def compare(mine: object, measured: object, name: str = "") -> Comparison:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from course import progress
+from course.messages import say
 
 LETTERS = "abcde"
 
@@ -85,9 +86,9 @@ class Question:
     learner: str
 
     def __str__(self) -> str:
-        lines = [self.reason.question]
-        lines += [f"  {letter}  {o.text}" for letter, o in self._options().items()]
-        return "\n".join([*lines, f"Answer with a letter: {self._call()}"])
+        lines = [say(self.reason.question)]
+        lines += [f"  {letter}  {say(o.text)}" for letter, o in self._options().items()]
+        return "\n".join([*lines, f"{say('Answer with a letter:')} {self._call()}"])
 
     __repr__ = __str__
 
@@ -104,16 +105,17 @@ class Question:
         """Return the card; folds: each option opens to its verdict, for a page without a kernel."""
         lines = []
         for letter, option in self._options().items():
-            text = f"<b>{letter}</b>&ensp;{marked(option.text)}"
+            text = f"<b>{letter}</b>&ensp;{marked(say(option.text))}"
             if folds:
-                verdict = f"{'✓' if option.right else '✗'} {marked(option.verdict)}"
+                verdict = f"{'✓' if option.right else '✗'} {marked(say(option.verdict))}"
                 text = (f'<details><summary>{text}</summary>'
                         f'<div style="margin:.2em 2em">{verdict}</div></details>')
             lines.append(f'<div style="margin:.15em 0">{text}</div>')
-        foot = f"Answer with a letter: <code>{html.escape(self._call(), quote=False)}</code>"
+        foot = (f"{say('Answer with a letter:')} "
+                f"<code>{html.escape(self._call(), quote=False)}</code>")
         return (
             '<div style="border-left:6px solid #0072B2;padding:.3em 1em;margin:.3em 0">'
-            f"<p style=\"margin:.2em 0\"><b>{marked(self.reason.question)}</b></p>"
+            f"<p style=\"margin:.2em 0\"><b>{marked(say(self.reason.question))}</b></p>"
             f'{"".join(lines)}<p style="margin:.4em 0 0">{foot}</p></div>'
         )
 

@@ -1,0 +1,98 @@
+"""What the course says at run time, in the reader's language: `COURSE_LANG=zh`.
+
+English is the language of the code. A sentence is translated where it is shown: `say` looks it up
+in the catalogues of po/zh_CN as a whole, then as one made from a template ("You change argument
+{1} in place"), then piece by piece. What has no translation stays English.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACE = r"\{\d\}"  # where a template has a value: {1}
+WHY = "*Why it matters.* "  # what a card says before it
+
+
+def language() -> str | None:
+    """Return the folder of catalogues of the reader's language, None for English.
+
+    COURSE_LANG says it. Where it says nothing, a notebook of notebooks/zh is Chinese.
+    """
+    told = os.environ.get("COURSE_LANG", "").lower()
+    here = Path.cwd().as_posix() + "/"
+    return "zh_CN" if told.startswith("zh") or (not told and "/notebooks/zh/" in here) else None
+
+
+def say(text: str) -> str:
+    """Return a sentence, or several, in the reader's language."""
+    folder = language()
+    return _said(text, folder) if folder and text else text
+
+
+@cache
+def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str, str]]]:
+    """Return what is translated: sentences, and templates, those with the most words first."""
+    try:
+        from babel.messages.pofile import read_po  # `doctor` speaks without any package
+    except ImportError:
+        return {}, []
+    sentences, templates = {}, []
+    for path in sorted((ROOT / "po" / folder).rglob("*.po")):
+        with path.open("rb") as file:
+            for message in read_po(file):
+                if not message.id or not message.string or message.fuzzy:
+                    continue
+                sentences.setdefault(message.id, message.string)
+                if message.id.startswith(WHY):
+                    said = re.sub(r"^\*+[^*]+\*+[：:]?\s*", "", message.string)
+                    sentences.setdefault(message.id.removeprefix(WHY), said)
+                if "course" in path.parts[-2:-1] and re.search(PLACE, message.id):
+                    words = re.split(PLACE, message.id)
+                    pattern = re.compile("(.*?)".join(map(re.escape, words)), re.S)
+                    templates.append((pattern, message.id, message.string))
+    templates.sort(key=lambda template: -len(re.sub(PLACE, "", template[1])))
+    return sentences, templates
+
+
+def _said(text: str, folder: str) -> str:
+    whole = _whole(text, folder)
+    if whole is not None:
+        return whole
+    for sign, between in (("\n", "\n"), (". And: ", "。另外："), ("; ", "；")):
+        parts = text.split(sign)
+        said = [_said(part, folder) for part in parts] if len(parts) > 1 else parts
+        if said != parts:
+            return between.join(said)
+    return "".join(_pieces(re.split(r"(?<=[.?!:]) (?=\S)", text), folder))
+
+
+def _whole(text: str, folder: str) -> str | None:
+    """Return the translation of a text that is one message; None if it is none."""
+    sentences, templates = catalogue(folder)
+    bare, end = (text[:-1], text[-1]) if text.endswith((".", ":")) else (text, "")
+    for words, more in ((text, ""), (bare, {".": "。", ":": "：", "": ""}[end])):
+        if words in sentences:
+            return sentences[words] + more
+    for words, more in ((text, ""), (bare, {".": "。", ":": "：", "": ""}[end])):
+        for pattern, _, chinese in templates:
+            if found := pattern.fullmatch(words):
+                values = [_said(value, folder) for value in found.groups()]
+                fill: Callable[[re.Match], str] = lambda place: values[int(place[0][1]) - 1]  # noqa: B023, E731
+                return re.sub(PLACE, fill, chinese) + more
+    return None
+
+
+def _pieces(sentences: list[str], folder: str) -> Iterator[str]:
+    """Give the sentences of a text, as many together as are one message."""
+    while sentences:
+        for count in range(len(sentences), 0, -1):
+            words = " ".join(sentences[:count])
+            whole = _whole(words, folder) if count < len(sentences) or count == 1 else None
+            if whole is not None or count == 1:
+                break
+        sentences = sentences[count:]
+        said = words if whole is None else whole
+        yield said if not sentences or said.endswith(("。", "：", "？", "！")) else said + " "
