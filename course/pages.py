@@ -16,6 +16,13 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from tqdm import tqdm
 
 VEGA_LITE = "application/vnd.vegalite.v5+json"
+# what JupyterLab and jupytext store with a page: one that is opened and saved stays the same file
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+LANGUAGE = {
+    "codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py",
+    "mimetype": "text/x-python", "name": "python", "nbconvert_exporter": "python",
+    "pygments_lexer": "ipython3", "version": "3.11.7",
+}
 
 
 class NotebookError(RuntimeError):
@@ -43,10 +50,19 @@ def execute(source: Path, target: Path, progress: bool = False) -> nbformat.Note
             client.execute()
     except CellExecutionError as error:
         raise NotebookError(f"{source.name} stopped in a cell:\n{error}") from error
-    notebook.metadata.pop("language_info", None)
+    as_saved(notebook)
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
     return notebook
+
+
+def as_saved(notebook: nbformat.NotebookNode) -> bool:
+    """Give a notebook the metadata that JupyterLab saves with it; return whether it had others."""
+    wanted = {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": KERNEL,
+              "language_info": LANGUAGE}
+    other = notebook.metadata != wanted
+    notebook.metadata = nbformat.from_dict(wanted)
+    return other
 
 
 class Renderer(IPythonRenderer):

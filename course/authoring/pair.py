@@ -9,11 +9,25 @@ from jupytext.cli import jupytext as jupytext_cli
 from course import authoring
 from course.authoring import is_homework
 from course.authoring.tangle import module_path, tangled
+from course.pages import as_saved
 
 
 def synchronise(source: Path) -> None:
-    """Carry the newer half of a pair over to the older one."""
+    """Carry the newer half of a pair over to the older one; both get JupyterLab's metadata."""
     jupytext_cli(["--sync", str(source)])
+    stored = source.with_suffix(".ipynb")
+    notebook = nbformat.read(stored, as_version=4)
+    if as_saved(notebook):
+        nbformat.write(notebook, stored)
+    # last: JupyterLab refuses a pair whose text half is the older one
+    source.write_text(as_text(source), encoding="utf-8")
+
+
+def as_text(source: Path) -> str:
+    """Return a .py as JupyterLab and jupytext save it."""
+    notebook = jupytext.read(source)
+    as_saved(notebook)
+    return jupytext.writes(notebook, fmt="py:percent")
 
 
 def problems(source: Path) -> list[str]:
@@ -32,7 +46,13 @@ def problems(source: Path) -> list[str]:
     if not stored_path.exists():
         return [*found, f"{shown}.ipynb is missing. {mend}"]
     written = jupytext.read(source).cells
-    stored = nbformat.read(stored_path, as_version=4).cells
+    notebook = nbformat.read(stored_path, as_version=4)
+    stored = notebook.cells
+    if as_saved(notebook) or as_text(source) != source.read_text(encoding="utf-8"):
+        found.append(
+            f"{shown}: JupyterLab would save other metadata. "
+            f"Mend: python -m course.authoring pair {name}"
+        )
     content = [[(cell.cell_type, cell.source) for cell in cells] for cells in (written, stored)]
     if content[0] != content[1]:
         pairs = enumerate(zip(*content))

@@ -18,6 +18,7 @@ from traitlets.config import Config
 from course.authoring import STUB, AuthoringError
 from course.homework.cards import card
 from course.homework.exercises import EXERCISES
+from course.pages import as_saved
 
 CARD = re.compile(r"<!-- card: (\w+) -->")
 
@@ -67,8 +68,8 @@ def released(source: Path) -> dict[str, str]:
         if not result["success"]:
             raise AuthoringError(f"nbgrader can't release {name}:\n{result['log']}")
         copy = nbformat.read(Path(place, "release", name, f"{name}.ipynb"), as_version=4)
+    as_saved(copy)
     text = jupytext.writes(copy, fmt="py:percent")
-    text = re.sub(r"(?m)^#       (format|jupytext)_version: .*\n", "", text)
     return {f"{name}.ipynb": nbformat.writes(copy) + "\n", f"{name}.py": text}
 
 

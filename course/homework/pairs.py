@@ -43,6 +43,8 @@ def sync(path: Path) -> str:
     """
     import jupytext
 
+    from course.pages import as_saved
+
     notebook, script = halves(path)
     there = [half for half in (notebook, script) if half.exists()]
     if not there or path.suffix not in (".ipynb", ".py"):
@@ -76,6 +78,7 @@ def sync(path: Path) -> str:
             if cell.cell_type == "code" and cell.source in ran:
                 cell.outputs = ran[cell.source].outputs
                 cell.execution_count = ran[cell.source].execution_count
+    as_saved(kept)
     jupytext.write(kept, notebook)
     jupytext.write(kept, script, fmt="py:percent")  # last: JupyterLab wants it no older
     return f"{notebook.name} and {script.name} are one: {'; '.join(done)}"
