@@ -16,6 +16,7 @@ WORKDIR /home/learner/attention-course
 
 COPY --chown=learner requirements.txt constraints.txt pyproject.toml README.md ./
 COPY --chown=learner course/__init__.py course/
+COPY --chown=learner assets/jupyter assets/jupyter/
 RUN python -m venv /opt/course \
     && /opt/course/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
 COPY --chown=learner . .

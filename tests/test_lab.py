@@ -1,0 +1,113 @@
+"""JupyterLab beside the course: a page that is opened and saved is the same file."""
+
+import asyncio
+import json
+import platform
+import shutil
+import tomllib
+
+import nbformat
+import pytest
+from ipykernel.ipkernel import IPythonKernel
+from jupyter_client.kernelspec import get_kernel_spec
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from jupytext import build_async_jupytext_contents_manager_class
+from nbconvert import ScriptExporter
+
+from course.authoring import NOTEBOOKS, ROOT
+from course.authoring.pair import as_text
+from course.homework import pairs
+from course.lab import Pages
+from course.pages import LANGUAGE
+
+PAGES = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("homework/*/*/*.ipynb")])
+SETTINGS = ROOT / "assets" / "jupyter"
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    """What JupyterLab stores of the kernel: its specification and its language."""
+    spec, told = get_kernel_spec("python3"), IPythonKernel()
+    return {"kernelspec": {"name": "python3", "display_name": spec.display_name,
+                           "language": spec.language},
+            "language_info": {**told.language_info}}
+
+
+def open_and_save(folder, name, kernel, manager=Pages):
+    """Do to a page what JupyterLab does; return what its tab shows as changed, and what git does.
+
+    In the browser the notebook gets the kernel's metadata; where they are others, the tab is dirty.
+    """
+    contents = build_async_jupytext_contents_manager_class(manager)(root_dir=str(folder))
+    halves = [folder / name, (folder / name).with_suffix(".py")]
+    before = [half.read_bytes() for half in halves]
+
+    async def use():
+        model = await contents.get(name, type="notebook")
+        shown = json.loads(json.dumps(model["content"]))  # as it goes over the wire
+        dirty = [key for key, value in kernel.items() if shown["metadata"].get(key) != value]
+        shown["metadata"] |= kernel
+        await contents.save({"type": "notebook", "format": "json", "content": shown}, name)
+        return dirty
+
+    dirty = asyncio.run(use())
+    return dirty, [half.name for half, b in zip(halves, before) if half.read_bytes() != b]
+
+
+@pytest.mark.parametrize(("version", "pages"), [("3.11.7", PAGES[-3:]), ("3.13.2", PAGES)])
+def test_opening_and_saving_changes_no_page(tmp_path, monkeypatch, kernel, version, pages):
+    monkeypatch.setattr(platform, "python_version", lambda: version)
+    kernel["language_info"]["version"] = version
+    for page in pages:
+        for half in (page, page.with_suffix(".py")):
+            shutil.copy2(half, tmp_path)
+        assert open_and_save(tmp_path, page.name, kernel) == ([], []), page
+
+
+def test_a_page_without_its_metadata_would_be_changed(tmp_path, kernel):
+    page = PAGES[0]
+    notebook = nbformat.read(page, 4)
+    del notebook.metadata["language_info"]
+    nbformat.write(notebook, tmp_path / page.name)
+    shutil.copy(page.with_suffix(".py"), tmp_path)
+    assert open_and_save(tmp_path, page.name, kernel) == (["language_info"], [page.name])
+    kernel["language_info"]["version"] = "3.9.9"
+    dirty, changed = open_and_save(tmp_path, page.name, kernel, AsyncLargeFileManager)
+    assert dirty and changed  # without the course's setting
+
+
+def test_what_a_learner_writes_is_saved(tmp_path):
+    contents = build_async_jupytext_contents_manager_class(Pages)(root_dir=str(tmp_path))
+    mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")])
+    asyncio.run(contents.save({"type": "notebook", "content": mine}, "mine.ipynb"))
+    assert asyncio.run(contents.get("mine.ipynb"))["content"]["cells"][0]["source"] == "a = 1"
+    (tmp_path / "notes.txt").write_text("words")
+    assert asyncio.run(contents.get("notes.txt"))["content"] == "words"
+
+
+def test_every_text_half_is_as_jupytext_writes_it():
+    for page in PAGES:
+        script = page.with_suffix(".py")
+        assert as_text(script) == script.read_text("utf-8"), script
+
+
+def test_a_pair_made_one_is_stored_alike(tmp_path):
+    shutil.copy(NOTEBOOKS / "homework" / "release" / "masking" / "masking.py", tmp_path)
+    pairs.sync(tmp_path / "masking.py")
+    assert nbformat.read(tmp_path / "masking.ipynb", 4).metadata.language_info == LANGUAGE
+    assert as_text(tmp_path / "masking.py") == (tmp_path / "masking.py").read_text("utf-8")
+
+
+def test_a_page_as_a_script_is_a_py():
+    text, told = ScriptExporter().from_filename(str(PAGES[0]))
+    assert told["output_extension"] == ".py" and "import" in text
+
+
+def test_the_settings_are_installed_with_the_course():
+    files = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
+    for place, names in files["data-files"].items():
+        for name in names:
+            assert (ROOT / name).is_file()
+            assert (ROOT / name).parent == SETTINGS / place.removeprefix("etc/jupyter").strip("/")
+    # the build of the container finds them, too
+    assert "COPY --chown=learner assets/jupyter" in (ROOT / "Dockerfile").read_text("utf-8")
