@@ -20,7 +20,8 @@ from course.homework import pairs
 from course.lab import Pages
 from course.pages import LANGUAGE
 
-PAGES = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("homework/*/*/*.ipynb")])
+PAGES = sorted(page for place in ("*", "zh/**/*", "homework/*/*/*")
+               for page in NOTEBOOKS.glob(f"{place}.ipynb"))
 SETTINGS = ROOT / "assets" / "jupyter"
 
 

@@ -14,7 +14,7 @@ from course.authoring import (
     sources,
     translate,
 )
-from course.authoring.pair import problems, synchronise
+from course.authoring.pair import as_text, problems, synchronise
 from course.authoring.release import refresh_cards, release, release_problems
 from course.authoring.tangle import tangle
 from course.pages import NotebookError, execute
@@ -69,6 +69,7 @@ def run(command: str, names: list[str]) -> int:
             begun = time.monotonic()
             os.environ["COURSE_PAGE"] = "1"  # checked reasons are stored as folds
             execute(source, source.with_suffix(".ipynb"))
+            source.write_text(as_text(source), encoding="utf-8")
             print(f"ran {source.name} in {time.monotonic() - begun:.0f} s")
         elif command == "pair":
             synchronise(source)

@@ -302,7 +302,6 @@ def generated(name: str, stored: Path) -> dict[Path, bytes]:
     path = page_path(stored)
     stored_text = json.dumps(made, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     text = jupytext.writes(nbformat.reads(stored_text, as_version=4), fmt="py:percent")
-    text = re.sub(r"(?m)^#       (format|jupytext)_version: .*\n", "", text)
     return {path: stored_text.encode(), path.with_suffix(".py"): text.encode()}
 
 
