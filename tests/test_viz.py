@@ -1,9 +1,29 @@
 """Pictures: what stands for them where they are not seen."""
 
+import inspect
+from html import unescape
+
 import altair as alt
 import matplotlib.pyplot as plt
+import pytest
+import torch
+import vl_convert
+from matplotlib.text import Text
 
 from course import viz
+from course.viz import (
+    attention,
+    beyond,
+    decoding,
+    foundations,
+    inside,
+    masking,
+    seq2seq,
+    start_here,
+    text,
+    training,
+    transformer,
+)
 
 
 def test_a_figure_says_its_titles_and_axes_once():
@@ -25,3 +45,86 @@ def test_a_chart_says_its_titles(monkeypatch):
     viz.show(chart)
     viz.show(chart, alt="short")
     assert [m["image/png"]["alt"] for m in shown] == ["A find. length", "short"]
+
+
+# what TeX, a chart's separators, fields and labels, or HTML would read as their own
+WORDS = ["$x$", "$", r"a_b^2\frac{", "|", "<b>&amp;", "%d{0}", "[0].y#", "_c"]
+N = len(WORDS)
+SQUARE, LINKS = torch.full((N, N), 1 / N), [(i, i) for i in range(N)]
+PAIR = torch.stack([SQUARE, SQUARE])
+SEEN = torch.ones(N, N, dtype=torch.bool).tril()
+RECORD = {"layer": "1", "head": "1", "sentence": "|".join(WORDS), "note": "$", "queries": WORDS,
+          "keys": WORDS, "weights": SQUARE}
+GATES = {"forget": torch.full((N + 1,), 0.5)}
+NODES = {tuple(WORDS[: i + 1]): (0.5, "kept") for i in range(N)}
+BRACKETS = [(word, i, i + 1) for i, word in enumerate(WORDS)]
+CURVE = [0.1, 0.2]
+DRAWN = {
+    attention.maps: lambda: attention.maps([("one", SQUARE, WORDS, WORDS)], "t"),
+    attention.head_grid: lambda: attention.head_grid({"layer 1": PAIR}, WORDS, "t"),
+    attention.gallery: lambda: attention.gallery([RECORD], "t"),
+    beyond.blanks: lambda: beyond.blanks({"$a$ and $b$": [(word, 0.5) for word in WORDS]}, "t"),
+    beyond.bracketings: lambda: beyond.bracketings(WORDS, BRACKETS, BRACKETS, "t"),
+    decoding.beam_tree: lambda: decoding.beam_tree(NODES, "t"),
+    decoding.length_penalties: lambda: decoding.length_penalties(
+        lambda n, alpha: n**alpha, {" ".join(WORDS): (-1.0, 5)}, [0.0], 0.5),
+    decoding.ngram_boxes: lambda: decoding.ngram_boxes(WORDS, WORDS),
+    foundations.unrolled: lambda: foundations.unrolled(WORDS),
+    foundations.gates: lambda: foundations.gates(
+        [([*WORDS, "is"], GATES, torch.ones(N + 1))], "t"),
+    inside.explorer: lambda: inside.explorer(
+        [("cross", "|".join(WORDS), WORDS, WORDS, SQUARE[None, None])],
+        {"cross": torch.ones(1, 1)}, ("cross", 0, 0), "t"),
+    inside.lens_grid: lambda: inside.lens_grid([WORDS, WORDS], SQUARE[:2], WORDS, "t"),
+    inside.attention_grid: lambda: inside.attention_grid(PAIR, WORDS, WORDS, "t"),
+    inside.need_and_weight: lambda: inside.need_and_weight(WORDS, [0.1] * N, [0.1] * N, "t"),
+    masking.masks: lambda: masking.masks({"one": (SEEN, WORDS, WORDS)}, "t"),
+    masking.exercises: lambda: masking.exercises(SEEN, WORDS, WORDS, "t"),
+    masking.broadcast: lambda: masking.broadcast(SEEN[-1:, None, None], SEEN[None, None], [WORDS]),
+    masking.influence: lambda: masking.influence({"one": SQUARE}, WORDS, "t"),
+    masking.ways: lambda: masking.ways({"one": [SQUARE[0]]}, ["column"], WORDS, "t"),
+    seq2seq.links: lambda: seq2seq.links(WORDS, WORDS, LINKS, "t"),
+    seq2seq.machine: lambda: seq2seq.machine(WORDS, WORDS, attention=True),
+    seq2seq.alignment_maps: lambda: seq2seq.alignment_maps({"one": SQUARE}, WORDS, WORDS, LINKS),
+    seq2seq.hops: lambda: seq2seq.hops(WORDS, SQUARE[:2], "$a$ or $b$?"),
+    start_here.alignments: lambda: start_here.alignments([(WORDS, WORDS, LINKS)], "t"),
+    text.merge_panels: lambda: text.merge_panels(dict.fromkeys("ab", [tuple(WORDS)]), "t"),
+    text.build_up: lambda: text.build_up([("$a$", tuple(WORDS))], "t"),
+    training.smoothed_target: lambda: training.smoothed_target(
+        WORDS, [0.1] * N, [0.1] * N, CURVE, {"one": CURVE}, (0.5, 0.5)),
+    transformer.attention_heads: lambda: transformer.attention_heads(PAIR, WORDS, WORDS, "t"),
+}
+TAKE_WORDS = {"words", "keys", "source", "target", "read", "reads", "facts", "hypothesis"}
+
+
+def letters(text: Text) -> str:
+    """Return what matplotlib draws of a text letter by letter; "" where it is TeX."""
+    shown, parsed = text._preprocess_math(text.get_text())
+    return "" if parsed else shown
+
+
+def seen_in(drawn: object) -> list[str]:
+    if isinstance(drawn, alt.TopLevelMixin):
+        svg = vl_convert.vegalite_to_svg(drawn.to_dict(), vl_version="5.20")
+        return [unescape(piece.partition("<")[0]) for piece in svg.split(">")]
+    return [letters(part) for part in drawn.findobj(Text)]
+
+
+@pytest.mark.parametrize("function", DRAWN, ids=lambda f: f"{f.__module__[11:]}.{f.__name__}")
+def test_no_word_is_parsed_by_a_picture(function):
+    seen = seen_in(DRAWN[function]())
+    for word in WORDS:
+        assert any(word in shown for shown in seen), f"{word} is not in {seen}"
+
+
+def test_every_picture_that_takes_words_is_among_them():
+    rooms = {function.__module__: inspect.getmodule(function) for function in DRAWN}
+    missing = [
+        f"{room}.{name}"
+        for room, module in rooms.items()
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == room and not name.startswith("_") and function not in DRAWN
+        and "axis" not in (takes := inspect.signature(function).parameters)
+        and any("str" in str(takes[name].annotation) for name in TAKE_WORDS & set(takes))
+    ]
+    assert not missing

@@ -31,8 +31,8 @@ class CheckFailed(AssertionError):
 class CheckResult:
     """The outcome of a check: a card in a notebook, text in a terminal.
 
-    hints: those unlocked so far, one for each failed try, three at most; code that was not written
-    yet is no try.
+    hints: the one that fits the mistake; where nobody knows what was misunderstood, the first, and
+    from the second miss on the second, too. The third stands under the card alone.
     expected, actual, given: the small example on which it failed, as text.
     """
 
@@ -48,33 +48,33 @@ class CheckResult:
         lines = [f"{'PASSED' if self.passed else 'NOT YET'}  {self.name}: {self.message}"]
         for title, text in self._example():
             lines += [f"  {title}:", textwrap.indent(text, "    ")]
-        lines += [f"  hint {number}: {hint}" for number, hint in enumerate(self.hints, 1)]
+        lines += [f"  hint: {hint}" for hint in self.hints]
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _example(self) -> list[tuple[str, str]]:
-        named = (("called", self.given), ("expected", self.expected), ("yours", self.actual))
+        named = (("expected", self.expected), ("yours", self.actual), ("called", self.given))
         return [(title, text) for title, text in named if text]
 
     def _repr_html_(self) -> str:
-        colour = "#009E73" if self.passed else "#D55E00"  # Okabe-Ito green and vermillion
+        colour = "#009E73" if self.passed else "#D55E00"  # a bar: text has the theme's
         boxes = "".join(
             f'<div style="margin-right:2em"><b>{title}</b>'
             f'<pre style="margin:.2em 0;font:90%/1.4 monospace">{html.escape(text)}</pre></div>'
             for title, text in self._example()
         )
         hints = "".join(
-            f"<details{' open' if number == len(self.hints) else ''}><summary>hint {number}"
-            f"</summary>{html.escape(hint)}</details>"
-            for number, hint in enumerate(self.hints, 1)
+            f"<details{' open' if hint is self.hints[-1] else ''}><summary>hint</summary>"
+            f"{html.escape(hint)}</details>"
+            for hint in self.hints
         )
         verdict = "✓ passed" if self.passed else "✗ not yet"
         return (
             f'<div style="border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0">'
-            f'<b style="color:{colour}">{verdict}</b> <code>{html.escape(self.name)}</code>'
-            f"<p>{html.escape(self.message)}</p>"
-            f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>{hints}</div>'
+            f"<b>{verdict}</b> <code>{html.escape(self.name)}</code>"
+            f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'
+            f"<p>{html.escape(self.message)}</p>{hints}</div>"
         )
 
 
@@ -134,10 +134,10 @@ def _check_code(name: str, candidate: object, strict: bool) -> CheckResult:
     failures = progress.record_check(name, wrong is None, code_hash(candidate), tried)
     if wrong is None:
         return CheckResult(name, True, f"right, in every case. {exercise.why}")
-    return CheckResult(
-        name, False, wrong.message, exercise.hints[:failures], wrong.expected, wrong.actual,
-        wrong.given,
-    )
+    hints = exercise.hints[: min(failures, 2)]
+    if wrong.hint != 0:
+        hints = exercise.hints[wrong.hint - 1 : wrong.hint] if wrong.hint else ()
+    return CheckResult(name, False, wrong.message, hints, wrong.expected, wrong.actual, wrong.given)
 
 
 def _check_reason(name: str, answer: object, strict: bool) -> CheckResult | Question:

@@ -2,17 +2,15 @@
 
 import copy
 import inspect
-import linecache
-import sysconfig
-import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
 
+from course.homework.errors import explain_error, meaning
 from course.homework.gradients import cut
 from course.homework.guard import (
     READY_MADE,
@@ -29,22 +27,30 @@ UNWRITTEN = "Not written yet."  # such a candidate is no try, and unlocks no hin
 
 
 class Wrong(Exception):
-    """A candidate's fault, as the learner will read it."""
+    """A candidate's fault, as the learner will read it.
 
-    def __init__(self, message: str, expected: str = "", actual: str = "", given: str = "") -> None:
+    hint: the number of the hint that helps here; None: what it says is hint enough; 0: nobody knows
+    what was misunderstood.
+    """
+
+    def __init__(self, message: str, expected: str = "", actual: str = "", given: str = "",
+                 hint: int | None = None) -> None:
         super().__init__(message)
         self.message, self.expected, self.actual, self.given = message, expected, actual, given
+        self.hint = hint
 
 
 @dataclass(frozen=True)
 class Case:
     """One set of arguments. blame: what a candidate does wrong that fails here and passed the
-    cases before, as a clause ("you transpose with .T, which turns the batch too"). learn: whether
-    gradients are compared, too, where the exercise compares any."""
+    cases before, as a clause ("you transpose with .T, which turns the batch too"). hint: the number
+    of the one that helps who fails here. learn: whether gradients are compared, too, where the
+    exercise compares any."""
 
     label: str
     args: tuple
     blame: str = ""
+    hint: int = 0
     learn: bool = True
 
 
@@ -128,11 +134,13 @@ class Candidate:
         except NotImplementedError as error:
             raise Wrong(f"{UNWRITTEN} {error}".strip()) from error
         except BaseException as error:
-            raise Wrong(explain_error(error), given=describe(function, args)) from error
+            said = explain_error(error)
+            hint = 0 if said.startswith("Your code") else None
+            raise Wrong(said, given=describe(function, args), hint=hint) from error
 
 
 def describe(function: Callable, args: tuple) -> str:
-    """Return a call in short: softmax(tensor (2, 3) float32, 1)."""
+    """Return a call in short: softmax(x=tensor (2, 3) float32, dim=1)."""
     parts = []
     for argument in args:
         if isinstance(argument, Tensor):
@@ -144,7 +152,9 @@ def describe(function: Callable, args: tuple) -> str:
             text = repr(argument)
             parts.append(text if len(text) <= 80 else f"{text[:77]}...")
     name = getattr(function, "__name__", None) or type(function).__name__
-    return f"{name}({', '.join(parts)})"
+    named = _parameters(function, len(args)) or [""] * len(args)
+    called = (f"{key}={part}" if key else part for key, part in zip(named, parts))
+    return f"{name}({', '.join(called)})"
 
 
 def normal(generator: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -165,23 +175,6 @@ def _check_signature(function: Callable, args: tuple) -> None:
         pass  # a builtin without a signature
 
 
-def explain_error(error: BaseException) -> str:
-    """Say what a candidate raised, and in which of its lines."""
-    where = ""
-    here = str(Path(__file__).parent)
-    others = (sysconfig.get_paths()["stdlib"], sysconfig.get_paths()["purelib"], here)
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(others):
-            line = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
-            where = f", in line {frame.lineno}: {line}" if line else ""
-            break
-    if isinstance(error, SystemExit):
-        return f"Your code leaves Python{where}: return a value instead"
-    if isinstance(error, RecursionError):
-        return f"Your code calls itself without end{where}"
-    return f"Your code raises {type(error).__name__}: {str(error).rstrip('.')}{where}"
-
-
 def function_exam(
     reference: Callable,
     cases: Callable[[Generator], Iterable[Case]],
@@ -195,9 +188,9 @@ def function_exam(
     """Return an `examine` that compares a function with a reference, case by case.
 
     cases: from simple to hard, values drawn from the generator. mistakes: (what it says of the
-    learner's thinking, a function that makes this mistake); the first whose results equal the
-    candidate's in all cases so far is named. returns: the name of the result, or of its parts:
-    "(output, weights)".
+    learner's thinking, a function that makes this mistake, and perhaps the number of the hint that
+    it wants); the first whose results equal the candidate's in all cases so far is named.
+    returns: the name of the result, or of its parts: "(output, weights)".
     explain: (args, actual, expected) -> a named misconception seen from properties, or None.
     call: how a candidate is called with a case's arguments, if it is not a plain function.
     learns: picks from a result the tensor that models learn through, for a function that they are
@@ -222,17 +215,18 @@ def function_exam(
                 passed.append(case.label)
                 to_learn += [case.args] * case.learn
                 continue
-            named = zip(_parameters(candidate.thing, len(case.args)), case.args)
+            named = zip(names or _numbered(candidate.thing, len(case.args)), case.args)
             given = "\n".join([candidate.given, *(f"{name}: {show(a)}" for name, a in named)])
-            message = (
-                _named(history, expected, mistakes)
-                or explain(case.args, actual, expected)
-                or (found.of_values and not passed and _unearned(call, candidate, case, actual))
-            )
-            wrong = Wrong(message or found.message, found.expected, found.actual, given)
-            raise wrong if message else _in_context(wrong, case, passed)
+            message, hint = _named(history, expected, mistakes) or (
+                explain(case.args, actual, expected), None)
+            if not message and found.of_values and not passed:
+                message, hint = _unearned(call, candidate, case, actual), 1
+            both = found.expected, found.actual
+            if message:
+                raise Wrong(message, *both, given, hint)
+            raise _in_context(Wrong(found.message, *both, given, hint=0), case, passed)
         for args in to_learn if learns else ():
-            called = names or _parameters(candidate.thing, len(args))
+            called = names or _numbered(candidate.thing, len(args))
             found = cut(lambda args: call(candidate, args), reference, args, called, learns,
                         generator, candidate.thing)
             if found:
@@ -242,25 +236,35 @@ def function_exam(
 
 
 def _parameters(function: object, n: int) -> list[str]:
-    """Return what the n arguments of a function are called in its signature, or their numbers."""
+    """Return what the n arguments of a function are called in its signature; []: nobody knows."""
     try:
-        names = [*inspect.signature(function).parameters]
+        parameters = [*inspect.signature(function).parameters.values()]
     except (TypeError, ValueError):
-        names = []
-    return names[:n] if len(names) >= n else [f"argument {i}" for i in range(1, n + 1)]
+        return []
+    single = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return single[:n] if len(single) >= n else []
+
+
+def _numbered(function: object, n: int) -> list[str]:
+    """Return the names of a function's arguments, or their numbers."""
+    return _parameters(function, n) or [f"argument {i}" for i in range(1, n + 1)]
 
 
 def _in_context(wrong: Wrong, case: Case, passed: list[str]) -> Wrong:
-    """Add what the case shows: right for A, wrong for B, hence the blame."""
+    """Add what the case shows: right for A, wrong for B, hence the blame, or the hint."""
     context = f"Right for {'; '.join(passed)}. Not for {case.label}: " if passed else ""
-    blame = f". Probably {case.blame}" if case.blame and passed else ""
+    blame = f". Probably {case.blame}" if case.blame and passed and wrong.hint == 0 else ""
+    hint = wrong.hint if blame or wrong.hint is None else case.hint
     message = f"{context}{wrong.message}{blame}"
-    return Wrong(message, wrong.expected, wrong.actual, wrong.given)
+    return Wrong(message, wrong.expected, wrong.actual, wrong.given, hint)
 
 
-def _named(history: list[tuple[tuple, object]], expected, mistakes: list) -> str | None:
-    """Return the first mistake that gives the candidate's result, wrong now and right before."""
-    for message, mistaken in mistakes:
+def _named(
+    history: list[tuple[tuple, object]], expected, mistakes: list
+) -> tuple[str, int | None] | None:
+    """Return the first mistake that gives the candidate's result, wrong now and right before, and
+    the number of its hint."""
+    for message, mistaken, *hint in mistakes:
         try:
             now, *before = reversed(history)  # the last one first: there most mistakes differ
             result = mistaken(*copy.deepcopy(now[0]))
@@ -269,7 +273,7 @@ def _named(history: list[tuple[tuple, object]], expected, mistakes: list) -> str
                 and mismatch(result, expected) is not None
                 and all(mismatch(a, mistaken(*copy.deepcopy(args))) is None for args, a in before)
             ):
-                return message
+                return message, (hint or [None])[0]
         except Exception:
             continue  # this mistake can't be made with these arguments
     return None
@@ -315,8 +319,13 @@ def examine(exercise: Exercise, thing: object, seed: int) -> Wrong | None:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
-        run_in_time(body, candidate.clock, exercise.seconds)
+        with warnings.catch_warnings(record=True) as warned:  # of what fails, the card will tell
+            warnings.simplefilter("always")
+            run_in_time(body, candidate.clock, exercise.seconds)
     except Wrong as wrong:
+        meant = next(filter(None, (meaning(str(w.message)) for w in warned)), "")
+        if meant and "Your code raises" not in wrong.message:
+            return Wrong(f"{meant}. {wrong.message}", wrong.expected, wrong.actual, wrong.given)
         return wrong
     except TimeoutError:
         return Wrong(

@@ -22,7 +22,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse; width: 100% } td, th { padding: .3em .8em; text-align: left }
 tr { border-bottom: 1px solid #ddd } .bar { background: #ddd; height: .8em; width: 12em }
-.bar div { background: #009E73; height: 100% } .no { color: #777 }
+.bar div { background: #009E73; height: 100% } .no { color: #595959 }
 blockquote { border-left: 4px solid #009E73; margin-left: 0; padding-left: 1em;
 white-space: pre-wrap }
 """

@@ -47,9 +47,11 @@ def mismatch(actual, expected, name: str = "the result") -> Mismatch | None:
 
 
 def kind(value) -> str:
-    """Name the type of a value as a learner would: "a tensor", "a tuple of 2", "None"."""
-    if value is None or isinstance(value, type):
-        return repr(value) if value is None else f"the class {value.__name__}"
+    """Name the type of a value as a learner would: "a tensor", "a tuple of 2"."""
+    if value is None:
+        return "None (is a return missing?)"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     named = {"Tensor": "tensor", "ndarray": "numpy array", "str": "string"}
@@ -149,6 +151,7 @@ def _sequences(actual, expected: Sequence, name: str) -> Mismatch | None:
         return Mismatch(f"{name}: {len(expected)} values are wanted, not {len(actual)}", *both)
     for a, e, part in zip(actual, expected, names):
         if found := mismatch(a, e, part):
-            whole = replace(found, expected=both[0], actual=both[1])
-            return found if isinstance(e, Tensor) else whole
+            if isinstance(e, Tensor):  # of a pair: say which of the two
+                both = f"{part}, {found.expected}", f"{part}, {found.actual}"
+            return replace(found, expected=both[0], actual=both[1])
     return None

@@ -30,6 +30,19 @@ plt.rcParams.update(
 )
 
 
+SEPARATOR = "\x1f"  # ASCII's "unit separator": no sign that a word is written with
+
+
+def visible(text: str) -> str:
+    """Return a text without control characters, of which one is the separator."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def plain(text: str) -> str:
+    """Return a word as matplotlib shows it letter by letter: a `$` in it begins no TeX."""
+    return visible(text).replace("$", r"\$")
+
+
 def finish(figure: Figure, title: str = "", alt: str = "") -> Figure:
     """Set the finding above the whole figure, lay it out, and let a notebook show it once.
 

@@ -9,9 +9,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
-
-SEPARATOR = "\x1f"  # ASCII's "unit separator": no sign that a word is written with
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, SEPARATOR, STYLES, finish, plain, visible
 
 
 def soft_lookup(
@@ -91,8 +89,8 @@ def _matrix(axis: Axes, values: Tensor, rows: Sequence[str], columns: Sequence[s
     for i, row in enumerate(values.tolist()):
         for j, number in enumerate(row):
             axis.text(j, i, f"{number:.3g}", ha="center", va="center", fontsize=9)
-    axis.set_xticks(range(len(columns)), columns, fontsize=8, parse_math=False)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8, parse_math=False)
+    axis.set_xticks(range(len(columns)), map(plain, columns), fontsize=8)
+    axis.set_yticks(range(len(rows)), map(plain, rows), fontsize=8)
     axis.tick_params(length=0)
     axis.grid(False)
     axis.set_title(title, fontsize=10)
@@ -140,7 +138,7 @@ def split_heads(x: Tensor, right: Tensor, wrong: Tensor) -> Figure:
         axis.set_xticks([])
         axis.set_yticks([i + 0.5 for i in range(block.size(0))] if axis is axes[0] else [])
         axis.set_title(title, fontsize=10)
-        axis.spines[:].set_visible(False)
+        axis.spines[:].setvisible(False)
     axes[0].set_yticklabels([f"word {i + 1}" for i in range(x.size(0))])
     axes[0].tick_params(length=0)
     figure.suptitle("Right: a head is a band of columns. Wrong: a head is a heap of words", x=0.01,
@@ -152,9 +150,9 @@ def split_heads(x: Tensor, right: Tensor, wrong: Tensor) -> Figure:
 
 
 def _words(axis: Axes, queries: Sequence[str], keys: Sequence[str]) -> None:
-    """Write the words at a heat map's sides; a `$` in a word is a letter, not TeX."""
-    axis.set_xticks(range(len(keys)), keys, rotation=90, fontsize=8, parse_math=False)
-    axis.set_yticks(range(len(queries)), queries, fontsize=8, parse_math=False)
+    """Write the words at a heat map's sides."""
+    axis.set_xticks(range(len(keys)), map(plain, keys), rotation=90, fontsize=8)
+    axis.set_yticks(range(len(queries)), map(plain, queries), fontsize=8)
     axis.tick_params(length=0)
     axis.grid(False)
 
@@ -228,11 +226,6 @@ def head_grid(rows: Mapping[str, Tensor], words: Sequence[str], title: str) -> F
     return finish(figure, title)
 
 
-def _visible(text: str) -> str:
-    """Return a text without control characters, of which one is the separator."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
 def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.LayerChart:
     """Draw one head of many as a heat map: layer, head and sentence by menu, weights on hover.
 
@@ -241,18 +234,18 @@ def gallery(records: Sequence[Mapping], title: str, start: int = 0) -> alt.Layer
     """
     rows = []  # one for each query; its keys and weights are split by the chart: a small notebook
     for record in records:
-        keys = SEPARATOR.join(f"{i} {_visible(word)}" for i, word in enumerate(record["keys"], 1))
+        keys = SEPARATOR.join(f"{i} {visible(word)}" for i, word in enumerate(record["keys"], 1))
         for i, word in enumerate(record["queries"]):
             weights = SEPARATOR.join(f"{weight:.3f}" for weight in record["weights"][i].tolist())
-            names = {name: _visible(record[name]) for name in ("layer", "head", "sentence")}
+            names = {name: visible(record[name]) for name in ("layer", "head", "sentence")}
             names["note"] = "{layer}, head {head}: {note}".format_map(record)
-            names["query"] = f"{i + 1} {_visible(word)}"
+            names["query"] = f"{i + 1} {visible(word)}"
             rows.append({**names, "key": keys, "weight": weights})
     menus = []
     for name in ("layer", "head", "sentence"):
         options = list(dict.fromkeys(row[name] for row in rows))
         bind = alt.binding_select(options=options, name=f"{name}: ")
-        first = _visible(records[start][name])
+        first = visible(records[start][name])
         menus.append(alt.param(name=f"choose_{name}", value=first, bind=bind))
     chosen = " && ".join(f"datum.{n} == choose_{n}" for n in ("layer", "head", "sentence"))
     base = alt.Chart(alt.Data(values=rows)).transform_filter(chosen)

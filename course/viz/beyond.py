@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course.beyond import Bracket
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish, plain
 
 PALE = "#D6EAF5"
 
@@ -51,13 +51,13 @@ def blanks(answers: Mapping[str, Sequence[tuple[str, float]]], title: str) -> Fi
     figure, axes = plt.subplots(rows, 2, figsize=(9.5, 1.75 * rows), sharex=True,
                                 squeeze=False, layout="constrained")
     for axis, (text, found) in zip(axes.flat, answers.items()):
-        names = [word.strip("▁") for word, _ in found]
+        names = [plain(word.strip("▁") or word) for word, _ in found]
         bars = axis.barh(range(len(found)), [p for _, p in found], color=BLUE)
         axis.bar_label(bars, fmt=" %.2f", fontsize=8)
         axis.set_yticks(range(len(found)), names, fontsize=9)
         axis.invert_yaxis()
         axis.set_xlim(0, 1.2 * max(p for found in answers.values() for _, p in found))
-        axis.set_title(text, fontsize=10)
+        axis.set_title(plain(text), fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("probability")
     return finish(figure, title)
@@ -105,9 +105,9 @@ def _spans(
             left.remove(bracket)
         axis.barh(height, end - start - 0.16, 0.8, start - 0.42, ls="--" if wrong else "-",
                   color=ORANGE if wrong else PALE, ec="black" if wrong else BLUE)
-        axis.text((start + end - 1) / 2, height, label, ha="center", va="center", fontsize=9)
+        axis.text((start + end - 1) / 2, height, plain(label), ha="center", va="center", fontsize=9)
     for k, word in enumerate(words):
-        axis.text(k, 0.3, word, ha="center", va="top", fontsize=9)
+        axis.text(k, 0.3, plain(word), ha="center", va="top", fontsize=9)
     axis.set_xlim(-0.6, len(words) - 0.4)
     axis.set_ylim(-0.3, max(heights, default=1) + 0.6)
     axis.set_axis_off()

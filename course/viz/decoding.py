@@ -11,7 +11,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from course.decoding import NextLogProbs, beam_step, continuations, until_eos
 from course.text import BOS, EOS
-from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
+from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish, plain
 
 Prefix = tuple[str, ...]
 
@@ -101,7 +101,8 @@ def beam_tree(nodes: Mapping[Prefix, tuple[float, str]], title: str) -> Figure:
             color=color, bbox=dict(fc="white", ec="none", pad=0.8), zorder=2, **label,
         )
         axis.text(
-            x1, y1, f"{prefix[-1]}\n{probability:.3f}", weight="bold" if fate == "winner" else None,
+            x1, y1, f"{plain(prefix[-1])}\n{probability:.3f}",
+            weight="bold" if fate == "winner" else None,
             color="black" if fate != "pruned" else GREY, zorder=3,
             bbox=dict(boxstyle="round", fc="white", ec=color, ls=style, lw=width), **label,
         )
@@ -140,7 +141,8 @@ def length_penalties(
     axis = [i / 50 for i in range(51)]
     for (text, (log_prob, length)), (color, style, _) in zip(sentences.items(), STYLES):
         scores = [log_prob / penalty(length, a) for a in axis]
-        right.plot(axis, scores, ls=style, color=color, lw=2, label=f'"{text}", {length} tokens')
+        right.plot(axis, scores, ls=style, color=color, lw=2,
+                   label=f'"{plain(text)}", {length} tokens')
     right.axvline(crossing, color=GREY, lw=0.9, ls=":")
     right.annotate(f"equal at α = {crossing:.2f}", (crossing, 0.95), color=GREY, fontsize=9,
                    xycoords=("data", "axes fraction"), xytext=(4, 0),
@@ -181,9 +183,10 @@ def ngram_boxes(hypothesis: Sequence[str], reference: Sequence[str]) -> Figure:
         axis.text(-0.15, n + 0.45, f"{n}-grams", ha="right", va="center", fontsize=10)
         axis.text(size + 0.15, n + 0.45, shares[-1], ha="left", va="center", fontsize=10)
     for i, word in enumerate(hypothesis):
-        axis.text(i + 0.5, 0.8, word, ha="center", va="center", fontsize=11)
+        axis.text(i + 0.5, 0.8, plain(word), ha="center", va="center", fontsize=11)
     axis.text(-0.15, 0.8, "hypothesis", ha="right", va="center", fontsize=10, style="italic")
-    axis.text(0, 0.25, "reference:  " + " ".join(reference), fontsize=10, style="italic")
+    axis.text(0, 0.25, "reference:  " + plain(" ".join(reference)), fontsize=10,
+              style="italic")
     axis.set(xlim=(-1.4, size + 1), ylim=(5, 0))
     axis.set_axis_off()
     keys = [Patch(fc=BLUE, ec=BLUE), Patch(fc="white", ec=GREY, hatch="////")]

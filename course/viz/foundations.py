@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish, plain
 
 
 def descent(
@@ -202,7 +202,7 @@ def unrolled(words: Sequence[str]) -> Figure:
         arrow((t - 0.05, 0.36), (t - 0.05, 0.8))
         arrow((t + 0.05, 0.8), (t + 0.05, 0.36), back=True)
         axis.text(t - 0.09, 0.55, "$W_{ih}$", ha="right", color=BLUE, fontsize=10)
-        axis.text(t, 0.24, word, ha="center", fontsize=11)
+        axis.text(t, 0.24, plain(word), ha="center", fontsize=11)
         arrow((t - 0.05, 1.2), (t - 0.05, 1.5))
         arrow((t + 0.05, 1.5), (t + 0.05, 1.2), back=True)
         axis.text(t, 1.57, f"output {t}", ha="center", fontsize=10)
@@ -308,7 +308,7 @@ def gates(
                            fontsize=8, color="white" if value > 0.6 else "black")
         upper.set_yticks(range(len(rows)), list(opened))
         upper.tick_params(length=0)
-        upper.set_title(" ".join(words[:4]) + " ...")
+        upper.set_title(plain(" ".join(words[:4])) + " ...")
         lower.axhline(0, color=GREY, lw=0.8)
         bars = [BLUE if value > 0 else ORANGE for value in cell.tolist()]
         lower.bar(range(len(words)), cell.tolist(), color=bars, width=0.6)
@@ -317,7 +317,7 @@ def gates(
         lower.annotate("first verb", (verb, 0.92 * reach), (4, 0), textcoords="offset points",
                        color=RED, fontsize=9)
         lower.set(ylim=(-reach, reach))
-        lower.set_xticks(range(len(words)), words, rotation=60, ha="right", fontsize=9)
+        lower.set_xticks(range(len(words)), map(plain, words), rotation=60, ha="right", fontsize=9)
     axes[1][0].set_ylabel("cell c of the unit")
     figure.colorbar(image, ax=axes[0], label="1 = open", pad=0.01)
     return finish(figure, title)

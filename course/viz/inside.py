@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREY, ORANGE, RED, STYLES, finish
+from course.viz import BLUE, GREY, ORANGE, RED, SEPARATOR, STYLES, finish, plain, visible
 
 KIND_NAMES = {
     "encoder": "encoder self-attention",
@@ -28,8 +28,8 @@ def _heat(
             dark = value > 0.75 * top
             axis.text(j, i, number.format(value), ha="center", va="center", fontsize=7.5,
                       color="white" if dark else "black")
-    axis.set_xticks(range(len(columns)), columns, fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.set_xticks(range(len(columns)), map(plain, columns), fontsize=8)
+    axis.set_yticks(range(len(rows)), map(plain, rows), fontsize=8)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
 
@@ -50,7 +50,7 @@ def explorer(
     for kind, sentence, queries, keys, weights in records:
         place = f"{KIND_NAMES[kind]}|{sentence}"
         named = {"queries": queries, "keys": keys}
-        numbered = {side: "|".join(f"{i} {word}" for i, word in enumerate(words, 1))
+        numbered = {side: SEPARATOR.join(f"{i} {visible(word)}" for i, word in enumerate(words, 1))
                     for side, words in named.items()}
         places.append({"place": place, **numbered})
         for layer, of_heads in enumerate(weights):
@@ -88,7 +88,8 @@ def explorer(
             ),
         )
         .transform_calculate(
-            queries="split(datum.queries, '|')", keys="split(datum.keys, '|')",
+            queries=f"split(datum.queries, '{SEPARATOR}')",
+            keys=f"split(datum.keys, '{SEPARATOR}')",
             w="split(datum.w, ' ')",
         )
         .transform_calculate(cell="sequence(length(datum.w))")
@@ -293,11 +294,11 @@ def lens_grid(
     image = axis.imshow(probability, cmap="Blues", vmin=0, vmax=1.25, aspect="auto", origin="lower")
     for i, row in enumerate(words):
         for j, word in enumerate(row):
-            axis.text(j, i, word, ha="center", va="center", fontsize=8,
+            axis.text(j, i, plain(word), ha="center", va="center", fontsize=8,
                       color="white" if probability[i, j] > 0.75 else "black")
     names = ["before any", *(f"after layer {i}" for i in range(1, layers))]
     axis.set_yticks(range(layers), names, fontsize=8)
-    axis.set_xticks(range(steps), read, fontsize=8)
+    axis.set_xticks(range(steps), map(plain, read), fontsize=8)
     axis.tick_params(length=0)
     axis.set_xlabel("the token that the decoder has just read")
     axis.spines[:].set_visible(False)
@@ -383,8 +384,9 @@ def attention_grid(
     )
     for number, (axis, map_) in enumerate(zip(axes, weights), 1):
         image = axis.imshow(map_, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-        axis.set_xticks(range(len(columns)), columns, rotation=70, ha="right", fontsize=8)
-        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+        axis.set_xticks(range(len(columns)), map(plain, columns), rotation=70, ha="right",
+                        fontsize=8)
+        axis.set_yticks(range(len(rows)), map(plain, rows), fontsize=8)
         axis.set_xlabel("read")
         axis.set_title(f"layer {number}", fontsize=9)
     axes[0].set_ylabel("about to be written")
@@ -406,6 +408,6 @@ def need_and_weight(
         axis.barh(range(len(words)), values, color=colour)
         axis.axvline(0, color=GREY, lw=0.8)
         axis.set_xlabel(label)
-    axes[0].set_yticks(range(len(words)), words)
+    axes[0].set_yticks(range(len(words)), map(plain, words))
     axes[0].invert_yaxis()
     return finish(figure, title)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from course.viz import BLUE, GREY, RED, finish
+from course.viz import BLUE, GREY, RED, finish, plain
 
 PALE = "#E8E8E8"
 ORANGE_INK = "#A04000"  # dark enough to read on white
@@ -19,9 +19,9 @@ HAND_OVER = (Patch(color=BLUE, label="True: may attend"), Patch(color=PALE, labe
 
 
 def _words(axis: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Write the words at a table's two sides; a `$` in a word is a letter, not TeX."""
-    axis.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=90, parse_math=False)
-    axis.set_yticks(np.arange(len(rows)) + 0.5, rows, parse_math=False)
+    """Write the words at a table's two sides."""
+    axis.set_xticks(np.arange(len(columns)) + 0.5, map(plain, columns), rotation=90)
+    axis.set_yticks(np.arange(len(rows)) + 0.5, map(plain, rows))
     axis.tick_params(length=0, labelsize=9)
     axis.spines[:].set_visible(False)
 
@@ -82,8 +82,7 @@ def exercises(mask: Tensor, reads: Sequence[str], predicts: Sequence[str], title
     figure, axis = plt.subplots(figsize=(6.6, 4.6), layout="constrained")
     grid(axis, mask.cpu().numpy(), [f"{i + 1}" for i in range(len(reads))], reads)
     for i, word in enumerate(predicts):
-        axis.text(len(reads) + 0.2, i + 0.5, f"→ {word}", va="center", color=ORANGE_INK,
-                  parse_math=False)
+        axis.text(len(reads) + 0.2, i + 0.5, f"→ {plain(word)}", va="center", color=ORANGE_INK)
     axis.set_ylabel("exercise")
     axis.set_xlabel("given: the blue words of the row")
     axis.text(len(reads) + 0.2, -0.35, "to predict", va="center", fontsize=9, color=GREY)
@@ -195,7 +194,7 @@ def ways(
                       weight="bold" if np.isnan(value) else "normal",
                       color=RED if np.isnan(value) else "black")
         axis.set_title(column, fontsize=10)
-        axis.set_xticks(np.arange(len(keys)) + 0.5, keys)
+        axis.set_xticks(np.arange(len(keys)) + 0.5, map(plain, keys))
         axis.set_yticks(np.arange(len(rows)) + 0.5, list(rows))
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

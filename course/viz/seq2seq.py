@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course.viz import BLUE, GREEN, ORANGE, STYLES, finish
+from course.viz import BLUE, GREEN, ORANGE, STYLES, finish, plain
 
 Links = Collection[tuple[int, int]]
 LOOKS = (STYLES[4], *STYLES[:4])  # the plain one first, in grey
@@ -24,7 +24,7 @@ def links(source: Sequence[str], target: Sequence[str], pairs: Links, title: str
     figure, axis = plt.subplots(figsize=(0.9 * width + 0.6, 2.1), layout="constrained")
     for words, y, side in ((source, 1, "bottom"), (target, 0, "top")):
         for x, word in enumerate(words):
-            axis.text(x, y, word, ha="center", va=side, fontsize=10)
+            axis.text(x, y, plain(word), ha="center", va=side, fontsize=10)
     for i, j in pairs:
         crossed = any((i - k) * (j - m) < 0 for k, m in pairs)
         axis.plot([i, j], [0.97, 0.03], color=ORANGE if crossed else BLUE, lw=1.5,
@@ -58,19 +58,20 @@ def machine(source: Sequence[str], target: Sequence[str], attention: bool) -> Fi
     at = [n + 2.0 + t for t in range(m)]  # places of the decoder's states
     for j, word in enumerate(source):
         _box(axis, j, 0, f"$h_{j + 1}$", BLUE)
-        axis.text(j, -0.85, word, ha="center", va="center", fontsize=10)
+        axis.text(j, -0.85, plain(word), ha="center", va="center", fontsize=10)
         _arrow(axis, (j, -0.65), (j, -0.22), BLUE)
         if j:
             _arrow(axis, (j - 0.62, 0.07), (j - 0.38, 0.07), BLUE)
             _arrow(axis, (j - 0.38, -0.07), (j - 0.62, -0.07), BLUE)
     for t, (x, word) in enumerate(zip(at, target)):
         _box(axis, x, 0, f"$s_{t + 1}$", ORANGE)
-        axis.text(x, -0.85, ["BOS", *target][t], ha="center", va="center", fontsize=10)
+        axis.text(x, -0.85, plain(["BOS", *target][t]), ha="center", va="center", fontsize=10)
         _arrow(axis, (x, -0.65), (x, -0.22), ORANGE)
         if t or attention:
             _arrow(axis, (x - 0.62, 0), (x - 0.38, 0), ORANGE)
         top = 2.25 if attention else 0.85
-        axis.text(x, top + 0.18, word, ha="center", va="center", fontsize=10, weight="bold")
+        axis.text(x, top + 0.18, plain(word), ha="center", va="center", fontsize=10,
+                  weight="bold")
         _arrow(axis, (x, 0.22), (x, top), ORANGE)
         if attention:
             axis.text(x - 0.5, 1.42, f"$c_{t + 1}$", ha="center", color=GREEN, fontsize=10)
@@ -158,8 +159,8 @@ def alignment_maps(
     )
     for axis, (name, weights) in zip(axes[0], panels.items()):
         image = axis.imshow(weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axis.set_xticks(range(len(source)), source, rotation=90, fontsize=9)
-        axis.set_yticks(range(len(target)), target, fontsize=9)
+        axis.set_xticks(range(len(source)), map(plain, source), rotation=90, fontsize=9)
+        axis.set_yticks(range(len(target)), map(plain, target), fontsize=9)
         axis.tick_params(length=0)
         axis.set_title(name, fontsize=10)
         for i, j in gold:
@@ -197,10 +198,10 @@ def hops(facts: Sequence[str], weights: Tensor, question: str) -> Figure:
     for hop, (row, (colour, hatch), shift) in enumerate(bars, 1):
         places = [place + shift for place in range(len(facts))]
         axis.barh(places, row, 0.36, color=colour, hatch=hatch, ec="white", label=f"hop {hop}")
-    axis.set_yticks(range(len(facts)), facts)
+    axis.set_yticks(range(len(facts)), map(plain, facts))
     axis.invert_yaxis()
     axis.set(xlabel="weight p of the fact", xlim=(0, 1.02))
-    axis.set_title(f"{question} The first hop finds who has it, the second where she is")
+    axis.set_title(f"{plain(question)} The first hop finds who has it, the second where she is")
     axis.legend()
     return finish(figure)
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from course.viz import BLUE, GREY, ORANGE, finish
+from course.viz import BLUE, GREY, ORANGE, finish, plain
 
 GLOSSARY = Path(__file__).parents[2] / "assets" / "glossary.tsv"
 
@@ -377,7 +377,7 @@ def alignments(
     for axis, (german, english, links) in zip(axes[:, 0], pairs):
         for words, y, va in ((german, 1, "bottom"), (english, 0, "top")):
             for x, word in enumerate(words):
-                axis.text(x, y, word, ha="center", va=va, fontsize=10)
+                axis.text(x, y, plain(word), ha="center", va=va, fontsize=10)
         for i, j in links:
             crossed = any((i - k) * (j - m) < 0 for k, m in links)
             axis.plot([i, j], [0.97, 0.03], color=ORANGE if crossed else BLUE, lw=1.4,

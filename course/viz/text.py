@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, finish, plain
 
 PALE_BLUE, PALE_ORANGE = "#cfe3f1", "#f9dca6"
 MARKERS = "osD^v"
@@ -24,7 +24,7 @@ def boxes(axis: Axes, y: float, symbols: Sequence[str], new: Sequence[bool]) -> 
         elif len(symbol) > 1:
             style = {"facecolor": PALE_BLUE, "edgecolor": BLUE, "lw": 1.0}
         axis.add_patch(Rectangle((x + 0.06, y - 0.36), len(symbol) - 0.12, 0.72, **style))
-        label = symbol.replace(" ", "▁")
+        label = plain(symbol.replace(" ", "▁"))
         axis.text(x + len(symbol) / 2, y, label, ha="center", va="center", family="monospace")
         x += len(symbol)
 
@@ -53,7 +53,7 @@ def build_up(stages: Sequence[tuple[str, tuple[str, ...]]], title: str) -> Figur
         spans = zip(starts, symbols)
         new = [len([e for e in ends if start <= e < start + len(s)]) > 1 for start, s in spans]
         boxes(axis, -row, symbols, new)
-        axis.text(-0.4, -row, label, ha="right", va="center", fontsize=9, color=GREY)
+        axis.text(-0.4, -row, plain(label), ha="right", va="center", fontsize=9, color=GREY)
         before = symbols
     width = sum(map(len, before))
     axis.set(xlim=(-0.75 * width, width + 0.2), ylim=(0.5 - len(stages), 0.5))

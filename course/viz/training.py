@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish, plain
 
 Curve = Sequence[float]
 
@@ -38,7 +38,7 @@ def smoothed_target(
         arrowprops={"arrowstyle": "->", "color": GREY},
         fontsize=9,
     )
-    bars.set_xticks(list(x), words, rotation=35, ha="right")
+    bars.set_xticks(list(x), map(plain, words), rotation=35, ha="right")
     bars.set(ylabel="target probability", ylim=(0, 1.15))
     bars.set_title("Each wrong word gets a little")
     bars.legend(loc="upper right")

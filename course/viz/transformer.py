@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch
 from torch import Tensor, nn
 
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, STYLES, finish, plain
 
 
 def starts(
@@ -211,8 +211,8 @@ def attention_heads(
                                 squeeze=False)
     for head, axis in enumerate(axes[0]):
         image = axis.imshow(weights[head], cmap="Blues", vmin=0, vmax=1)
-        axis.set_xticks(range(len(columns)), columns, fontsize=9)
-        axis.set_yticks(range(len(rows)), rows, fontsize=9)
+        axis.set_xticks(range(len(columns)), map(plain, columns), fontsize=9)
+        axis.set_yticks(range(len(rows)), map(plain, rows), fontsize=9)
         axis.set_xlabel("source token")
         axis.set_title(f"head {head}", fontsize=9)
     axes[0][0].set_ylabel("token being written")

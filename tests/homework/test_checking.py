@@ -104,7 +104,7 @@ def test_a_right_candidate_passes():
         (lambda x: x, "can't be called as .*too many positional"),
         (lambda x, factor: x, "return argument 1 as it came"),
         (lambda x, factor: torch.ones(2), "does not depend on them"),
-        (lambda x, factor: None, "the product: None, it should be a tensor"),
+        (lambda x, factor: None, "the product: None .is a return missing.*should be a tensor"),
         (lambda x, factor: good(x, factor).tolist(), "a list of 2, it should be a tensor"),
         (lambda x, factor: good(x, factor).numpy(), "a numpy array, it should be a tensor"),
         (lambda x, factor: good(x, factor)[None], r"shape \(1, 2\), it should be \(2,\)"),

@@ -58,7 +58,7 @@ RATE_WRONG = {
     "one step late": (lambda t, d, w: RATE_RIGHT["min"](max(t - 1, 1), d, w), "subtract 1"),
     "a constant": (lambda t, d, w: 1e-3, "does not depend"),
     "its input": (lambda t, d, w: t, "return the step"),
-    "printed": (lambda t, d, w: print(end=""), "None, it should be a number"),
+    "printed": (lambda t, d, w: print(end=""), "None .* it should be a number"),
     "a list": (lambda t, d, w: [RATE_RIGHT["min"](t, d, w)], "a list of 1"),
 }
 

@@ -18,14 +18,14 @@ OVERFLOW = (
 
 
 def softmax_cases(generator: Generator) -> Iterator[Case]:
-    yield Case("three rows", (normal(generator, 3, 4), -1))
+    yield Case("two rows", (normal(generator, 2, 3), -1))
     yield Case("one vector", (normal(generator, 5), 0), "you count on a second dimension")
     yield Case("columns, dim=0", (normal(generator, 3, 4), 0), "you ignore dim")
     yield Case("the middle of three dimensions", (normal(generator, 2, 3, 4), 1),
                "you sum without keepdim=True: the sums meet another dimension")
-    yield Case("numbers around 10,000", (normal(generator, 2, 3) * 1e4, -1))
+    yield Case("numbers around 10,000", (normal(generator, 2, 3) * 1e4, -1), hint=3)
     rows = normal(generator, 2, 3) + torch.tensor([[0.0], [-500.0]])
-    yield Case("one row 500 below the other", (rows, -1))
+    yield Case("one row 500 below the other", (rows, -1), hint=3)
     masked = normal(generator, 2, 4)
     masked[:, 1:3] = -math.inf
     yield Case("some scores of minus infinity", (masked, -1), "-inf does not give exactly 0")
@@ -48,10 +48,12 @@ SOFTMAX = Exercise(
     difficulty=2,
     minutes=10,
     hints=(
-        "What happens to exp(x) / exp(x).sum() if you add the same number to every x?",
-        "Take the largest x along dim away first: then exp never sees a number above 0. "
-        "amax and sum both know keepdim=True.",
-        "e = (x - x.amax(dim, keepdim=True)).exp(); now one division is left.",
+        "Two steps: exp of each number, then a division by a sum. Over which numbers does one sum "
+        "run, if dim is the middle one of three?",
+        "e / e.sum(dim, keepdim=True): keepdim leaves the summed dimension there, of size 1, so "
+        "that the quotient fits.",
+        "exp overflows above 88. Take the same number away from all x of a row, and the quotient "
+        "stays: take the largest, x.amax(dim, keepdim=True), and exp never sees more than 0.",
     ),
     forbidden=(
         "softmax", "log_softmax", "softmin", "gumbel_softmax", "_softmax", "_log_softmax",
@@ -62,17 +64,17 @@ SOFTMAX = Exercise(
         softmax_cases,
         mistakes=[
             (f"Right for small numbers, but {OVERFLOW}",
-             lambda x, dim: quotient(x.exp(), dim)),
+             lambda x, dim: quotient(x.exp(), dim), 3),
             ("You take the largest number of the whole tensor away: a row far below it becomes "
              "0 / 0. Each row needs a maximum of its own: amax(dim, keepdim=True)",
-             lambda x, dim: quotient((x - x.max()).exp(), dim)),
+             lambda x, dim: quotient((x - x.max()).exp(), dim), 3),
             ("You divide by the sum of everything: sum along dim only, keepdim=True",
-             lambda x, dim: x.exp() / x.exp().sum()),
+             lambda x, dim: x.exp() / x.exp().sum(), 2),
             ("Your weights sum to one along the last dimension, whatever dim says",
-             lambda x, dim: x.softmax(-1)),
+             lambda x, dim: x.softmax(-1), 1),
             ("Your weights sum to one along the first dimension, whatever dim says",
-             lambda x, dim: x.softmax(0)),
-            ("You forgot exp: x / x.sum() can be negative", lambda x, dim: quotient(x, dim)),
+             lambda x, dim: x.softmax(0), 1),
+            ("You forgot exp: x / x.sum() can be negative", lambda x, dim: quotient(x, dim), 1),
             ("exp alone: the weights do not sum to one yet, divide by their sum",
              lambda x, dim: x.exp()),
             ("exp alone: the weights do not sum to one yet, divide by their sum",
@@ -101,7 +103,7 @@ def sdpa_cases(generator: Generator) -> Iterator[Case]:
     def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return normal(generator, *shape, dtype=dtype)
 
-    yield Case("one sentence, Q = K", (draw(1, 3, 4), draw(1, 3, 4), draw(1, 3, 4)))
+    yield Case("one sentence, Q = K", (draw(1, 2, 3), draw(1, 2, 3), draw(1, 2, 3)))
     yield Case("two sentences", (draw(2, 3, 4), draw(2, 3, 4), draw(2, 3, 4)),
                "you use the first sentence for all")
     yield Case("two queries, five keys", (draw(2, 2, 4), draw(2, 5, 4), draw(2, 5, 4)),
@@ -163,6 +165,9 @@ def explain_sdpa(args: tuple, actual: object, expected: object) -> str | None:
     if isinstance(weights, Tensor) and isinstance(output, Tensor):
         if mismatch((weights, output), expected) is None:
             return "You return (weights, output): the order is (output, weights)"
+        if weights.shape == args[0].shape != expected[1].shape:
+            return ("Your weights have the shape of the query: * multiplies number by number, and "
+                    "each query should meet each key, query @ key.transpose(-2, -1)")
         if weights.shape != expected[1].shape or weights.dtype != expected[1].dtype:
             return None
         if len(args) == 4 and args[3] is not None:
@@ -212,12 +217,12 @@ SDPA = Exercise(
         sdpa_cases,
         mistakes=[
             ("The scale is missing: divide the scores by the square root of d_k",
-             sdpa_mistake(lambda q, k, v: 1.0)),
+             sdpa_mistake(lambda q, k, v: 1.0), 2),
             ("You divide by d_k: the variance of a dot product is d_k, its standard deviation, by "
              "which you divide, is the square root of d_k",
              sdpa_mistake(lambda q, k, v: q.size(-1))),
             ("You multiply by the square root of d_k: divide by it",
-             sdpa_mistake(lambda q, k, v: 1 / math.sqrt(q.size(-1)))),
+             sdpa_mistake(lambda q, k, v: 1 / math.sqrt(q.size(-1))), 2),
             ("You scale by the number of keys: the scale is the square root of d_k, the width of "
              "a key", sdpa_mistake(lambda q, k, v: math.sqrt(k.size(-2)))),
             ("You scale by the width of the values: it is d_k, the width of a key",
@@ -230,24 +235,24 @@ SDPA = Exercise(
               for low in (-math.inf, -1e9)
               for tidy in (lambda w, m: w, lambda w, m: w if m is None else w.masked_fill(m, 0),
                            lambda w, m: w if m is None else w.masked_fill(~m, 0))),
-            ("You ignore the mask", sdpa_mistake(masked=lambda s, m: s)),
+            ("You ignore the mask", sdpa_mistake(masked=lambda s, m: s), 2),
             ("You add the mask to the scores: a boolean mask is 0 and 1, which hides nothing; "
-             "put -inf where it is False", sdpa_mistake(masked=lambda s, m: s + m)),
+             "put -inf where it is False", sdpa_mistake(masked=lambda s, m: s + m), 2),
             ("You multiply the scores by the mask: a score of 0 is still exp(0) = 1 in the "
-             "softmax; put -inf where it is False", sdpa_mistake(masked=lambda s, m: s * m)),
+             "softmax; put -inf where it is False", sdpa_mistake(masked=lambda s, m: s * m), 2),
             ("You put 0 where the mask is False: a score of 0 is still exp(0) = 1 in the softmax; "
-             "put -inf", sdpa_mistake(masked=lambda s, m: s.masked_fill(~m, 0))),
+             "put -inf", sdpa_mistake(masked=lambda s, m: s.masked_fill(~m, 0)), 2),
             ("You mask after the softmax: the weights that are left no longer sum to one; mask the "
              "scores, before it",
              sdpa_mistake(masked=lambda s, m: s, finish=lambda s, w, m: w if m is None else w * m)),
             ("A query that may attend to nothing gets NaN from you: softmax of nothing but -inf is "
              "0 / 0. Set such weights to 0 after the softmax",
-             sdpa_mistake()),
+             sdpa_mistake(), 3),
             ("A query that may attend to nothing attends to everything alike: the same large "
              "negative score in every place. Set such weights to 0 after the softmax",
-             sdpa_mistake(masked=minus_big)),
+             sdpa_mistake(masked=minus_big), 3),
             ("The softmax is missing: the scores are not weights yet",
-             sdpa_mistake(finish=lambda s, w, m: s)),
+             sdpa_mistake(finish=lambda s, w, m: s), 1),
         ],
         returns="(output, weights)",
         explain=explain_sdpa,
@@ -257,7 +262,7 @@ SDPA = Exercise(
 
 
 def split_cases(generator: Generator) -> Iterator[Case]:
-    yield Case("one sentence", (normal(generator, 1, 3, 8), 2))
+    yield Case("one sentence", (normal(generator, 1, 3, 4), 2))
     yield Case("three sentences", (normal(generator, 3, 2, 8), 2), "you lose the batch dimension")
     yield Case("three heads", (normal(generator, 1, 2, 12), 3), "you do not use n_heads")
     yield Case("as many words as heads", (normal(generator, 2, 4, 8), 4))
@@ -287,11 +292,11 @@ SPLIT = Exercise(
         mistakes=[
             ("You reshape straight to (B, H, L, D / H): the numbers keep their order in memory, so "
              "a head gets whole words instead of a slice of every word. Cut, then transpose",
-             lambda x, n: x.reshape(x.size(0), n, x.size(1), -1)),
+             lambda x, n: x.reshape(x.size(0), n, x.size(1), -1), 1),
             ("You cut into (D / H, H): head 0 gets every H-th feature. Cut into (H, D / H)",
-             lambda x, n: x.unflatten(-1, (-1, n)).permute(0, 3, 1, 2)),
+             lambda x, n: x.unflatten(-1, (-1, n)).permute(0, 3, 1, 2), 2),
             ("The words come before the heads: exchange dimensions 1 and 2",
-             lambda x, n: x.unflatten(-1, (n, -1))),
+             lambda x, n: x.unflatten(-1, (n, -1)), 2),
             ("The heads come before the batch: the shape is (B, H, L, D / H)",
              lambda x, n: torch.stack(x.chunk(n, dim=-1))),
         ],
@@ -332,13 +337,13 @@ MERGE = Exercise(
         mistakes=[
             ("You reshape without exchanging heads and words first: each row now mixes several "
              "words. transpose(1, 2) comes before",
-             lambda x: x.reshape(x.size(0), x.size(2), -1)),
+             lambda x: x.reshape(x.size(0), x.size(2), -1), 2),
             ("Features of different heads alternate: H must stand before Dv when you join them",
-             lambda x: x.permute(0, 2, 3, 1).flatten(-2)),
-            ("You add the heads up: put them side by side", lambda x: x.sum(1)),
-            ("You average the heads: put them side by side", lambda x: x.mean(1)),
+             lambda x: x.permute(0, 2, 3, 1).flatten(-2), 2),
+            ("You add the heads up: put them side by side", lambda x: x.sum(1), 2),
+            ("You average the heads: put them side by side", lambda x: x.mean(1), 2),
             ("You exchange heads and words, but do not join the last two dimensions",
-             lambda x: x.transpose(1, 2)),
+             lambda x: x.transpose(1, 2), 3),
         ],
         returns="the merged heads",
         learns=lambda merged: merged,
@@ -361,7 +366,7 @@ def multi_head_cases(generator: Generator) -> Iterator[Case]:
             key = value = query
         return Case(label, (weights, heads, query, key, value, mask), blame)
 
-    yield case("two heads, self-attention", "", 2, 8, 1, 3, 3, same=True)
+    yield case("two heads, self-attention", "", 2, 4, 1, 3, 3, same=True)
     yield case("one head", "you do not use n_heads", 1, 4, 1, 3, 3, same=True)
     yield case("keys and values from elsewhere", "you project the query three times, or take the "
                "values from the keys: queries, keys and values may be three tensors",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from IPython.display import Code
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -216,10 +216,10 @@ class Recall(nn.Module):
         return logits.unflatten(-1, (len(self.sizes.distances), -1))  # (B, L, 4, V)
 
 
-def source(*things: object) -> Code:
-    """Show the code of functions and classes."""
+def source(*things: object) -> Markdown:
+    """Show the code of functions and classes, in the colours of the reader's theme."""
     text = "\n\n".join(inspect.getsource(thing) for thing in things)
-    return Code(text, language="python")
+    return Markdown(f"```python\n{text.rstrip()}\n```")
 
 
 def draw_rows(n: int, length: int, sizes: Sizes, random: torch.Generator) -> tuple[Tensor, Tensor]:

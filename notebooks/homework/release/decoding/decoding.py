@@ -21,7 +21,9 @@
 # copying is not: what you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh models and texts each time, says what is wrong and often
-# why, and shows one more hint after each miss (under the card are all three, for when you are stuck).
+# why, and shows the hint that fits your mistake (under the card are all three, for when you are stuck). The
+# second check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that
+# is not passed yet, and says why in its last lines.
 #
 # A search knows nothing of Transformers. It is given one function: `next_log_probs(prefixes)` takes a
 # LongTensor (n, t) of prefixes, each beginning with bos_id, and returns the log-probabilities (n, V)
@@ -237,6 +239,9 @@ for text in (
     print(f"{bleu([text.split()], [reference]):5.1f}  {text}")
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then you have what the paper's section 6.1 describes: a search, its length penalty, and the
 # number of its table 2. The report collects it: `python -m course homework report` writes
 # `build/report.html`, for you. A teacher who grades wants this notebook itself. What is left is [the

@@ -22,9 +22,11 @@
 # you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
-# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, T (in a convolution L) the number of words, D the width of a word's vector, H the width of the
-# state, K the width of a window and O that of a convolution's output.
+# shows the hint that fits your mistake (under the card are all three, for when you are stuck). The second
+# check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that is not
+# passed yet, and says why in its last lines. B is the batch, T (in a convolution L) the number of words, D
+# the width of a word's vector, H the width of the state, K the width of a window and O that of a
+# convolution's output.
 #
 # One thing differs from the lesson, for the recurrent cells. There the weights stood as torch stores them, (H, D), and were
 # transposed in use. Here they multiply **from the right**: `x @ w_x`, with `w_x` (D, H). Less to
@@ -415,6 +417,9 @@ with suppress(NotImplementedError):  # quiet until you have written it
         print(f"{name}: the cell began with 1 and ends with {c.item():.2f}")
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then you have written by hand what autograd does for you from now on, and you know what a gate
 # is for. The report collects it: `python -m course homework report` writes `build/report.html`, for you. A
 # teacher who grades wants this notebook itself. Next comes [the first attention](../seq2seq/seq2seq.ipynb).

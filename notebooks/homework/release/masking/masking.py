@@ -22,9 +22,10 @@
 #
 # Each function is one line long, and each is easy to get wrong without any error. So before you write, draw
 # the table for a sentence of three words by hand. Run `check` as often as you like: it tries fresh numbers
-# each time, says what is wrong and often why, and shows one more hint after each miss (under the card are
-# all three, for when you are stuck). B is the batch, T a number of words, Q and K the numbers of queries
-# and keys.
+# each time, says what is wrong and often why, and shows the hint that fits your mistake (under the card are
+# all three, for when you are stuck). The second check cell of an exercise is the one that is marked: it
+# stops *Run All* at the first exercise that is not passed yet, and says why in its last lines. B is the
+# batch, T a number of words, Q and K the numbers of queries and keys.
 #
 # In this course a mask is boolean, and True means "may attend".
 
@@ -192,6 +193,9 @@ for reads, predicts in zip(shift_right(tgt_out, bos_id=1)[0], tgt_out[0]):
     print(f"reads {words[reads]:5} predicts {words[predicts]}")
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then your decoder can't cheat. The report collects what passed: `python -m course homework
 # report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself. Next comes
 # [the Transformer's layers](../transformer/transformer.ipynb).

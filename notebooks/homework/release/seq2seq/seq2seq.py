@@ -21,9 +21,10 @@
 # not: what you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
-# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, K the number of keys (the words of the source), D the width of their vectors, A the width inside
-# the small network that scores.
+# shows the hint that fits your mistake (under the card are all three, for when you are stuck). The second
+# check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that is not
+# passed yet, and says why in its last lines. B is the batch, K the number of keys (the words of the
+# source), D the width of their vectors, A the width inside the small network that scores.
 #
 # In the lesson the decoder asked at every step, (B, T, D). Here it asks **once**: the query is its
 # state at one step, (B, D).
@@ -180,6 +181,9 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # %% [markdown]
 # The third hop looks at two facts at once: *Anna* and *kitchen* are equally loud in the question by then, for
 # nothing that a hop added goes away again. A trained network learns vectors that keep them apart.
+#
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
 #
 # All green? Then you have the idea with which the paper begins. The report collects it: `python -m course
 # homework report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself.

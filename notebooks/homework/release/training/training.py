@@ -22,8 +22,9 @@
 # wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
-# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, T the target length, V the vocabulary.
+# shows the hint that fits your mistake (under the card are all three, for when you are stuck). The second
+# check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that is not
+# passed yet, and says why in its last lines. B is the batch, T the target length, V the vocabulary.
 
 # %%
 import matplotlib.pyplot as plt
@@ -362,6 +363,9 @@ for count in (1, 5, 20):
     print(f"mean of {count:2} checkpoints: {distance:4.1f} from the good place")
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then no line of a training program is magic to you. The report collects it: `python -m course
 # homework report` writes `build/report.html`, for you. A teacher who grades wants this notebook itself.
 # Next comes [decoding](../decoding/decoding.ipynb): how a trained model writes its sentence.

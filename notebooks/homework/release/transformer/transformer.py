@@ -21,8 +21,10 @@
 # fine, copying is not: what you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
-# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, S and T the words of source and target, D d_model, F d_ff. A mask is boolean, True = may attend.
+# shows the hint that fits your mistake (under the card are all three, for when you are stuck). The second
+# check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that is not
+# passed yet, and says why in its last lines. B is the batch, S and T the words of source and target, D
+# d_model, F d_ff. A mask is boolean, True = may attend.
 
 # %%
 import math
@@ -340,6 +342,9 @@ figure.suptitle("Nothing comes from the future, nothing from padding")
 plt.show()
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Stack six of each, and you have the paper's model; the exam asks for it. The report collects
 # what passed: `python -m course homework report` writes `build/report.html`, for you. A teacher who grades
 # wants this notebook itself. Next comes [the text](../text/text.ipynb) that goes in.

@@ -21,8 +21,10 @@
 # not: what you wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh numbers each time, says what is wrong and often why, and
-# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, L a number of words, D d_model, H heads, Q and K the numbers of queries and keys.
+# shows the hint that fits your mistake (under the card are all three, for when you are stuck). The second
+# check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that is not
+# passed yet, and says why in its last lines. B is the batch, L a number of words, D d_model, H heads, Q and
+# K the numbers of queries and keys.
 
 # %%
 import math
@@ -49,19 +51,19 @@ from course.homework import check
 #
 # <details><summary>Hint 1</summary>
 #
-# What happens to exp(x) / exp(x).sum() if you add the same number to every x?
+# Two steps: exp of each number, then a division by a sum. Over which numbers does one sum run, if dim is the middle one of three?
 #
 # </details>
 #
 # <details><summary>Hint 2</summary>
 #
-# Take the largest x along dim away first: then exp never sees a number above 0. amax and sum both know keepdim=True.
+# e / e.sum(dim, keepdim=True): keepdim leaves the summed dimension there, of size 1, so that the quotient fits.
 #
 # </details>
 #
 # <details><summary>Hint 3</summary>
 #
-# e = (x - x.amax(dim, keepdim=True)).exp(); now one division is left.
+# exp overflows above 88. Take the same number away from all x of a row, and the quotient stays: take the largest, x.amax(dim, keepdim=True), and exp never sees more than 0.
 #
 # </details>
 
@@ -300,6 +302,9 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then you have written the function that the paper is named after. The report collects it:
 # `python -m course homework report` writes `build/report.html`, for you. A teacher who grades wants this
 # notebook itself. Next come [the masks](../masking/masking.ipynb).

@@ -21,8 +21,10 @@
 # yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh values each time, says what is wrong and often why, and
-# shows one more hint after each miss (under the card are all three, for when you are stuck). B is the
-# batch, H the heads, L or t a number of words, D d_model, Dk a head's width, V the vocabulary.
+# shows the hint that fits your mistake (under the card are all three, for when you are stuck). The second
+# check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that is not
+# passed yet, and says why in its last lines. B is the batch, H the heads, L or t a number of words, D
+# d_model, Dk a head's width, V the vocabulary.
 
 # %%
 import math
@@ -425,6 +427,9 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("bracket_f1", bracket_f1, strict=True).passed
 
 # %% [markdown]
-# All green? The report collects it: `python -m course homework report` writes `build/report.html`, for you. A
-# teacher who grades wants this notebook itself. What is left is [the exam](../exam/exam.ipynb).
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
+# All green? The report collects it: `python -m course homework report` writes `build/report.html`, for you.
+# A teacher who grades wants this notebook itself. What is left is [the exam](../exam/exam.ipynb).
 

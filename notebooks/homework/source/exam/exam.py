@@ -261,6 +261,9 @@ else:
 # nobody told it. Something to try: leave the positions out of your encoder and run the two cells
 # again. Which of the two pictures changes, and why?
 #
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then you can write the Transformer from memory. Few who talk about it can. The report collects
 # it: `python -m course homework report` writes `build/report.html`, for you. A teacher who grades wants
 # this notebook itself. Six questions are left, about the reasons: [the

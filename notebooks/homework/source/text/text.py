@@ -21,7 +21,9 @@
 # wrote yourself, you own.
 #
 # Run `check` as often as you like. It tries fresh words and lengths each time, says what is wrong and often
-# why, and shows one more hint after each miss (under the card are all three, for when you are stuck).
+# why, and shows the hint that fits your mistake (under the card are all three, for when you are stuck). The
+# second check cell of an exercise is the one that is marked: it stops *Run All* at the first exercise that
+# is not passed yet, and says why in its last lines.
 #
 # One difference to the lesson: here words have no space in front. The end of a word is marked instead,
 # as in the paper's time: the last character carries `</w>`, and `low` begins as `l`, `o`, `w</w>`.
@@ -242,6 +244,9 @@ for batch in token_batches(lengths, max_tokens=24):
     print(f"             {len(batch)} x {width} = {len(batch) * width} tokens")
 
 # %% [markdown]
+# *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not
+# passed yet; the message below its second check cell says why.
+#
 # All green? Then you can cut any text into subwords and any corpus into batches of which little is padding.
 # The report collects it: `python -m course homework report` writes `build/report.html`, for you. A teacher
 # who grades wants this notebook itself. Next come [the schedule, the loss and the
