@@ -1740,6 +1740,8 @@ check("new_in_2017")
 #
 # ## Summary · 小结
 #
+# <div lang="zh">
+#
 # - **序列到序列**（sequence to sequence）模型：**编码器**（encoder）读入源句，
 #   **解码器**（decoder）逐词写出译文，每一步都以已写出的词为条件（自回归）。
 # - **教师强制**（teacher forcing）：训练时给解码器正确的前文；翻译时它只能读自己写的词。
@@ -1753,6 +1755,8 @@ check("new_in_2017")
 # - **记忆网络**（memory network）可以连看几次；每一“跳”就是点积注意力再加上输入本身。
 # - 尚未解决的问题：循环网络必须一步等一步，时间随句长增长，同一句内无法并行。
 #   Transformer 的回答是：保留注意力，去掉循环。
+#
+# </div>
 #
 # ## Further reading
 #

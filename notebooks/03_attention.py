@@ -1784,6 +1784,8 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 # for the same price. It costs $n^2 d$, but no step waits for another, and any two words are one
 # step apart.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 注意力是对**值**（value）的加权平均；
@@ -1796,6 +1798,8 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 # - 没有位置信息的自注意力是**置换等变**的：打乱输入的次序，输出只是以同样的方式被打乱。
 # - 一个头只能给出一个平均值；多个较窄的头可以同时关注几种不同的信息，参数量不变。
 # - 代价：自注意力 $n^2 d$，循环网络 $n d^2$；但自注意力的串行步数和最长路径都是常数。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -1387,6 +1387,8 @@ compare(mine, shares[0], "04: share of padding in random order")
 # - Convert foreign masks at the border; do not trust `is_causal` when there are fewer queries than
 #   keys.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 掩码（mask）作用在 softmax 之前的分数上。本课程的掩码是布尔型，True 表示“可以关注”。
@@ -1399,6 +1401,8 @@ compare(mine, shares[0], "04: share of padding in random order")
 # - 如果某个查询什么都不能看，输出应为零，而不是 NaN，也不是所有值的平均。
 # - `nn.MultiheadAttention` 的布尔掩码含义相反（True 表示“禁止”），要在调用处用 `~` 转换；
 #   查询比键少时，不要使用 `is_causal`。
+#
+# </div>
 
 # %% [markdown]
 # ## Exercises

@@ -2002,6 +2002,8 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 #
 # **小结**
 #
+# <div lang="zh">
+#
 # - 源语言嵌入、目标语言嵌入和输出投影共用同一张词向量表。用 N(0, 1/D) 初始化并在查表后乘以 √D，
 #   输入端和输出端的数值大小才都合适。
 # - 注意力本身不知道词序。正弦位置编码像一个“平滑的二进制数”；
@@ -2015,6 +2017,8 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 #   前归一化（pre-norm）时，它大约按 1/√N 减小。
 # - 表 3 中有十行与我们的参数计数一致，对应的词表大小约为 41,100；只有 big 模型对应约 35,900。
 # - 模型能够一字不差地复制没有见过的序列，它的一个交叉注意力层呈现出一条对角线。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -1645,6 +1645,8 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # sentences of similar length, and as many as fit a token budget: less than a tenth of the
 # positions is padding.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 模型只能读取编号。以词为单位行不通，因为真实文本总会出现新词；以字符为单位，序列又太长。
@@ -1656,6 +1658,8 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # - 词表只能从训练集学习，绝不能接触验证集和测试集。
 # - 把长度相近的句子放在同一批，并按词元总数（而不是句子数）限制批的大小，
 #   填充就不到十分之一。
+#
+# </div>
 
 # %% [markdown]
 # ## Further reading

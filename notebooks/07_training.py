@@ -1330,6 +1330,8 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
 #   length, so warm up.
 # - Read a loss against baselines. Average snapshots if the rate is still high at the end.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 交叉熵损失是 $-\ln p_y$。标签平滑把目标从 1 降到 $1-\varepsilon+\varepsilon/V$，惩罚过度自信；
@@ -1338,6 +1340,8 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
 # - 论文的学习率先线性上升 $w$ 步，到达峰值 $(d_{\mathrm{model}} w)^{-1/2}$，然后按 $1/\sqrt{t}$
 #   下降。Adam 用梯度的典型大小作归一化，最初几步总是走满步长，因此需要预热（warm-up）。
 # - 读损失曲线要与事先算好的基线比较。如果训练结束时学习率仍然较高，检查点平均会有明显帮助。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -1116,12 +1116,16 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 # - A signal sets a flag, and the loop looks at it between two steps: a step is never cut in two.
 # - What a run was started with is written down and compared, so that no two runs are mixed.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 要精确地恢复训练，需要保存权重、Adam 的两个滑动平均、训练位置、随机数生成器的状态，
 #   以及所有设置的记录；写文件要用原子操作。
 # - 信号只设置一个标志，循环在两个更新步之间检查它，因此一步不会被切成两半。
 # - 训练开始时的全部设置都被记录，恢复时逐项比较，两次训练不会混在一起。
+#
+# </div>
 #
 # ## Further reading
 #

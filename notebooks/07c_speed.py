@@ -1354,6 +1354,8 @@ draw_race.growth(growth)
 #   means is wrong.
 # - A ring all-reduce moves at most twice the gradient through each link, however many ranks there are.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 训练时每个词元约需 $6P$ 次浮点运算；与纯矩阵乘法的速度相比，就得到设备的利用率。
@@ -1362,6 +1364,8 @@ draw_race.growth(growth)
 #   累加和权重用 float32。
 # - 多个进程共同完成一步：各自计算一部分句子的梯度，求和后除以整步的真实词元总数；“平均值的平均”是错的。
 # - 环形 all-reduce 中每条链路传输的数据量不超过梯度大小的两倍，与进程数无关。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -1254,6 +1254,8 @@ assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 # corrects that. BLEU is the geometric mean of clipped n-gram precisions times a brevity penalty,
 # counted over a corpus. Report it with sacrebleu, on detokenised text, with its signature.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # 模型只给出下一个词的概率，要靠搜索才能得到整个句子。
@@ -1267,6 +1269,8 @@ assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 # 计数要先在整个语料上相加，再相除。
 # 报告 BLEU 时，用 sacrebleu 对去词元化（detokenised）的文本计算，
 # 并附上它的签名（signature）。
+#
+# </div>
 #
 # ## Further reading
 #

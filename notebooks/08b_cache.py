@@ -876,12 +876,16 @@ for kind in next(iter(where.values())):
 # changes, each prefix takes over the rows of its parent. Many sentences grow in one batch, and those that are
 # done leave it. The plain searches of lesson 08 say what is right; the fast ones are compared with them.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # KV 缓存（KV cache）保存已写出各位置的键和值，每一步只需读入一个新位置，结果不变。
 # 源句的键和值只计算一次，由束中所有前缀共用。
 # 束变化时，每个前缀接过其父前缀的缓存行。许多句子在一个批次里同时增长，写完的句子离开批次。
 # 第 8 课的朴素搜索规定什么是对的，快速搜索要与它逐一比较。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -816,12 +816,16 @@ if corpus == "multi30k":
 # - Count the overlap first. Tune on val. We looked at test more than once (lesson 09c says when); nothing was
 #   chosen by it.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 小语料要配小而正则化充分的模型。配方由三个限制决定：语料多少、时间多少、计算量花在哪里。
 # - 报告 BLEU 必须同时给出签名（词元化方式、是否区分大小写、参考译文），否则无法比较。
 # - 分数要带误差范围；比较两个系统要用同样的句子（近似随机化检验），检验方法本身也要用“同样好的系统”来检验。
 # - 先检查训练集与测试集的重叠；只在验证集上调参。测试集我们看过不止一次（见 09c 课），但没有用它做任何选择。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -1730,6 +1730,8 @@ draw.beam_grid(tried, f"All {len(tried)} settings lie within {span:.1f} BLEU; on
 # - An attention map shows where the model looks, not what it needs: the letters of a word tell as much about need.
 # - Hard words hurt even at equal length.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 一张注意力图只是个例。要把假设写成“被标记的键”，在整个语料上取平均，
@@ -1740,6 +1742,8 @@ draw.beam_grid(tried, f"All {len(tried)} settings lie within {span:.1f} BLEU; on
 # - 通过 logit lens 可以看到：解码器的向量从读入的词逐层移向要写出的词。
 # - 注意力图只说明模型“看”哪里，不说明它“需要”什么：单词的字母数同样能预测“需要”的程度。
 # - 句长相同时，难词仍会降低译文质量。
+#
+# </div>
 #
 # ## Further reading
 #

@@ -939,6 +939,8 @@ print(f"BLEU {own.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} ag
 #   vocabularies cannot be compared.
 # - Choose on val, compare at equal cost, touch the test set once.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 同一配方换一个随机种子，结果就会不同。先测出这个波动；落在误差范围内的差别无法与偶然区分（但不证明差别为零）。
@@ -946,6 +948,8 @@ print(f"BLEU {own.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} ag
 # - 训练轮数相同且很少时，小模型更差，暂退法（dropout）有害；轮数增加后变得有益。消融实验的结论只对它自己的训练预算成立。
 # - 损失越低，BLEU 大体越高；标签平滑会使二者分离。不同词表的“每词元损失”不能比较。
 # - 只在验证集上做选择，在相同代价下比较，测试集只用一次。
+#
+# </div>
 #
 # ## Further reading
 #

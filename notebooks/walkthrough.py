@@ -1479,6 +1479,8 @@ check("bert_gpt_difference")
 # - Everything else makes it trainable: residuals, norms, positions, warm-up, dropout, smoothing.
 # - A loss needs baselines, and a BLEU needs its signature.
 #
+# <div lang="zh">
+#
 # **小结**
 #
 # - 循环网络必须逐词等待；注意力在固定步数内让所有词两两比较，因此适合并行计算。
@@ -1487,6 +1489,8 @@ check("bert_gpt_difference")
 # - 同一个类，三种用法；掩码决定谁能看见谁。
 # - 其余部件使模型能够训练：残差连接、层归一化、位置编码、学习率预热、暂退法、标签平滑。
 # - 损失要和基线比较才有意义，BLEU 要附上签名才能比较。
+#
+# </div>
 
 # %% [markdown]
 # ## Further reading

@@ -180,3 +180,10 @@ def test_a_page_needs_no_network(house, tmp_path):
 
 def test_every_notebook_of_the_course_is_known():
     assert {"03_attention", "09_evaluation", "walkthrough"} <= {path.stem for path in sources()}
+
+
+def test_marks_of_a_merge_are_told_wherever_a_notebook_is_read(house, capsys):
+    house.with_suffix(".ipynb").write_text('{"cells": [\n<<<<<<< HEAD\n]}\n>>>>>>> theirs\n')
+    for command in ("check", "pair", "run", "tangle"):
+        assert main([command]) == 1
+        assert re.search(r"marks of a merge.*git checkout --ours", capsys.readouterr().err)

@@ -104,3 +104,52 @@ def test_every_picture_has_words(name: str):
     words = [output.metadata.get("image/png", {}).get("alt") or output.metadata.get("alt")
              for output in shown]
     assert all(words), f"{words.count(None)} of {len(words)} pictures have none: run the page"
+
+
+def relative_paths(code: str) -> list[str]:
+    """What code opens or names as a file beside it: found only where the kernel began there."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("Path", "open"):
+            first = node.args[0] if node.args else ast.Constant("")
+            start = first.values[0] if isinstance(first, ast.JoinedStr) else first
+            if isinstance(first, ast.JoinedStr) and not isinstance(start, ast.Constant):
+                start = ast.Constant("")
+            if isinstance(start, ast.Constant) and not str(start.value).startswith("/"):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Attribute) and node.attr in ("getcwd", "cwd", "chdir"):
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_page_runs_from_any_working_directory(name: str):
+    found = [path for code in cells(name, "code") if "!" not in code and "%" not in code[:1]
+             for path in relative_paths(code)]
+    assert not found
+
+
+def test_relative_paths_are_seen():
+    seen = relative_paths("Path('a'); open(f'{name}.py'); Path(); os.getcwd()")
+    assert len(seen) == 4
+    assert not relative_paths("Path(directory); open(ASSETS / 'a'); Path(course.__file__)")
+
+
+def test_lesson_00_finds_its_pages_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # as where VS Code starts a kernel
+    code = cells("00_start_here", "code")
+    wanted = [code[0], *(cell for cell in code[1:] if "PAGES" in cell)]
+    assert len(wanted) > 3
+    names: dict = {"display": print}
+    for cell in wanted:
+        exec(compile(cell, "00_start_here", "exec"), names)  # the course's own cells
+    assert all(names["here"].values()) and len(names["minutes"]) > 10
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_chinese_passages_carry_their_language(name: str):
+    for text in cells(name, "markdown"):
+        open_ = False
+        for line in text.splitlines():
+            open_ = (open_ or 'lang="zh"' in line) and "</div>" not in line
+            assert open_ or len(re.findall(r"[\u4e00-\u9fff]", line)) <= 12, line

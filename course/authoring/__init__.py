@@ -1,5 +1,6 @@
 """What authors run and learners never: tangle notebooks into modules, run them, check, publish."""
 
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -7,8 +8,16 @@ NOTEBOOKS = ROOT / "notebooks"
 STUB = {"python": "raise NotImplementedError  # your code"}  # where a solution stood
 
 
-class AuthoringError(RuntimeError):
+class AuthoringError(ValueError):
     """A notebook, its pair or its module is not as it should be; the message says what mends it."""
+
+
+def merge_marks(path: Path) -> str:
+    """Return a sentence where git has left the marks of a merge in a file, else nothing."""
+    if not path.exists() or not re.search(rb"(?m)^(<{7}|>{7}) ", path.read_bytes()):
+        return ""
+    return (f"{path} holds marks of a merge (<<<<<<<): take one side whole, git checkout --ours "
+            f"{path.name} or git checkout --theirs {path.name}, and git add it")
 
 
 def is_homework(source: Path) -> bool:
@@ -19,7 +28,7 @@ def sources(names: list[str] | None = None) -> list[Path]:
     """Return the py:percent notebooks of the given names (all of them if None), in order.
 
     Lessons are named like 03_attention, homework like homework/attention. Raises AuthoringError
-    for a name that is none of them.
+    for a name that is none of them, and for a half of a pair that holds marks of a merge.
     """
     found = {path.stem: path for path in sorted(NOTEBOOKS.glob("*.py"))}
     homework = sorted(NOTEBOOKS.glob("homework/source/*/*.py"))
@@ -27,4 +36,8 @@ def sources(names: list[str] | None = None) -> list[Path]:
     unknown = [name for name in names or () if name not in found]
     if unknown:
         raise AuthoringError(f"no notebook {unknown[0]!r}: there are {', '.join(found)}")
-    return [found[name] for name in names or found]
+    chosen = [found[name] for name in names or found]
+    for half in (path.with_suffix(suffix) for path in chosen for suffix in (".py", ".ipynb")):
+        if marks := merge_marks(half):
+            raise AuthoringError(marks)
+    return chosen

@@ -138,7 +138,7 @@ def translated(markdown: str, of: Callable[[str], str | None]) -> str:
             made.append(block.before + MARK + block.raw[len(block.before):])
         else:
             made.append(block.before + words + block.after)
-    text = "".join(made)
+    text = re.sub(r'<div lang="zh">\s*</div>\n*', "", "".join(made))  # where a summary was left out
     return text if markdown.endswith("\n") else text.rstrip("\n")
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from course.authoring import NOTEBOOKS
+from course.authoring import NOTEBOOKS, merge_marks
 from course.grading import sandbox
 
 SECONDS = 240  # what a whole submission may last
@@ -127,7 +127,8 @@ def unreadable(file: Path) -> str:
         text = file.read_text(encoding="utf-8-sig")
         cells = json.loads(text)["cells"] if file.suffix == ".ipynb" else [text]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{file.name} can't be read: {type(error).__name__}"
+        marks = " (marks of a merge, <<<<<<<)" if merge_marks(file) else ""
+        return f"{file.name} can't be read: {type(error).__name__}{marks}"
     return "" if cells else f"{file.name} is empty"
 
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from course.authoring import merge_marks
 from course.homework import CheckResult
 from course.homework.cells import read_cells
 from course.homework.exercises import EXERCISES
@@ -36,8 +37,8 @@ def check_file(path: Path, seconds: float = SECONDS) -> list[CheckResult]:
     except FileNotFoundError:
         raise HomeworkError(f"{path} does not exist: give the path of your notebook") from None
     except (ValueError, KeyError, TypeError) as error:
-        said = " (it holds marks of a merge: <<<<<<<)" if b"<<<<<<<" in path.read_bytes() else ""
-        raise HomeworkError(f"{path} can't be read as a notebook{said}: {error}") from error
+        said = merge_marks(path) or f"{path} can't be read as a notebook: {error}"
+        raise HomeworkError(said) from error
     results, found = {}, []
     for what, value in _told(path, seconds):
         if what == "fault":

@@ -7,7 +7,7 @@ JupyterLab refuses to open the pair.
 from itertools import count
 from pathlib import Path
 
-from course.authoring import NOTEBOOKS
+from course.authoring import NOTEBOOKS, merge_marks
 
 RELEASE = NOTEBOOKS / "homework" / "release"
 
@@ -30,6 +30,8 @@ def differ(path: Path) -> bool:
     saved = [half.stat().st_mtime for half in both]
     if abs(saved[0] - saved[1]) < 2:  # seconds: JupyterLab saved both
         return False
+    if any(map(merge_marks, both)):
+        return True
     notebook, script = map(_code, both)
     return notebook != script
 
@@ -39,7 +41,8 @@ def sync(path: Path) -> str:
 
     The half that was saved last counts; an exercise that only the other half has written is taken
     from there. What an old half held is kept beside it (attention.mine-1.py) where both had
-    written the same exercise. Raises ValueError where neither half is there.
+    written the same exercise. Raises ValueError where neither half is there, or
+    one holds marks of a merge.
     """
     import jupytext
 
@@ -49,6 +52,8 @@ def sync(path: Path) -> str:
     there = [half for half in (notebook, script) if half.exists()]
     if not there or path.suffix not in (".ipynb", ".py"):
         raise ValueError(f"{path}: there is no such notebook; give attention.ipynb or attention.py")
+    if marks := next(filter(None, map(merge_marks, there)), ""):
+        raise ValueError(marks)
     new, *old = sorted(there, key=lambda half: half.stat().st_mtime, reverse=True)
     kept = jupytext.read(new)
     done = [f"{new.name} was saved last"]

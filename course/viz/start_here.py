@@ -223,7 +223,8 @@ def _names(term: Term) -> str:
 def glossary_table(terms: Sequence[Term], linked: Collection[str]) -> str:
     """Return entries as an HTML table; the lessons in `linked` become links."""
     heads = ("English", "中文", "Deutsch", "meaning", "含义", "lesson")
-    lines = ["".join(f"<th>{head}</th>" for head in heads)]
+    tongues = ("", ' lang="zh"', ' lang="de"', "", ' lang="zh"', "")
+    lines = ["".join(f"<th{tongue}>{head}</th>" for tongue, head in zip(tongues, heads))]
     for term in terms:
         lesson = term.lesson.split("_")[0]
         if term.lesson in linked:
@@ -232,7 +233,8 @@ def glossary_table(terms: Sequence[Term], linked: Collection[str]) -> str:
         style = "text-align:left;min-width:{}em"  # a Chinese term should not be cut every two signs
         widths = (0, 6, 0, 0, 9, 0)
         lines.append("".join(
-            f'<td style="{style.format(width)}">{cell}</td>' for cell, width in zip(cells, widths)
+            f'<td style="{style.format(width)}"{tongue}>{cell}</td>'
+            for cell, width, tongue in zip(cells, widths, tongues)
         ))
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return f"<table>\n{body}\n</table>"

@@ -8,6 +8,7 @@ import jupytext
 import pytest
 
 from course.__main__ import main
+from course.grading.marks import unreadable
 from course.homework import pairs
 from course.homework.files import check_file
 
@@ -62,14 +63,6 @@ def test_no_cell_hangs_or_kills_the_check(tmp_path, capsys):
                                    "nosuchmagic", "SyntaxError"), 1):
         assert sum(f"cell {number}: " in line and what in line for line in said) == 1, said
     assert len(said) == 7
-
-
-def test_marks_of_a_merge_are_named(tmp_path, capsys):
-    file = write(tmp_path / "mine.ipynb", MERGE)
-    text = file.read_text().replace('"cells"', '<<<<<<< HEAD\n"cells"')
-    file.write_text(text)
-    assert main(["homework", "check", str(file)]) == 1
-    assert "marks of a merge" in capsys.readouterr().err
 
 
 STUB = "def f(x):\n    raise NotImplementedError  # your code"
@@ -130,3 +123,15 @@ def test_check_and_report_offer_to_make_a_pair_one(tmp_path, capsys, monkeypatch
     monkeypatch.setattr("course.homework.report.write_report", lambda *_: [])
     assert main(["homework", "report"]) == 0
     assert "homework sync" in capsys.readouterr().err
+
+
+def test_marks_of_a_merge_are_told_by_every_command(tmp_path, capsys):
+    file = tmp_path / "mine.ipynb"
+    file.write_text('{"cells": [\n<<<<<<< HEAD\n]}\n=======\n>>>>>>> theirs\n')
+    for task in ("check", "sync"):
+        assert main(["homework", task, str(file)]) != 0
+        assert "marks of a merge" in capsys.readouterr().err
+    assert "marks of a merge" in unreadable(file)
+    file.with_suffix(".py").write_text("x = 1\n")
+    os.utime(file, (1, 1))
+    assert pairs.differ(file)  # so that the report says so, and goes on

@@ -15,7 +15,7 @@ from fontTools import subset
 from sphinx.cmd.build import main as sphinx
 
 from course import ASSETS
-from course.authoring import NOTEBOOKS, ROOT
+from course.authoring import NOTEBOOKS, ROOT, merge_marks
 from course.authoring.book import pages
 from course.page import write_page
 
@@ -65,6 +65,8 @@ def prepare(made: Path, language: str) -> list[pages.Page]:
     every = [page for found in parts.values() for page in found]
     told = {}
     for page in every:
+        if marks := merge_marks(page.stored):
+            raise SystemExit(marks)
         notebook = nbformat.read(page.stored, as_version=4)
         told[page.name] = pages.title_and_promise(notebook)
         target = source / f"{page.name}.ipynb"
