@@ -5,8 +5,10 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -1895,6 +1897,8 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 # ## 小结
 #
+# <div lang="zh">
+#
 # - **神经元**（neuron）做加权求和，**损失**（loss）衡量预测与正确答案相差多少，
 #   **梯度下降**（gradient descent）沿损失下降的方向一步步修改权重。
 # - **反向传播**（backpropagation）就是链式法则：从损失往回走，每一步乘以自己的导数；
@@ -1909,6 +1913,8 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 # - **LSTM 与 GRU** 用门（gate）控制记忆：LSTM 遗忘门（GRU 则是更新门）的偏置从 1 或更大的值开始，梯度才能传得远；
 #   偏置为 0 时，它们起初同样健忘。
 # - 两个词之间的路径：RNN 需要 $n$ 步，注意力只需要一步。这就是论文的出发点。
+#
+# </div>
 #
 # ## 延伸阅读
 #
