@@ -14,25 +14,6 @@
 # ---
 
 # %% [markdown]
-<<<<<<< HEAD
-# # 〔英〕08b · The cache
-#
-# > 〔英〕The KV cache, beams in batches, and ties: the searches of lesson 08, fast (machine room).
-#
-# 〔英〕Lesson 08 wrote searches that are easy to read. They read every prefix from its beginning for each new word,
-# and one sentence after the other. This page makes them fast, in four steps, and each step is held against
-# lesson 08's plain code: **the translations stay the same.**
-#
-# 〔英〕**You will be able to**
-# - 〔英〕build a KV cache, and prove that it changes nothing but time and memory,
-# - 〔英〕compute how much memory a cache takes,
-# - 〔英〕let many beams grow in one batch,
-# - 〔英〕say where the time of one decoding step goes.
-#
-# 〔英〕**You need first:** lesson 08. **Time:** 55 minutes. **In the paper:** nothing of this; it is what makes its
-# decoder usable. **Where you are:** the machine room. You may skip this page at first reading: lesson 09 only
-# uses its `translate`, which writes what lesson 08's writes.
-=======
 # # 08b · 缓存
 #
 # > 键值缓存、成批的束、并列的处理：把第 08 课的搜索变快（机房）。
@@ -46,7 +27,6 @@
 # - 说出解码一步的时间花在哪里。
 #
 # **先修：** 第 08 课。**时间：** 55 分钟。**论文：** 没有讲这些；可是没有它们，论文的解码器就没法实用。**位置：** 机房。第一遍可以跳过这一页：第 09 课只用到它的 `translate`，而它写出的译文与第 08 课的一样。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -90,28 +70,6 @@ from course.transformer import TransformerConfig
 from course.viz import decoding as draw
 
 # %% [markdown]
-<<<<<<< HEAD
-# ## 〔英〕1 · Read every position once
-#
-# 〔英〕**What does `next_log_probs` of lesson 08 compute again?** To choose word number $t$, it lets the decoder read all
-# $t$ positions, `<s>` to $y_{t-1}$. But with the causal mask of lesson 04 the earlier positions cannot
-# see the new word: whatever the decoder computes there, keys and values too, comes out as before. A
-# sentence of $T$ words (with `</s>`) costs
-#
-# $$1 + 2 + \dots + T = \frac{T (T + 1)}{2}$$
-#
-# 〔英〕positions, where $T$ would do. **Guess first:** which numbers of the earlier positions does the new
-# position need? Go through a decoder layer: the feed-forward network and the norms work on each
-# position alone. Only attention looks at others, and it looks at their **keys and values**. So we keep
-# those, and throw the rest away. This is the **KV cache**. A decoder layer has two attentions:
-#
-# - 〔英〕*self-attention* asks what the prefix has written. Its keys and values grow by one place a step,
-#   and each prefix has its own;
-# - 〔英〕*cross-attention* asks the source. Its keys and values never change, and all the prefixes of a
-#   beam share them: nothing is copied for each of them.
-#
-# 〔英〕Here is one decoder layer, reading place 5 of a prefix, over a source of 7 tokens:
-=======
 # ## 1 · 每个位置只读一次
 #
 # **第 08 课的 `next_log_probs` 重复算了什么？** 为了选第 $t$ 个词，它让解码器把 $t$ 个位置全读一遍，从 `<s>` 到 $y_{t-1}$。但是有了第 04 课的因果掩码，前面的位置看不到新词：解码器在那里算出的一切，包括键和值，都和上次一样。一个 $T$ 个词的句子（算上 `</s>`）要读
@@ -124,21 +82,12 @@ from course.viz import decoding as draw
 # - **交叉注意力**问的是源句。它的键和值始终不变，同一个束的所有前缀共用一份：不用为每个前缀复制。
 #
 # 下图是解码器的一层，正在读一个前缀的第 5 个位置，源句有 7 个词元（token）：
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 draw.layer_with_cache(written=5, source=7)
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕Both attentions need the same small object: a block of memory that is **written in place**. Behind the places
-# that are in use it has some free ones, so that a new word writes its keys and values into the next free place
-# and nothing else moves. (`torch.cat` would copy all that is there, at every step.) When the block is full, it
-# is copied once into one twice as long. The three matrices $W^Q$, $W^K$, $W^V$ are laid on top of each other,
-# so that a new position needs one product instead of three.
-=======
 # 两个注意力需要同一种小东西：一块可以**就地写入**的内存。在用的位置后面还留着一些空位，新词把键和值写进下一个空位，别的都不动。（用 `torch.cat` 的话，每一步都要把已有的全部复制一遍。）这块内存写满了，就整个复制一次，换到两倍长的一块。三个矩阵 $W^Q$、$W^K$、$W^V$ 上下叠在一起，这样新的位置只要做一次乘法，不用三次。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -194,17 +143,7 @@ class AttentionCache:
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕The whole decoder has one of each kind for every layer. When the prefixes change, the cache must
-# **follow**: a prefix takes over what its *parent* has read, the prefix without the last token. In
-# greedy search each prefix is the only child of its parent. In beam search one parent may have several
-# children and another none. The first child stays in its parent's row, and only the other children are
-# copied, into rows that are free. So the rows are not in the order of the prefixes: `slots` says which row
-# belongs to which prefix. Rows of prefixes and of sentences that are gone stay where they are, out of use;
-# all is packed anew when a quarter is out of use.
-=======
 # 整个解码器的每一层，两种各有一个。前缀变了，缓存必须**跟上**：一个前缀接过它的**父前缀**（去掉最后一个词元的前缀）读过的东西。在贪心搜索里，每个前缀都是父前缀唯一的孩子。在束搜索里，有的父前缀有好几个孩子，有的一个也没有。第一个孩子留在父前缀的行里，只有其余的孩子才复制到空闲的行。所以行的次序不是前缀的次序：`slots` 说明哪一行属于哪个前缀。消失了的前缀和句子，它们的行留在原处不用；等到四分之一的行都闲着，再重新整理一次。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -256,15 +195,7 @@ class DecoderCache:
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕One step reads only the last token of each prefix. For the source we turn a beam into a small batch:
-# the $k$ prefixes of a sentence are $k$ queries to the same keys, as the words of a sentence are in the
-# encoder. So sentence, not prefix, is the batch dimension there, and each prefix needs two numbers:
-# which sentence of the cache it belongs to, and its *number* among the prefixes of that sentence. For
-# the number we count the prefixes up to and with this one that have the same sentence, and take 1 away.
-=======
 # 一步只读每个前缀的最后一个词元。对源句，我们把一个束看成一个小批次：同一个句子的 $k$ 个前缀，就是对同样的键提出的 $k$ 个查询，正如编码器里一个句子的各个词那样。所以在这里，批次的那一维是句子，不是前缀，而每个前缀需要两个数：它属于缓存里的哪个句子，它在这个句子的前缀里是第**几个**。要得到后者，就数一数从头到它自己（含）有几个前缀属于同一个句子，再减 1。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 three = torch.tensor([4, 4, 7])  # the rows of three prefixes: two of sentence 4, one of 7
@@ -276,13 +207,7 @@ assert sentence.tolist() == [1, 1, 2] and number.tolist() == [0, 1, 0]
 print("sentence", sentence.tolist(), " number", number.tolist())
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕In the code, `own: AttentionCache = own` gives each small function the cache of *its* layer. Without
-# it, Python would look up the name `own` only when the function is called; in other loops, that is
-# often too late.
-=======
 # 代码里的 `own: AttentionCache = own`，是把**这一层**的缓存交给每个小函数。不这样写，Python 要到函数被调用时才去找 `own` 这个名字；在别的循环里，那时往往已经太晚了。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -311,14 +236,7 @@ def read_step(model: Transformer, cache: DecoderCache, prefixes: Tensor, rows: T
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕`cached_log_probs` gives the searches the same kind of function as before, with one thing more: before a beam
-# search asks again, it tells through `follow` which prefix each of the next ones grew out of. Greedy search
-# need not: there each sentence has one prefix. A cache that follows the wrong parent would give wrong
-# translations without a word, so each call compares the prefixes with those of the call before.
-=======
 # `cached_log_probs` 给搜索的函数和以前同类，只多一点：束搜索再次提问之前，先通过 `follow` 告诉它，接下来的每个前缀是从哪个前缀长出来的。贪心搜索不用说：那里每个句子只有一个前缀。缓存如果跟错了父前缀，译文就错了，而且一声不响；所以每次调用都会把前缀与上一次的比对。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -367,24 +285,11 @@ def cached_log_probs(model: Transformer, src: Tensor) -> CachedLogProbs:
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# ## 〔英〕2 · Many beams in one batch
-#
-# 〔英〕Lesson 08 searches one sentence after the other. A processor is far better used by many at once: all sentences
-# of a batch grow together, $n$ sentences with $k$ prefixes each, and a sentence that is done **leaves the batch**.
-#
-# 〔英〕First a tool. Lesson 08 sorts all $k \cdot V$ candidates and takes $k$. `torch.topk` finds the $k$ largest without
-# sorting, but where two are equal it does not promise which one it takes, so the answer may differ between two
-# machines. `argmax` promises the first: `in_turn` asks it $k$ times. `largest` gives the same answer faster for a
-# long row: it looks only into the $k$ blocks of 64 numbers with the largest maxima. (You may skip how. The cell
-# after it tests what both promise.)
-=======
 # ## 2 · 许多束在一个批次里
 #
 # 第 08 课一句一句地搜索。许多句一起来，处理器的利用率高得多：批次里所有的句子一起增长，$n$ 个句子各有 $k$ 个前缀；写完的句子就**离开批次**。
 #
 # 先准备一件工具。第 08 课把全部 $k \cdot V$ 个候选排序，取前 $k$ 个。`torch.topk` 不排序就能找到最大的 $k$ 个，但遇到相等的，它不保证取哪一个，于是两台机器的结果可能不同。`argmax` 保证取第一个：`in_turn` 连问它 $k$ 次。对很长的行，`largest` 能更快地给出同样的答案：它把行分成每 64 个数一块，只看最大值最大的 $k$ 块。（怎么做到的可以跳过。下一个单元格检验两者的保证。）
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -428,19 +333,9 @@ for tool in (in_turn, largest):
 print("7, 70 and 700 hold the same number; the two largest are at", where[0].tolist())
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕**Guess first:** *which* of the $V$ words after one prefix can be among the $k$ best candidates of *all*
-# prefixes? Only the $k$ best of that prefix. All of them add to the same sum, so any other word has $k$
-# candidates before it already: they are likelier, or as likely and earlier in the row. So we take the $k$ best
-# of each prefix. At most $k \cdot k$ candidates are left to be compared, instead of $k \cdot V$.
-#
-# 〔英〕A finished prefix needs a small trick here: it may go on with one word only, `</s>` once more, and that costs
-# nothing: $\log 1 = 0$.
-=======
 # **先猜**：一个前缀后面的 $V$ 个词里，**哪些**可能进入**所有**前缀的前 $k$ 名？只有这个前缀自己的前 $k$ 名。它们加在同一个和上，所以其他的词前面已经排了 $k$ 个候选：那些概率更大，或者概率相等、在行里更靠前。所以我们取每个前缀的前 $k$ 名。这样最多只剩 $k \cdot k$ 个候选要比较，而不是 $k \cdot V$ 个。
 #
 # 写完的前缀要用一个小技巧：它只能接一个词，就是再来一个 `</s>`，而且不花代价：$\log 1 = 0$。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -475,13 +370,7 @@ def continuations(
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕One step of the search: the best of these. All candidates of a sentence stand in one row, $c$ for each prefix
-# ($c = k$, unless the vocabulary is smaller). A candidate's place, divided by $c$ and rounded down, tells which
-# prefix it comes from; its word stands at the same place in `tokens`.
-=======
 # 搜索的一步，就是取其中最好的。一个句子的所有候选排成一行，每个前缀占 $c$ 个（$c = k$，除非词表更小）。候选的位置除以 $c$ 再向下取整，就知道它来自哪个前缀；它的词在 `tokens` 里的同一位置。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -502,13 +391,7 @@ def beam_step(
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕The search is that of lesson 08, for all sentences at once. `number` is the place of a prefix among the live
-# ones, as the model has been shown them: so the search can say to a cache which of them each new prefix grew
-# out of.
-=======
 # 搜索还是第 08 课的搜索，只是所有句子同时做。`number` 是一个前缀在还能增长的前缀中排第几，按给模型看的次序：这样，搜索就能告诉缓存，每个新前缀是从哪一个长出来的。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -550,20 +433,9 @@ def beam_search(
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# ## 〔英〕3 · Translate a corpus
-#
-# 〔英〕One function takes a batch of source sentences to target ids, and one takes a list of sentences
-# to a list of translations. Three things are easy to get wrong, and nobody notices until the
-# evaluation: **order** (we sort by length, so that sentences of a batch need little padding; the
-# translations must come back in the old order), **empty lines** (they stay empty, or all later
-# lines are compared with the wrong reference), and **the limit** (input + 50, for each sentence,
-# and never more than learned positions have).
-=======
 # ## 3 · 翻译整个语料库
 #
 # 一个函数把一批源句变成目标编号，另一个把一列句子变成一列译文。有三件事容易弄错，而且不到评估时谁也不会发现：**次序**（我们按长度排序，让一个批次里的句子少用填充；译文必须按原来的次序交还）；**空行**（空行仍是空行，不然后面每一行都会与错误的参考译文比较）；**上限**（每句是输入长度 + 50，而且不超过可学习的位置编码所有的位置数）。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 #| export
@@ -636,11 +508,7 @@ def translate(
 
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕Now a real model, the `tiny` preset on the captions corpus, stopped early as in lesson 08.
-=======
 # 现在来一个真正的模型：预设 `tiny`，用 captions 语料库，和第 08 课一样提前停下。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 train_pairs = pairs("captions", "train")[: device.by_scale(smoke=2000, cpu=12000, gpu=12000)]
@@ -655,23 +523,11 @@ assert finished
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(bpe):,} tokens")
 
 # %% [markdown]
-<<<<<<< HEAD
-# ## 〔英〕4 · It changes nothing
-#
-# 〔英〕**Claim 1: the fast `translate` writes what the slow one writes**, beam 1 and beam 3, whatever the order and the
-# size of the batches. (We compare with the model's weights in float64: where two sentences are almost equally
-# likely, the rounding of the products could decide, and rounding depends on the shape of a batch.) The last
-# step, the softmax, is in float32 in both.
-#
-# 〔英〕**Guess first:** what would break it? (Three things on this page can: a mask, a limit, and a row of the cache
-# that follows the wrong parent.)
-=======
 # ## 4 · 什么也没有变
 #
 # **断言 1：快的 `translate` 与慢的写得一样**，束宽 1 和束宽 3 都是，不管批次的次序和大小。（比较时，模型的权重用 float64：如果两个句子的概率几乎相等，乘法的舍入误差就可能决定取哪个，而舍入误差取决于批次的形状。）最后一步的 softmax，两边都用 float32。
 #
 # **先猜**：什么会破坏它？（这一页上有三样东西能做到：一个掩码，一个上限，以及缓存里跟错了父前缀的一行。）
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 exact = model.cpu().double()
@@ -685,34 +541,16 @@ for beam in (1, 3):
 print(f"{len(german)} captions, two ways, two beams: the same translations")
 
 # %% [markdown]
-<<<<<<< HEAD
-# > 〔英〕**Try it.** In `translate_batch`, give all sentences of a batch the largest of the limits. Which claim fails, if any,
-# > with your model? When must it fail?
-#
-# <details><summary>答案</summary>
-#
-# 〔英〕With a trained model none: its translations end long before input + 50, so the limit is never reached. It must fail where
-# a sentence does not end by itself: then its length, and so its translation, depends on its neighbours in the batch. In
-# `tests/test_cache.py` a score function that never ends shows it (`test_the_limit_is_the_source_and_fifty`).
-=======
 # > **试一试。** 在 `translate_batch` 里，让一个批次的所有句子都用其中最大的上限。用你的模型，哪个断言会不成立？还是都成立？什么情况下一定不成立？
 #
 # <details><summary>答案</summary>
 #
 # 用训练好的模型，都成立：它的译文远在输入长度 + 50 之前就结束了，到不了上限。如果一个句子自己不会结束，就一定不成立：这时它的长度，因而它的译文，取决于批次里的邻居。`tests/test_cache.py` 里用一个永不结束的打分函数说明了这一点（`test_the_limit_is_the_source_and_fifty`）。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 #
 # </details>
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕**Claim 2: the same beams with the same scores.** Not only the best hypothesis: the whole beam, with the cache
-# and without, sentence by sentence and in a batch. Then we look into a cache: a beam of 3 over four captions,
-# stopped after five steps. (So that none ends before, we forbid `</s>`.) **Guess first:** how many rows do `own`
-# and `source` have?
-=======
 # **断言 2：同样的束，同样的分数。** 不只是最好的候选译文，而是整个束；用缓存与不用缓存，一句一句与成批，都一样。然后我们看看缓存里面：四条图片说明，束宽 3，五步之后停下。（为了不让哪一句提前结束，我们禁止 `</s>`。）**先猜**：`own` 和 `source` 各有几行？
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 some = german[:16]
@@ -746,19 +584,6 @@ print("own: 12 rows, one for each prefix, 5 places; source: 4 rows, shared by th
 cache
 
 # %% [markdown]
-<<<<<<< HEAD
-# ## 〔英〕5 · What it costs in memory
-#
-# 〔英〕Each of the $N$ layers keeps one key and one value, $d_{\mathrm{model}}$ numbers each, for
-# every token. With $b$ bytes a number that is
-#
-# $$2 \cdot N \cdot d_{\mathrm{model}} \cdot b$$
-#
-# 〔英〕bytes for each token of each *prefix* (self-attention), and as many for each token of each *source sentence*
-# (cross-attention; once, for all the prefixes that share it; the free places of the rooms come on top). Our example is in float64, so $b = 8$. **Guess
-# first:** how many bytes does the paper's base model need for each token, with 6 layers,
-# $d_{\mathrm{model}} = 512$ and float32?
-=======
 # ## 5 · 要占多少内存
 #
 # $N$ 层中的每一层，为每个词元保存一个键和一个值，各 $d_{\mathrm{model}}$ 个数。每个数 $b$ 字节，于是一个前缀的每个词元占
@@ -766,7 +591,6 @@ cache
 # $$2 \cdot N \cdot d_{\mathrm{model}} \cdot b$$
 #
 # 字节（自注意力）；每个**源句**的每个词元也占这么多（交叉注意力；只存一份，由它的所有前缀共用；预留的空位另算）。我们的例子用 float64，所以 $b = 8$。**先猜**：论文的 base 模型有 6 层，$d_{\mathrm{model}} = 512$，用 float32，每个词元要多少字节？
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 def bytes_a_token(config: TransformerConfig, bytes_a_number: int) -> int:
@@ -787,16 +611,9 @@ print(f"here: {bytes_a_token(model.config, 8):,} bytes a token; base model, floa
 print(f"base model, 32 sentences, beam 4, 100 tokens written: {32 * 4 * 100 * base / 1e6:.0f} MB")
 
 # %% [markdown]
-<<<<<<< HEAD
-# ## 〔英〕6 · What it saves in time
-#
-# 〔英〕First the positions, counted; then the clock, on this machine. We forbid `</s>`, so
-# that every sentence grows to the length that we ask for.
-=======
 # ## 6 · 省了多少时间
 #
 # 先数位置，再在这台机器上计时。我们禁止 `</s>`，让每个句子都长到我们要的长度。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 counted = {"read": 0, "new": 0}
@@ -855,27 +672,6 @@ for i in (near, len(LENGTHS) - 1):
     print(f"gain at {LENGTHS[i]} tokens: {gains[i]:.1f} times")
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕Did you expect more, after counting the positions? At the length of a caption the cache gains little: with a
-# model as small as this one, a step costs mostly the start of its many small operations, whatever they are
-# given to do, and both ways start about as many. What is saved shows only in long texts. Both axes are
-# logarithmic, so a power of the length would be a straight line, and its slope the power. If only the positions
-# counted, the plain way would have slope 2 and the cached one slope 1 (attention itself adds a share that
-# grows faster still). The printed slopes are on their way there: the fixed cost of a step holds them down. On
-# a GPU that cost weighs more, and at these lengths the cache may gain nothing at all.
-#
-# 〔英〕Every chat model that writes thousands of words has such a cache, and its memory is one of the main limits on
-# how many people it can serve at once: multiply the bytes a token by the tokens of all of them.
-
-# %% [markdown]
-# ## 〔英〕7 · The ladder
-#
-# 〔英〕What does each step of this page bring? We take a model of a real size, the shipped one (256 wide, three
-# layers, 5,000 tokens), let it translate captions with a beam of 4, and change one thing at a time. The third
-# rung has a cache that copies all its rows at every step, as the first version of this page did.
-#
-# 〔英〕**Guess first:** which rung brings most: batches, the cache, or writing in place?
-=======
 # 数过位置之后，你是不是以为会快得更多？在图片说明的长度上，缓存省得不多：模型这么小，一步的时间主要花在启动许多小运算上，不管要它们算多少；而两种方法启动的次数差不多。省下的要在长文本里才看得出来。两个坐标轴都是对数的，所以长度的幂画出来是直线，斜率就是指数。如果只有位置数起作用，朴素方法的斜率是 2，带缓存的是 1（注意力本身还会添上一份，增长得更快）。打印出的斜率正在往那里走，只是一步的固定开销把它们压低了。在 GPU 上，这份开销更重，在这样的长度上，缓存可能一点也不省。
 #
 # 每个能写几千字的聊天模型，都有这样的缓存；同时能为多少人服务，它占的内存是主要限制之一：把每个词元的字节数，乘以所有人的词元数，就知道了。
@@ -886,7 +682,6 @@ for i in (near, len(LENGTHS) - 1):
 # 这一页的每一步各带来多少？我们用一个实际大小的模型，即课程自带的那个（宽 256，三层，5,000 个词元），让它以束宽 4 翻译图片说明，每次只改一样。第三级的缓存每一步都复制所有的行，这一页最初的版本就是这样。
 #
 # **先猜**：哪一级带来最多：成批、缓存，还是就地写入？
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 class CopiesAll(DecoderCache):
@@ -946,17 +741,9 @@ for name, rung in rungs.items():
     assert alike >= 0.9 * len(texts)  # float32: rounding may decide between two that are almost equal
 
 # %% [markdown]
-<<<<<<< HEAD
-# ### 〔英〕Where does the time of a step go?
-#
-# 〔英〕PyTorch can write down how long each of its operations took. We add them up by kind: **products** with weight
-# matrices (the arithmetic that cannot be left out), **attention**, **copying and indexing**, and the rest
-# (norms, softmax, the choice of the best). What is left of the clock is Python between the operations.
-=======
 # ### 一步的时间花在哪里？
 #
 # PyTorch 可以记下每个运算用了多久。我们按种类加起来：与权重矩阵的**乘法**（products，这些计算省不掉），**注意力**，**复制与索引**，以及其余的（归一化、softmax、选最好的）。时钟上剩下的，就是运算之间的 Python。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %%
 KINDS = {
@@ -986,50 +773,15 @@ for kind in next(iter(where.values())):
     print(f"{kind:24}" + "".join(f"{found[kind]:11.0f}%" for found in where.values()))
 
 # %% [markdown]
-<<<<<<< HEAD
-# 〔英〕(The stored figures come from a busy machine. Compare rungs, not seconds.) Batches and the cache bring nearly all. Writing
-# in place brings next to nothing at the length of a caption: there is little to copy.
-#
-# 〔英〕The products cannot be left out; all other lines are what could still be saved. They are about half of the time: if all
-# else cost nothing, we would be about twice as fast. CTranslate2, a program made for decoding alone, was 2.2 times as
-# fast with the same weights, greedily, and 2.4 times with a beam of 4 (`assets/results/bench_decode.json`, measured before the cache wrote in
-# place; `python -m course bench decode` measures it on your machine). So 0.8 of its speed would ask for four fifths of all that is not a product: not
-# in plain PyTorch.
-=======
 # （存下来的数字来自一台繁忙的机器。请比较各级，不要看秒数。）几乎全部收益都来自成批和缓存。在图片说明的长度上，就地写入几乎没有带来什么：要复制的本来就少。
 #
 # 乘法省不掉，其他各行才是还能省的。它们大约占一半时间：即使其余的都不花时间，也只快一倍左右。CTranslate2 是专门为解码而写的程序，用同样的权重，贪心搜索的速度是我们的 2.2 倍，束宽 4 时是 2.4 倍（`assets/results/bench_decode.json`，测量时缓存还不是就地写入；`python -m course bench decode` 可以在你的机器上测）。所以要达到它速度的 0.8，就得省掉乘法以外的五分之四：单用 PyTorch 做不到。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
 
 # %% [markdown]
 # ## 你造了什么
 #
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
-<<<<<<< HEAD
-# | 〔英〕`DecoderCache(model, src)` | src (m, S) | keys and values: own (n, H, t, Dk), source (m, H, S, Dk) |
-# | 〔英〕`cached_log_probs(model, src)` | src (B, S) | what `next_log_probs` gives, every position read once; and `follow` |
-# | 〔英〕`largest(values, k)` | (n, m) | the k largest of each row and their places, ties in order |
-# | 〔英〕`beam_step(score, rows, prefixes, totals, beam)` | (n, k, t), (n, k) | (n, k, t + 1), (n, k), parents (n, k) |
-# | 〔英〕`beam_search(score, n, max_len, beam, alpha)` | a score function | n lists of `Hypothesis`, as in lesson 08 |
-# | 〔英〕`translate(model, bpe, sentences)` | n sentences | n sentences, as in lesson 08 |
-#
-# ## 小结
-#
-# 〔英〕A KV cache keeps the keys and values of what is written, so that each step reads one position instead of all.
-# The keys and values of the source are computed once and shared by all the prefixes of a beam. When a beam
-# changes, each prefix takes over the rows of its parent. Many sentences grow in one batch, and those that are
-# done leave it. The plain searches of lesson 08 say what is right; the fast ones are compared with them.
-#
-# ## 延伸阅读
-#
-# - 〔英〕Shazeer (2019), *Fast Transformer Decoding: One Write-Head is All You Need*, arXiv 1911.02150: why the cache,
-#   and not the arithmetic, limits the speed.
-# - 〔英〕Pope et al. (2022), *Efficiently Scaling Transformer Inference*, arXiv 2211.05102.
-#
-# 〔英〕**Next:** [lesson 09](09_evaluation.ipynb) puts everything together: real captions, a real model, and
-# a BLEU with its signature.
-=======
 # | `DecoderCache(model, src)` | src (m, S) | 键和值：own (n, H, t, Dk)，source (m, H, S, Dk) |
 # | `cached_log_probs(model, src)` | src (B, S) | 与 `next_log_probs` 相同，每个位置只读一次；还有 `follow` |
 # | `largest(values, k)` | (n, m) | 每行最大的 k 个及其位置，相等的按次序 |
@@ -1047,4 +799,3 @@ for kind in next(iter(where.values())):
 # - Pope et al. (2022), *Efficiently Scaling Transformer Inference*, arXiv 2211.05102.
 #
 # **下一课：** [第 09 课](09_evaluation.ipynb)把一切合在一起：真正的图片说明，真正的模型，还有带签名的 BLEU。
->>>>>>> 3edf3b6 (Say lesson 08b in Chinese)
