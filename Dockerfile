@@ -16,13 +16,13 @@ WORKDIR /home/learner/attention-course
 
 COPY --chown=learner requirements.txt constraints.txt pyproject.toml README.md ./
 COPY --chown=learner course/__init__.py course/
-COPY --chown=learner assets/jupyter assets/jupyter/
 RUN python -m venv /opt/course \
     && /opt/course/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
 COPY --chown=learner . .
 # `make lab` and its like find an environment that is installed
 RUN ln -s /opt/course .venv && touch .venv/installed
 
-ENV PATH=/opt/course/bin:$PATH PYTHONUTF8=1 COURSE_OFFLINE=1
+ENV PATH=/opt/course/bin:$PATH PYTHONUTF8=1 COURSE_OFFLINE=1 \
+    JUPYTER_CONFIG_PATH=/home/learner/attention-course/assets/jupyter
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "notebooks/00_start_here.ipynb"]

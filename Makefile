@@ -6,7 +6,7 @@ export PYTHONUTF8 := 1
 .PHONY: lab walkthrough test test-all test-book book release test-torchtext bench page gpu
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
-	$(BIN)/jupyter lab notebooks/00_start_here.ipynb
+	$(BIN)/python -m course lab
 
 walkthrough: .venv/installed  ## run the whole paper into build/walkthrough.html
 	$(BIN)/python -m course walkthrough

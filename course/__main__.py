@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shlex
+import subprocess
 import sys
 import time
 import unicodedata
@@ -13,7 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from course import output_folder
+from course import ASSETS, output_folder
 from course.corpora import CORPORA, CorpusError
 from course.messages import say
 
@@ -146,6 +147,9 @@ def parser(command_name: str = "") -> argparse.ArgumentParser:
     walk = command("walkthrough", "run the walkthrough of the paper, as notebook and page",
                    "python -m course walkthrough")
     walk.add_argument("--out", type=Path, metavar="DIR", help=OUT)
+
+    lab = command("lab", "open JupyterLab on the course's pages", "python -m course lab")
+    lab.add_argument("page", nargs="?", type=Path, metavar="PAGE", help="00_start_here, if none")
 
     homework = command("homework", "list the exercises, check a file, write the report",
                        "python -m course homework list\n"
@@ -568,6 +572,14 @@ def page(options: argparse.Namespace) -> int:
     return 0
 
 
+def lab(options: argparse.Namespace) -> int:
+    """Start JupyterLab with the course's settings; its exit status."""
+    settings = [str(ASSETS / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
+    first = options.page or ASSETS.parent / "notebooks" / "00_start_here.ipynb"
+    return subprocess.run([sys.executable, "-m", "jupyterlab", str(first)], check=False).returncode
+
+
 def grade(options: argparse.Namespace) -> int:
     """Mark a class and print the table; 0 if every submission has its mark."""
     from course.grading import marks, sandbox
@@ -633,6 +645,11 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # what is piped on Windows would be cp1252
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not ASSETS.is_dir():  # an installed wheel
+        print("course: here is only the package, without its notebooks, models and data. Clone or "
+              "unpack the course's folder, and there: python -m pip install -r requirements.txt",
+              file=sys.stderr)
+        return 1
     if arguments == ["doctor"]:  # before anything that needs a package
         from course.doctor import doctor
 
@@ -642,7 +659,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = {"data": data, "train": train, "translate": translate, "look": look,
                 "evaluate": evaluate, "export": export, "bench": bench, "page": page,
                 "walkthrough": walkthrough, "homework": homework,
-                "grade": grade}
+                "grade": grade, "lab": lab}
     try:
         return commands[options.command](options)
     except told() as error:

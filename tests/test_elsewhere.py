@@ -1,9 +1,11 @@
 """Containers and hosted notebooks: one list of versions for all of them."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -68,3 +70,19 @@ def can_build() -> bool:
 def test_the_image_can_be_built():
     done = subprocess.run(["docker", "build", "--quiet", str(ROOT)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_wheel_says_that_a_clone_is_needed(tmp_path):
+    source = tmp_path / "source"  # without what a build leaves behind
+    shutil.copytree(ROOT / "course", source / "course")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
+                    "--no-index", "--quiet", "--wheel-dir", tmp_path, source], check=True)
+    wheel, = tmp_path.glob("*.whl")
+    shutil.unpack_archive(wheel, tmp_path / "installed", "zip")
+    for arguments in (["doctor"], ["homework", "list"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "course", *arguments], cwd=tmp_path, capture_output=True,
+            text=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")})
+        assert done.returncode == 1 and "Clone or unpack the course's folder" in done.stderr

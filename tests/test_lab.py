@@ -2,18 +2,22 @@
 
 import asyncio
 import json
+import os
 import platform
 import shutil
-import tomllib
+import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
 from ipykernel.ipkernel import IPythonKernel
 from jupyter_client.kernelspec import get_kernel_spec
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
+from jupyterlab_server.config import get_page_config
 from jupytext import build_async_jupytext_contents_manager_class
 from nbconvert import ScriptExporter
 
+from course.__main__ import main
 from course.authoring import NOTEBOOKS, ROOT
 from course.authoring.pair import as_text
 from course.homework import pairs
@@ -104,11 +108,21 @@ def test_a_page_as_a_script_is_a_py():
     assert told["output_extension"] == ".py" and "import" in text
 
 
-def test_the_settings_are_installed_with_the_course():
-    files = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
-    for place, names in files["data-files"].items():
-        for name in names:
-            assert (ROOT / name).is_file()
-            assert (ROOT / name).parent == SETTINGS / place.removeprefix("etc/jupyter").strip("/")
-    # the build of the container finds them, too
-    assert "COPY --chown=learner assets/jupyter" in (ROOT / "Dockerfile").read_text("utf-8")
+def test_every_way_to_jupyterlab_takes_the_settings(monkeypatch):
+    assert json.loads((SETTINGS / "jupyter_server_config.json").read_text("utf-8")) == {
+        "ServerApp": {"contents_manager_class": "course.lab.Pages"}}
+    monkeypatch.delenv("JUPYTER_CONFIG_PATH", raising=False)
+    started = []
+    monkeypatch.setattr(subprocess, "run", lambda call, **_: started.append(
+        (call, os.environ["JUPYTER_CONFIG_PATH"])) or subprocess.CompletedProcess(call, 0))
+    assert main(["lab"]) == 0
+    (call, path), = started
+    assert Path(path) == SETTINGS and Path(call[-1]).name == "00_start_here.ipynb"
+    assert "assets/jupyter" in (ROOT / "Dockerfile").read_text("utf-8")
+    assert "assets/jupyter" in (ROOT / "binder" / "start").read_text("utf-8")
+    assert "-m course lab" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_learners_see_no_formgrader(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(SETTINGS))
+    assert "@jupyter/nbgrader" in get_page_config([])["disabledExtensions"]
