@@ -14,6 +14,7 @@ from course.authoring import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 BINDER = ROOT / "binder"
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def lines(text: str) -> list[str]:
@@ -21,6 +22,8 @@ def lines(text: str) -> list[str]:
 
 
 def test_nobody_has_pins_of_their_own():
+    ours = lines((ROOT / "requirements.txt").read_text("utf-8"))
+    assert set(lines((BINDER / "hosted.txt").read_text("utf-8"))) < set(ours)
     for text in (DOCKERFILE, (BINDER / "requirements.txt").read_text("utf-8"),
                  (ROOT / ".devcontainer" / "devcontainer.json").read_text("utf-8")):
         assert "==" not in text
@@ -58,6 +61,21 @@ def test_the_dev_container_is_the_same_container():
     assert (folder / told["build"]["dockerfile"]).resolve() == ROOT / "Dockerfile"
     assert (folder / told["build"]["context"]).resolve() == ROOT
     assert f"USER {told['remoteUser']}" in DOCKERFILE
+
+
+def test_a_hosted_notebook_installs_what_the_pages_import():
+    cell = README.split("On Colab or Kaggle")[1].split("```")[1]
+    assert "-r ../binder/hosted.txt" in cell and "git clone" in cell
+    installed = {re.split("==", line)[0].replace("-python", "").replace("-", "_")
+                 for line in lines((BINDER / "hosted.txt").read_text("utf-8"))}
+    theirs = {"torch", "numpy", "matplotlib", "IPython", "nbformat", "nbclient", "nbconvert", "packaging"}
+    authors = {"authoring", "bench", "grading", "to_ctranslate2.py", "lab.py"}
+    files = [file for file in ROOT.glob("course/**/*.py")
+             if file.relative_to(ROOT / "course").parts[0] not in authors]
+    used = {name.partition(".")[0] for file in [*files, *ROOT.glob("notebooks/*.py")]
+            for name in re.findall(r"^\s*(?:import|from) (\w[\w.]*)(?: import|$| as|,)",
+                                   file.read_text("utf-8"), re.M)}
+    assert used - installed - theirs - set(sys.stdlib_module_names) <= {"course", "ctranslate2"}
 
 
 def can_build() -> bool:
