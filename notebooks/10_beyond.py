@@ -1418,13 +1418,19 @@ check("layers_kept")
 #   brackets, against baselines that read no word.
 # - The attention formula is unchanged to this day; positions, norms, activation and sizes have changed.
 #
+# <div lang="zh">
+#
+# **小结**
+#
 # - “仅解码器”和“仅编码器”用的是同样的层，区别在于掩码和所问的问题。
 # - GPT 在每个位置都预测下一个词；BERT 预测被遮住的词。模型和损失函数是一样的。
-# - 看损失要对照能算出来的基线：均匀分布、一元模型、二元模型。
+# - 看损失要对照能算出来的基线：均匀分布、一元语法、二元语法。
 # - 概率最大的文本并不是典型的文本：只有一个合适答案时用搜索，合适的答案很多时用采样。
 # - 能看到两侧，填空就比只看左侧更准；从无标注文本中学到的知识，能让少量标注更管用。
 # - 凡是能写成序列的，都可以当作翻译来学，树也不例外。评分时比较括号（bracket F1），并与不看词语的基线相比。
 # - 注意力公式至今未变；变的是位置编码、归一化、激活函数和规模。
+#
+# </div>
 #
 # ## Further reading
 #
