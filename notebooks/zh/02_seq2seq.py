@@ -299,7 +299,7 @@ class RNNEncoder(nn.Module):
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 编码器不管填充会怎样 · 选读
 #
-# 想亲眼看看这个陷阱的读者：同一个句子，带着填充读一遍，不带填充再读一遍。
+# 写给想亲眼看看这个陷阱的读者：同一个句子，带着填充读一遍，不带填充再读一遍。
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -5,48 +5,41 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
-#     display_name: Python 3 (ipykernel)
+#     display_name: Python 3
 #     language: python
 #     name: python3
 # ---
 
 # %% [markdown]
-# # 〔英〕07 · Training
+# # 07 · 训练
 #
-# > 〔英〕Training: loss, learning rate, steps, averaging, recipes (paper, section 5).
+# > 训练：损失、学习率、训练步、平均、配方（论文第 5 节）。
 
 # %% [markdown]
-# 〔英〕A fresh Transformer (lesson 05) translates every sentence into noise. This lesson turns noise into
-# German-to-English translation, and shows what each part of the training is good for.
+# 刚造好的 Transformer（第 05 课）把每个句子都译成胡言乱语。这一课把胡言乱语变成德译英，并说明训练的每个部分有什么用。
 #
 # **学完这一课，你能**
 #
-# - 〔英〕say what label smoothing punishes, and compute the lowest loss that it allows;
-# - 〔英〕compute the paper's learning rate by hand, and say what each part of Adam does;
-# - 〔英〕make one large training step out of several small batches without changing the result;
-# - 〔英〕read a loss curve against baselines that you computed before training;
-# - 〔英〕average checkpoints, and say when that helps.
+# - 说清标签平滑惩罚什么，算出它允许的最低损失；
+# - 手算论文的学习率，说出 Adam 的每个部分起什么作用；
+# - 用几个小批次拼成一个大的训练步，结果不变；
+# - 对照训练前就算好的基线来读损失曲线；
+# - 给检查点取平均，并说出什么时候有用。
 #
-# 〔英〕**You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
-# and what a gradient is (lesson 01). **Time:** 60 minutes; 75 with all that is marked *more*.
-# **In the paper:** section 5, all of it; the averaging of checkpoints is in section 6.1. This page is on
-# the path. Saving, stopping and going on are in the machine room, [07b](07b_runs.ipynb).
+# **先修：** 第 04 课（掩码和 `Batch`）、第 05 课（模型）、第 06 课（词元和批次），以及知道梯度是什么（第 01 课）。**时间：** 60 分钟；连标有“选读”的部分一起 75 分钟。**论文：** 第 5 节全部；检查点平均在 6.1 节。这一页在主线上。保存、停下和接着训练在机房，见 [07b](07b_runs.ipynb)。
 #
-# 〔英〕Five words that we use all the time:
+# 五个词，从头用到尾：
 #
-# | 〔英〕word | meaning here |
+# | 词 | 在这里的意思 |
 # |---|---|
-# | 〔英〕loss | one number that says how bad the predictions are; training makes it small |
-# | 〔英〕gradient | for each weight: how the loss changes if the weight grows a little |
-# | 〔英〕step | one change of all the weights (the paper: *training step*) |
-# | 〔英〕epoch | one pass over all the training sentences |
-# | 〔英〕learning rate | how far one step moves the weights |
+# | 损失（loss）| 一个数，说明预测有多差；训练要让它变小 |
+# | 梯度（gradient）| 对每个权重：它增大一点，损失怎样变 |
+# | 步（step）| 把所有权重改动一次（论文叫“training step”，即训练步） |
+# | 轮次（epoch）| 把所有训练句子过一遍 |
+# | 学习率（learning rate）| 一步把权重移动多远 |
 #
-# 〔英〕The first code cell holds what the exported code needs. Cells that begin with `#| export` become
-# the module `course/training.py`; all the others are demonstrations.
+# 第一个代码单元格放的是导出代码要用的东西。以 `#| export` 开头的单元格合起来就是模块 `course/training.py`，其余都是演示。
 
 # %%
 #| export
@@ -66,37 +59,24 @@ from course.transformer import Transformer, TransformerConfig
 
 
 # %% [markdown]
-# ## 〔英〕1 · What is a good prediction? The loss (paper, section 5.4)
+# ## 1 · 什么是好的预测？损失（论文 5.4 节）
 #
-# 〔英〕At each position the decoder gives one score, a *logit*, to each of the $V$ tokens of the
-# vocabulary. Softmax turns the logits $z$ into probabilities $p$. The text says which token $y$
-# comes next. The usual loss is the **cross-entropy**: the negative logarithm of the probability
-# that the right token got.
+# 在每个位置，解码器给词表（vocabulary）的 $V$ 个词元（token）各一个分数，叫 logit。softmax 把这些 logit，即 $z$，变成概率 $p$。文本告诉我们下一个词元 $y$ 是什么。常用的损失是**交叉熵**（cross-entropy）：正确词元得到的概率，取对数再取负。
 #
 # $$L = -\ln p_y$$
 #
-# 〔英〕The natural logarithm measures it in *nats*. A model that gives the right token probability 1
-# has loss 0. A model that has no idea, $p_y = 1/V$, has loss $\ln V$. People often report
-# $e^{L}$, called **perplexity**: a perplexity of 5 means "as unsure as a fair choice among 5
-# tokens". It counts per token of *this* vocabulary: cut the same text into other tokens, and the
-# number changes.
+# 用自然对数，单位就是“奈特”（nat）。给正确词元概率 1 的模型，损失是 0。毫无头绪的模型，$p_y = 1/V$，损失是 $\ln V$。人们常报告 $e^{L}$，叫做**困惑度**（perplexity）：困惑度为 5，就是“像在 5 个同样可能的词元里选一个那样没把握”。它按“这个”词表的词元来算：同一段文本切成别的词元，数值就变了。
 #
-# 〔英〕Now think about what this loss wants. It falls as long as $p_y$ grows. Softmax reaches 1 only
-# when one logit is infinitely larger than the others, so the model is asked for ever larger
-# logits, on sentences where several translations would be right. The paper's answer is **label
-# smoothing** (Szegedy et al. 2015): do not ask for probability 1. Take a small share
-# $\varepsilon = 0.1$ away from the right token and spread it evenly over all tokens. The target
-# becomes
+# 想一想这个损失要的是什么。只要 $p_y$ 还在增大，它就还在下降。softmax 要达到 1，必须有一个 logit 比其他的大无穷多，所以它要模型给出越来越大的 logit，哪怕这个句子有好几种译法都对。论文的对策是**标签平滑**（label smoothing，Szegedy 等 2015）：不要求概率为 1。从正确词元那里拿走一小份 $\varepsilon = 0.1$，平均分给所有词元。于是目标变成
 #
 # $$q_k = (1-\varepsilon)\,[k = y] + \frac{\varepsilon}{V}$$
 #
-# 〔英〕where $[k = y]$ is 1 for the right token and 0 otherwise. The cross-entropy against it is
+# 其中 $[k = y]$ 对正确词元是 1，否则是 0。对这个目标的交叉熵是
 #
 # $$L = -\sum_{k=1}^{V} q_k \ln p_k
 # = -(1-\varepsilon) \ln p_y - \frac{\varepsilon}{V} \sum_{k=1}^{V} \ln p_k .$$
 #
-# 〔英〕The second term is $-\varepsilon$ times the *mean* of the log-probabilities. The code is that
-# line. It returns a **sum** over the tokens, not a mean. Section 5 of this lesson shows why.
+# 第二项是 $-\varepsilon$ 乘以对数概率的**平均值**。代码就是这一行。它返回的是对词元**求和**，不是平均，为什么，见本课第 5 节。
 
 # %%
 #| export
@@ -116,7 +96,7 @@ def label_smoothed_loss(logits: Tensor, target: Tensor, epsilon: float = 0.1) ->
 
 
 # %% [markdown]
-# 〔英〕The demonstrations of this lesson need a few more things than the exported code.
+# 除了导出的代码，这一课的演示还要用一些别的东西。
 
 # %%
 import copy
@@ -133,10 +113,7 @@ torch.manual_seed(0)
 DEVICE = pick()
 
 # %% [markdown]
-# 〔英〕**Before you run the next cell, guess.** The vocabulary has 8 words, the right one is *dog*, and
-# $\varepsilon = 0.1$. A model becomes surer and surer of *dog*: 0.5, 0.9, 0.99, 0.9999. With the
-# plain loss this is always better. With the smoothed loss: where is the lowest point, and is the
-# loss 0 there? Write your guess into the cell; a later one compares it with what was measured.
+# **运行下一个单元格之前，先猜。** 词表有 8 个词，正确的是“dog”，$\varepsilon = 0.1$。模型对“dog”越来越有把握：0.5、0.9、0.99、0.9999。用普通的损失，总是越有把握越好。用平滑后的损失：最低点在哪里？那里的损失是 0 吗？把猜测写进单元格，后面会与测得的结果比较。
 
 # %%
 mine = None  # your guess: the probability of *dog* where the smoothed loss is lowest, 0 to 1
@@ -166,28 +143,15 @@ draw.smoothed_target(words, hard, soft.tolist(), confidence.tolist(), losses, (b
 compare(mine, best, "07: probability at the lowest smoothed loss")
 
 # %% [markdown]
-# 〔英〕The dashed curve, the plain loss, falls all the way to the right. The smoothed one turns: it is
-# lowest where the model gives *dog* exactly what the target gives it,
-# $1 - \varepsilon + \varepsilon / V = 0.9125$. After that, being surer costs more.
+# 虚线是普通的损失，一路向右下降。平滑后的损失会掉头：模型给“dog”的概率正好等于目标给它的概率 $1 - \varepsilon + \varepsilon / V = 0.9125$ 时，它最低。再往后，越有把握，损失越大。
 #
-# 〔英〕And the lowest value is not 0. For any $p$, the cross-entropy $-\sum q_k \ln p_k$ is at least
-# the **entropy** of the target, $H(q) = -\sum q_k \ln q_k$, with equality only for $p = q$
-# (Gibbs' inequality). So a smoothed loss has a **floor** that no model can go below. Remember it:
-# the loss printed during training includes this floor. For comparisons we always compute the
-# plain loss, $\varepsilon = 0$.
+# 而且最低值不是 0。不管 $p$ 是什么，交叉熵 $-\sum q_k \ln p_k$ 至少是目标的**熵**（entropy）$H(q) = -\sum q_k \ln q_k$，只有 $p = q$ 时才相等（吉布斯不等式）。所以平滑后的损失有一个**下限**（floor），任何模型都不可能更低。记住：训练时打印的损失包含这个下限。要做比较，我们总是计算普通的损失，即 $\varepsilon = 0$。
 #
-# 〔英〕The gradient says the same in one line. For the logits,
+# 梯度用一行就说出了同样的意思。对 logit 求导，
 #
 # $$\frac{\partial L}{\partial z_k} = p_k - q_k .$$
 #
-# 〔英〕The gradient is the difference between what the model says and what the target says. A model
-# that is surer than the target, $p_y > q_y$, is pushed *back*. The next cell checks this formula
-# by automatic differentiation. It then compares the whole function with PyTorch's, loss and
-# gradient. It also settles a detail on which libraries differ: **over how many tokens is
-# $\varepsilon$ spread?** Ours and PyTorch's spread it over all $V$. Others, tensor2tensor (the code
-# of the paper's authors) among them, spread it over the $V - 1$ wrong ones, which is the same with
-# $\varepsilon' = \varepsilon\,(V-1)/V$. Published values of $\varepsilon$ mean slightly different
-# things; for a vocabulary of thousands the difference is tiny.
+# 梯度就是模型所说的与目标所说的之差。模型比目标更有把握，即 $p_y > q_y$，就会**往回**推。下一个单元格用自动求导检验这个公式，再把整个函数与 PyTorch 的比较，损失和梯度都比。它还要弄清一个各个库不一致的细节：**$\varepsilon$ 分给多少个词元？** 我们和 PyTorch 分给全部 $V$ 个。另一些库，包括 tensor2tensor（论文作者的代码），只分给 $V - 1$ 个错的，这等于取 $\varepsilon' = \varepsilon\,(V-1)/V$。所以各篇文章里的 $\varepsilon$ 值，意思稍有出入；词表有几千个词元时，差别极小。
 
 # %%
 logits = torch.randn(6, 50, dtype=torch.double, requires_grad=True)  # (N, V)
@@ -214,25 +178,17 @@ print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V ov
 
 
 # %% [markdown]
-# 〔英〕Does it help? In the paper's table 3 (row D) the base model without smoothing has the *better*
-# perplexity, 4.67 against 4.92, and the *worse* translations, 25.3 BLEU against 25.8. A model
-# that is told to stay unsure is measured as less sure, and still translates better. Why? The paper
-# does not say. Two likely reasons: the model overfits less, and its probabilities tell better how
-# often it is right, which helps a search that adds them up (beam search, lesson 08). Müller et al.
-# (2019) discuss both.
+# 它有用吗？论文的表 3（D 行）里，不用平滑的 base 模型困惑度**更好**，4.67 对 4.92；译文却**更差**，BLEU 是 25.3 对 25.8。要求模型别太有把握，量出来它就没那么有把握，可是译文反而更好。为什么？论文没有说。可能的原因有两个：模型过拟合较少；它的概率更能反映自己有多大机会是对的，而把概率累加起来的搜索（束搜索，第 08 课）就从中得益。Müller 等（2019）讨论了这两点。
 #
-# > 〔英〕**Try it.** Set $\varepsilon$ to 0.5 in the figure (`soft` and `losses`). Where is the lowest point now?
-# > At which $\varepsilon$ would the best model be one that ignores the input?
+# > **试一试。** 在图里把 $\varepsilon$ 设为 0.5（`soft` 和 `losses`）。现在最低点在哪里？$\varepsilon$ 等于多少时，最好的模型就是一个不看输入的模型？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕At $1 - 0.5 + 0.5/8 = 0.5625$, and the loss there is 1.54 instead of 0.47: more than half of the target is spread. With
-# $\varepsilon = 1$ every word gets $1/V$, whatever the right word is. The best model then says $1/V$ everywhere, and
-# has no reason to read the source.
+# 在 $1 - 0.5 + 0.5/8 = 0.5625$，那里的损失是 1.54，原来是 0.47：目标的一半以上都分出去了。$\varepsilon = 1$ 时，不管正确的词是哪个，每个词都得到 $1/V$。这时最好的模型处处都说 $1/V$，没有理由去读源句。
 #
 # </details>
 #
-# 〔英〕Two questions on the section, with a reason each. Answer by `check("smoothing_floor", "b")`.
+# 这一节有两道题，每个选项都附有理由。用 `check("smoothing_floor", "b")` 作答。
 
 # %%
 check("smoothing_floor")
@@ -241,21 +197,14 @@ check("smoothing_floor")
 check("smoothing_perplexity")
 
 # %% [markdown]
-# ## 〔英〕2 · Which tokens count? Padding does not
+# ## 2 · 哪些词元要算？填充不算
 #
-# 〔英〕Sentences of one batch have different lengths, so the short ones are filled up with a padding
-# token (lesson 04). Padding is not text: it must add nothing to the loss. Two common ways go
-# wrong:
+# 同一批次的句子长短不一，短的要用填充（padding）词元补齐（第 04 课）。填充不是文本，不能给损失添上任何东西。常见的做法里，有两种会出错：
 #
-# - 〔英〕Compute the loss of every position and multiply the padded ones by 0. The result is right, but
-#   the most expensive product of the model, states times vocabulary, has been computed for
-#   nothing.
-# - 〔英〕Use `F.cross_entropy(..., ignore_index=PAD)` with its default, the mean. If a batch (or one
-#   computer's part of it) holds no real token, this mean is 0/0, which is NaN, "not a number".
-#   One NaN destroys all the weights in the next step.
+# - 算出每个位置的损失，再把填充位置的乘以 0。结果是对的，但模型里最贵的那次乘法，状态乘词表，白算了一部分。
+# - 用 `F.cross_entropy(..., ignore_index=PAD)`，不改它的默认设置，即取平均。如果一个批次（或者其中一台计算机分到的那部分）没有一个真实词元，这个平均就是 0/0，得到 NaN，“不是一个数”。一个 NaN 就会在下一步毁掉全部权重。
 #
-# 〔英〕We choose the real positions *before* the projection to the vocabulary: `states[real]` picks the
-# rows where `real` is True, so $(B, T, D)$ becomes $(N, D)$, with $N$ the number of real tokens.
+# 我们在投影到词表**之前**就挑出真实的位置：`states[real]` 取出 `real` 为 True 的行，于是 $(B, T, D)$ 变成 $(N, D)$，$N$ 是真实词元的个数。
 
 # %%
 #| export
@@ -268,9 +217,7 @@ def batch_loss(model: Transformer, batch: Batch, epsilon: float = 0.0) -> Tensor
 
 
 # %% [markdown]
-# 〔英〕**Guess:** three sentences with 3, 9 and 5 target tokens are put in one batch. How many rows
-# reach the projection: 27, 17 or 9? And is the loss of the batch the sum of the three losses
-# alone?
+# **先猜**：三个句子，目标句各有 3、9、5 个词元，放在一个批次里。有多少行会进入投影：27、17 还是 9？这个批次的损失，是三个句子单独的损失之和吗？
 
 # %%
 mine = None  # your guess: 27, 17 or 9
@@ -295,8 +242,7 @@ print(f"{projected[0]} rows projected, not {3 * 9}; the batch's loss is the sum 
 compare(mine, projected[0], "07: rows that reach the projection")
 
 # %% [markdown]
-# 〔英〕What a sentence adds to the sum does not depend on which sentences share its batch. And a batch
-# of nothing but padding? An empty sum is 0, with gradient 0. The mean of nothing is NaN.
+# 一个句子给总和添上多少，与同批次有哪些句子无关。那么一个全是填充的批次呢？空的和是 0，梯度也是 0。什么都没有的平均，却是 NaN。
 
 # %%
 nothing = Batch.from_sequences([[PAD, PAD]], [[PAD, PAD]], PAD, BOS)
@@ -310,24 +256,16 @@ print(f"sum: {abs(loss.item())}, mean with ignore_index: {naive.item()}")
 
 
 # %% [markdown]
-# ## 〔英〕3 · How far to step? The learning rate (paper, section 5.3)
+# ## 3 · 走多远？学习率（论文 5.3 节）
 #
-# 〔英〕The gradient says in which direction to change the weights; the learning rate says how far. The
-# paper changes the rate during training. With $t$ the number of the step, counted from 1, and $w$
-# the number of warm-up steps (*warmup_steps*, 4000 in the paper), equation 3 is
+# 梯度说权重往哪个方向改，学习率说改多远。论文在训练中不断改变学习率。设 $t$ 是步的编号，从 1 数起，$w$ 是预热（warm-up）的步数（warmup_steps，论文里是 4000），公式 3 就是
 #
 # $$\mathrm{rate}(t) = d_{\mathrm{model}}^{-1/2} \cdot
 # \min\left(t^{-1/2},\ t \cdot w^{-3/2}\right) .$$
 #
-# 〔英〕The second term is a straight line through 0; the first falls like $1/\sqrt{t}$. The minimum
-# follows the line first and the root later. They meet where $t^{-1/2} = t \cdot w^{-3/2}$, that
-# is $t^{3/2} = w^{3/2}$, so $t = w$. There the rate has its **peak**,
-# $(d_{\mathrm{model}} \cdot w)^{-1/2}$.
+# 第二项是一条过 0 的直线，第一项像 $1/\sqrt{t}$ 那样下降。取较小者，就是先走直线，后走平方根的倒数。两者在 $t^{-1/2} = t \cdot w^{-3/2}$ 处相交，即 $t^{3/2} = w^{3/2}$，所以 $t = w$。那里是学习率的**峰值**（peak）：$(d_{\mathrm{model}} \cdot w)^{-1/2}$。
 #
-# 〔英〕Why begin small? Fresh weights give large gradients in some layers, above all next to the output
-# when the norms stand after the residuals as in the paper (Xiong et al. 2020). Adam's estimates,
-# next section, also rest on few gradients at first. Large steps in the wrong direction at the
-# very beginning are hard to repair.
+# 为什么从小开始？刚造好的权重，有些层的梯度很大；像论文那样把归一化放在残差之后，最靠近输出的层尤其如此（Xiong 等 2020）。下一节要讲的 Adam 的估计，起初也只依据很少的梯度。一开始就朝错误的方向迈大步，很难补救。
 
 # %%
 #| export
@@ -343,9 +281,7 @@ def paper_learning_rate(step: int, d_model: int, warmup: int = 4000) -> float:
 
 
 # %% [markdown]
-# 〔英〕**Guess:** the base model has $d_{\mathrm{model}} = 512$ and 4000 warm-up steps. Is its highest
-# rate nearer to 0.1, 0.01, 0.001 or 0.0001? And what happens if you give this function to
-# PyTorch's `LambdaLR`, which counts steps from 0?
+# **先猜**：base 模型的 $d_{\mathrm{model}} = 512$，预热 4000 步。它的最高学习率最接近 0.1、0.01、0.001 还是 0.0001？如果把这个函数交给 PyTorch 的 `LambdaLR`，它从 0 开始数步，会怎样？
 
 # %%
 mine = None  # your guess: the highest rate of the base model
@@ -367,15 +303,11 @@ compare(mine, paper_learning_rate(4000, 512), "07: highest rate of the base mode
 
 
 # %% [markdown]
-# 〔英〕The paper's schedule has one property that matters to us: it never ends. It falls slowly, and it
-# does not know when you will stop. If you can say in advance how long you will train, a schedule
-# that reaches exactly 0 at the end leaves a model that has come to rest. So our default
-# rises to a peak and then falls on a straight line. With $s$ the share of the budget that is
-# spent, from 0 to 1,
+# 论文的调度（schedule）有个对我们很要紧的特点：它没有终点。它慢慢下降，并不知道你什么时候停。如果事先知道要训练多久，让学习率到最后正好降到 0，得到的模型就已经静下来了。所以我们的默认方案是先升到峰值，再沿直线下降。设 $s$ 是预算用掉的比例，从 0 到 1，
 #
 # $$\mathrm{rate}(t) = r_{\max} \cdot \min\left(\frac{t}{w},\ 1 - s\right) .$$
 #
-# 〔英〕The budget may be a number of epochs, or *minutes*: $s$ is then read from the clock.
+# 预算可以是轮次数，也可以是**分钟数**：这时 $s$ 从时钟读出。
 
 # %%
 #| export
@@ -402,13 +334,9 @@ draw.schedules(paper, ours, warmup=300)
 
 
 # %% [markdown]
-# 〔英〕Left: doubling the warm-up moves the peak to the right and divides it by $\sqrt{2}$; after that
-# the two curves are one. A wider model gets a lower rate everywhere. Right: both runs end at 0,
-# whatever their length. The two lines of the minimum meet a little before the warm-up ends, so
-# the highest rate stays a little below $r_{\max}$, and for a short run further below.
+# 左图：预热加倍，峰值就右移，并除以 $\sqrt{2}$；过了峰值，两条曲线合为一条。模型越宽，学习率处处越低。右图：两次训练不管多长，都降到 0。取较小者的两条直线，在预热结束前一点就相交，所以最高学习率比 $r_{\max}$ 略低；训练越短，低得越多。
 #
-# 〔英〕All choices of a training run go into one frozen record. "Frozen" means that nothing can change
-# it after it is made: what you read there is what was used.
+# 一次训练的全部选择，写在一条冻结的记录里。“冻结”（frozen）是说造好之后什么也改不了：你在那里读到的，就是实际用的。
 
 # %%
 #| export
@@ -463,13 +391,11 @@ def learning_rate(config: TrainingConfig, d_model: int, step: int, progress: flo
 
 
 # %% [markdown]
-# > 〔英〕**Try it.** For which `warmup` does the paper's schedule with $d_{\mathrm{model}} = 64$ have
-# > the peak 0.003? Solve it on paper, then check with `paper_learning_rate`.
+# > **试一试。** $d_{\mathrm{model}} = 64$ 时，`warmup` 取多少，论文的调度峰值是 0.003？先在纸上解，再用 `paper_learning_rate` 核对。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕The peak is $(64\,w)^{-1/2} = 0.003$, so $w = 1 / (64 \cdot 0.003^2) = 1736$. `paper_learning_rate(1736, 64, 1736)` gives
-# 0.0030. A rate twice as high needs a quarter of the warm-up, 434 steps: the root is in the formula.
+# 峰值是 $(64\,w)^{-1/2} = 0.003$，所以 $w = 1 / (64 \cdot 0.003^2) = 1736$。`paper_learning_rate(1736, 64, 1736)` 给出 0.0030。峰值要加倍，预热就只能有四分之一，即 434 步：公式里是平方根。
 #
 # </details>
 
@@ -480,12 +406,9 @@ check("warmup_why")
 check("warmup_peak")
 
 # %% [markdown]
-# ## 〔英〕4 · From gradient to step: Adam (paper, section 5.3)
+# ## 4 · 从梯度到一步：Adam（论文 5.3 节）
 #
-# 〔英〕Gradients of different weights can differ widely in size (think of the embedding of a rare word
-# and of a frequent one), so one rate cannot fit all. **Adam** (Kingma and Ba 2014) gives each weight
-# its own scale. For each weight it keeps two running averages: $m$ of the gradient $g$, and $v$ of
-# its square.
+# 不同权重的梯度大小可以相差很远（想想少见的词和常见的词的嵌入），一个学习率不可能适合所有权重。**Adam** 优化器（Kingma 和 Ba 2014）给每个权重自己的尺度。它为每个权重记两个滑动平均：$m$ 是梯度 $g$ 的，$v$ 是梯度平方的。
 #
 # $$\begin{aligned}
 # m_t &= \beta_1 m_{t-1} + (1-\beta_1)\, g_t , & \hat{m}_t &= \frac{m_t}{1-\beta_1^t} \\
@@ -494,33 +417,22 @@ check("warmup_peak")
 #
 # $$\theta_t = \theta_{t-1} - \mathrm{rate}(t) \cdot \frac{\hat{m}_t}{\sqrt{\hat{v}_t} + \epsilon}$$
 #
-# 〔英〕Read the last line: the average gradient divided by its typical size. If all gradients of a
-# weight are the same, this is $+1$ or $-1$, and the weight moves by exactly the rate. If the sign
-# changes from step to step, $m$ is near 0 and the weight hardly moves.
+# 看最后一行：平均梯度除以它的典型大小。如果一个权重的梯度每步都相同，这个商就是 $+1$ 或 $-1$，权重移动的距离正好是学习率。如果符号步步在变，$m$ 就接近 0，权重几乎不动。
 #
-# 〔英〕**Why the hats?** $m$ and $v$ begin at 0, so at first both are too small. (The step divides one by
-# the root of the other; which of them lacks more, the folded part below shows.) Write $v_t$ out as a
-# sum and suppose that every $g_i^2$ has the same mean $\mathrm{E}[g^2]$:
+# **为什么要戴帽子？** $m$ 和 $v$ 都从 0 开始，所以起初都太小。（一步是前者除以后者的平方根；哪一个缺得更多，见下面折叠的部分。）把 $v_t$ 写成求和，并假设每个 $g_i^2$ 的均值都是 $\mathrm{E}[g^2]$：
 #
 # $$v_t = (1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i} g_i^2
 # \quad\Rightarrow\quad
 # \mathrm{E}[v_t] = \mathrm{E}[g^2]\,(1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i}
 # = \mathrm{E}[g^2]\,(1-\beta_2^t) .$$
 #
-# 〔英〕Dividing by $1-\beta_2^t$ removes exactly this error. It is called **bias correction**.
+# 除以 $1-\beta_2^t$，恰好消去这个误差。这叫**偏差修正**（bias correction）。
 #
-# 〔英〕**Why $\beta_2 = 0.98$?** The weights $\beta_2^{t-i}$ of the sum fade over about $1/(1-\beta_2)$
-# steps: 50 steps for the paper's 0.98, 1000 for PyTorch's default 0.999. The paper gives no reason
-# for its choice. A likely one: gradients change their size quickly at the beginning, and a memory
-# of 1000 steps would go on dividing by sizes that are long past.
+# **为什么 $\beta_2 = 0.98$？** 求和里的权重 $\beta_2^{t-i}$ 大约经过 $1/(1-\beta_2)$ 步就淡去了：论文的 0.98 是 50 步，PyTorch 默认的 0.999 是 1000 步。论文没有说明为什么这样选。一个可能的原因：训练开头，梯度的大小变得很快，如果带着 1000 步的记忆，就会一直除以早已过时的大小。
 #
-# 〔英〕**What is $\epsilon$ for?** It keeps the division safe when $v = 0$. It also sets a size below
-# which gradients are treated as noise: for $|g| \gg \epsilon$ the first step has the length of
-# the rate, for $|g| \ll \epsilon$ almost none. The paper's $10^{-9}$ is smaller than PyTorch's
-# default $10^{-8}$.
+# **$\epsilon$ 有什么用？** $v = 0$ 时，它保证除法不出错。它还定下一个大小，小于它的梯度当作噪声：$|g| \gg \epsilon$ 时，第一步的长度就是学习率；$|g| \ll \epsilon$ 时，几乎不动。论文的 $10^{-9}$ 比 PyTorch 默认的 $10^{-8}$ 小。
 #
-# 〔英〕In code there is nothing to write: PyTorch has this optimizer. `fused=True` does the whole
-# update in one pass over the memory.
+# 代码不用自己写，PyTorch 有这个优化器（optimizer）。`fused=True` 只把内存过一遍，就做完全部更新。
 
 # %%
 #| export
@@ -533,18 +445,15 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 
 
 # %% [markdown]
-# 〔英〕One property matters in what follows: in the first step each weight moves by the full rate, whether its
-# gradient is 1000 or 0.001, and even if that gradient is almost only noise. So warm-up and Adam belong
-# together.
+# 后面要用到它的一个特点：第一步，每个权重都移动整整一个学习率，不管梯度是 1000 还是 0.001，哪怕那个梯度几乎只是噪声。所以预热和 Adam 要一起用。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕The four equations by hand · more
+# ### 手写四个公式 · 选读
 #
-# 〔英〕For who wants to see that: Adam in six lines, equal to PyTorch's, and what the hats are good for.
+# 写给想亲眼看看的读者：六行写出 Adam，与 PyTorch 的相等；再看帽子有什么用。
 
 # %% [markdown]
-# 〔英〕The next cell writes the four equations by hand and compares 20 steps with PyTorch's. **Guess for the first two lines:** how far does a weight move in the *first* step
-# if its gradient is 1000, and how far if it is 0.001? The rate is 0.01.
+# 下一个单元格手写这四个公式，与 PyTorch 的比较 20 步。**先猜前两行**：如果梯度是 1000，权重在**第一步**移动多远？如果是 0.001 呢？学习率是 0.01。
 
 # %%
 def adam_by_hand(theta, gradients, rate, beta1=0.9, beta2=0.98, eps=1e-9):
@@ -574,11 +483,9 @@ for g, share in zip(sizes.tolist(), (-first / 0.01).tolist()):
     print(f"gradient {g:g}: the first step is {share:.3f} times the rate")
 
 # %% [markdown]
-# 〔英〕A million times more gradient, the same step.
+# 梯度大一百万倍，步长一样。
 #
-# 〔英〕The picture shows what the bias correction is good for. All gradients are equal here, so each
-# step should have length 1 (in units of the rate). **Guess:** without the correction, $m$ and $v$
-# are both too small. Are the steps too short or too long?
+# 下图说明偏差修正有什么用。这里所有的梯度都相等，所以每一步的长度都应该是 1（以学习率为单位）。**先猜**：不修正的话，$m$ 和 $v$ 都太小，那么步子是太短还是太长？
 
 # %%
 t = torch.arange(1, 1001, dtype=torch.double)
@@ -597,46 +504,30 @@ draw.step_lengths(raw, corrected)
 
 
 # %% [markdown]
-# 〔英〕Mostly too long! The step is the quotient $m / \sqrt{v}$, and with $\beta_2 = 0.999$ the divisor
-# lacks more: after one step $m$ has $1 - \beta_1 = 0.1$ of its full size, $\sqrt{v}$ only
-# $\sqrt{1 - \beta_2} \approx 0.03$. The first step is 3.2 times too long, the longest 6.6 times.
-# With 0.98 the first step is too short (0.71), and later ones are up to 1.6 times too long.
+# 多半太长！一步是商 $m / \sqrt{v}$，而 $\beta_2 = 0.999$ 时，除数缺得更多：走完一步，$m$ 有应有大小的 $1 - \beta_1 = 0.1$，$\sqrt{v}$ 却只有 $\sqrt{1 - \beta_2} \approx 0.03$。第一步是应有长度的 3.2 倍，最长的一步是 6.6 倍。用 0.98，第一步太短（0.71），后面最长是 1.6 倍。
 #
-# > 〔英〕**Try it.** Put $\beta_1 = 0$ into `adam_by_hand`. What remains of Adam in its first step? Why
-# > is it sometimes called "sign descent"?
+# > **试一试。** 在 `adam_by_hand` 里令 $\beta_1 = 0$。Adam 的第一步还剩下什么？为什么有人叫它“符号下降”（sign descent）？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕With $\beta_1 = 0$ the first step is $g / (|g| + \epsilon)$ times the rate: the *sign* of the gradient. Whatever the
-# gradient's size, each weight moves by the rate, up or down. Later steps divide by the typical size of the last fifty
-# gradients, so a larger gradient than usual moves the weight further again.
+# $\beta_1 = 0$ 时，第一步是学习率乘以 $g / (|g| + \epsilon)$，也就是梯度的**符号**。不管梯度多大，每个权重都移动一个学习率，或增或减。后面的步要除以最近五十个梯度的典型大小，所以比平常大的梯度又会让权重多移动一些。
 #
 # </details>
 
 # %% [markdown]
-# ## 〔英〕5 · One step, from many batches: gradient accumulation
+# ## 5 · 许多批次合成一步：梯度累积
 #
-# 〔英〕The paper's batches hold about 25,000 source and 25,000 target tokens. They do not fit into the
-# memory of a laptop. But a gradient is a sum over tokens, and a sum can be computed in parts: run
-# several small batches, add up their gradients, then make **one** step. This is *gradient
-# accumulation*.
+# 论文的一个批次约有 25,000 个源语言词元和 25,000 个目标语言词元，笔记本电脑的内存放不下。不过梯度是对词元求和，求和可以分几部分算：跑几个小批次，把梯度加起来，再走**一**步。这叫“梯度累积”（gradient accumulation）。
 #
-# 〔英〕There is one trap. We want the gradient of the mean loss per token. With $L_1$ and $L_2$ the
-# summed losses of two batches that hold $n_1$ and $n_2$ real tokens,
+# 有一个陷阱。我们要的是每个词元的平均损失的梯度。设两个批次的损失之和是 $L_1$ 和 $L_2$，真实词元数是 $n_1$ 和 $n_2$。下面第一个式子是对的；第二个只有在两个批次的词元数相等时才对：
 #
 # $$\frac{\nabla L_1 + \nabla L_2}{n_1 + n_2} \quad\text{is right,}\qquad
 # \frac{1}{2} \left( \frac{\nabla L_1}{n_1} + \frac{\nabla L_2}{n_2} \right)
 # \quad\text{is wrong unless } n_1 = n_2 .$$
 #
-# 〔英〕The second formula is what you get from a loss with a mean in each batch: a token in a small
-# batch counts more than a token in a large one. So: sum in each batch, and divide by the tokens
-# of the **whole step**.
+# 如果每个批次的损失各取平均，得到的就是第二个式子：小批次里的一个词元，比大批次里的一个词元算得更重。所以：每个批次求和，再除以**整个训练步**的词元数。
 #
-# 〔英〕The step itself comes last, in `apply_gradient`. It does two more things. It **clips** the
-# gradient: if its norm (the length of the gradient seen as one long vector) is above `clip`, it is
-# scaled down to that length, so that one strange batch cannot do much damage. (The paper does not
-# mention clipping; it is common and cheap.) And it refuses to step on a loss or a gradient that is
-# not finite, because after such a step all the weights would be NaN.
+# 真正走一步在最后，由 `apply_gradient` 来做。它还做两件事。一是**裁剪**（clip）梯度：如果梯度的范数（把它看成一个长向量时的长度）超过 `clip`，就缩短到这个长度，一个古怪的批次就造不成多大的破坏。（论文没有提裁剪；它很常用，也很便宜。）二是损失或梯度不是有限的数时，拒绝走这一步，否则走完之后所有权重都会变成 NaN。
 
 # %%
 #| export
@@ -682,12 +573,9 @@ def train_step(
 
 
 # %% [markdown]
-# 〔英〕How can we see the gradient that a step used? With plain gradient descent (SGD) at rate 1 and
-# without clipping, the weights change by exactly the negative gradient. So we give `train_step`
-# that optimizer and look at the difference.
+# 怎样看到一步用了什么梯度？用普通的梯度下降（SGD），学习率取 1，不裁剪，权重的变化就正好是梯度取负。所以我们把这个优化器交给 `train_step`，看前后之差。
 #
-# 〔英〕**Guess:** two batches with 2 and 10 sentences. How far is the mean of the two means from the
-# right gradient: 1 %, 10 % or more?
+# **先猜**：两个批次，一个有 2 句，一个有 10 句。两个平均再取平均，与正确的梯度差多少：1 %、10 %，还是更多？
 
 # %%
 mine = None  # your guess: the error as a share, such as 0.01
@@ -719,13 +607,9 @@ compare(mine, error, "07: error of the mean of means")
 
 
 # %% [markdown]
-# 〔英〕Note what this claim contains: the full batch is padded in another way than its parts, and still
-# the gradient is the same. Padding contributes nothing here either.
+# 注意这条断言包含了什么：整批的填充方式与分成两批时不同，梯度却一样。填充在这里也没有添上任何东西。
 #
-# 〔英〕Who forms the groups? An epoch of 7 batches with `accumulate=3` gives groups of 3, 3 and **1**.
-# It is a frequent error to step only on every third batch: the last sentences of the epoch are
-# then never used, or their gradient leaks into the next epoch. Since the divisor is the number of
-# tokens, a smaller last group needs no special treatment.
+# 组由谁来分？一个轮次有 7 个批次，`accumulate=3`，分成 3 个、3 个和 **1** 个。一个常见的错误是每到第三个批次才走一步：轮次末尾的句子就永远用不上，或者它们的梯度漏进下一个轮次。我们除的是词元数，所以最后一组少一些，不需要特殊处理。
 
 # %%
 #| export
@@ -744,24 +628,18 @@ print([len(group) for group in groups_of(range(7), 3)])
 
 
 # %% [markdown]
-# > 〔英〕**Try it.** Give both batches the same number of tokens. What becomes of the error of the mean
-# > of means? Why is it still wrong to rely on it?
+# > **试一试。** 让两个批次的词元数相同。平均再平均的误差会怎样？为什么还是不能指望它？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕It disappears, up to rounding (and the last assertion stops the cell, as it wants different numbers): with $n_1 = n_2$ both formulas are the same. But batches that are made by
-# padded size almost never hold the same number of real tokens, and the last batch of an epoch has whatever is left. A
-# formula that needs luck is a mistake that waits.
+# 除了舍入，误差消失了（最后一条断言会让单元格停下，因为它要求两个数不同）：$n_1 = n_2$ 时，两个公式是一回事。可是按补齐后的大小来分的批次，真实词元数几乎不会相同，轮次的最后一个批次更是剩多少算多少。靠运气才对的公式，是迟早要犯的错。
 #
 # </details>
 
 # %% [markdown]
-# ## 〔英〕6 · Is it learning? A loop of twenty lines
+# ## 6 · 它在学吗？二十行的循环
 #
-# 〔英〕A model is judged on sentences that it was not trained on, the *validation* set (val). Two
-# switches matter: dropout off (`model.eval()`), and no smoothing. Nothing else may happen:
-# evaluating must not change what training does next, so it must not draw random numbers, and it
-# must put the model back into the mode in which it found it.
+# 评判一个模型，要用没有训练过的句子，即“验证集”（validation set，简写 val）。有两个开关要注意：关掉暂退法（`model.eval()`），不用平滑。此外什么都不能发生：评估不能影响后面的训练，所以不能动用随机数，评估完还要把模型放回原来的模式。
 
 # %%
 #| export
@@ -796,12 +674,9 @@ print(f"untrained: {first:.2f} nats per token; ln V = {math.log(40):.2f}")
 
 
 # %% [markdown]
-# 〔英〕Why is a fresh model *worse* than no idea, $\ln V$? Its logits are random, but not all equal, so it
-# prefers some tokens for no reason, and mostly the wrong ones. Random logits of variance 1 cost
-# about half a nat. A start by several nats above $\ln V$ would point to an error.
+# 刚造好的模型，为什么比毫无头绪的 $\ln V$ **还差**？它的 logit 是随机的，但不全相等，所以会无缘无故地偏爱某些词元，而且多半是错的。方差为 1 的随机 logit，大约让损失高出半个奈特。如果一开始就比 $\ln V$ 高出好几个奈特，说明有错。
 #
-# 〔英〕Now everything is there for a training loop. This one is complete. It *yields* after each step: who calls
-# it decides what to print, to measure and to keep.
+# 训练循环需要的东西都有了。下面就是完整的一个。它每走一步就 yield 一次：打印什么、测量什么、留下什么，由调用它的人决定。
 
 # %%
 def train(model: Transformer, examples, config: TrainingConfig, epochs: int):
@@ -823,17 +698,11 @@ def train(model: Transformer, examples, config: TrainingConfig, epochs: int):
 
 
 # %% [markdown]
-# 〔英〕We use it to answer a question of section 5.4: **what does dropout do?** During training,
-# dropout sets each number to 0 with probability $P_{\mathrm{drop}}$ and multiplies the others by
-# $1/(1-P_{\mathrm{drop}})$. The paper applies it to the output of each sub-layer and to the sum
-# of embeddings and positions, with $P_{\mathrm{drop}} = 0.1$. (The big model has 0.3 for
-# English-German and 0.1 for English-French, table 3 and section 6.1.)
+# 用它来回答 5.4 节的一个问题：**暂退法（dropout）起什么作用？** 训练时，它以概率 $P_{\mathrm{drop}}$ 把一个数置为 0，其余的乘以 $1/(1-P_{\mathrm{drop}})$。论文把它用在每个子层的输出上，以及嵌入与位置编码之和上，$P_{\mathrm{drop}} = 0.1$。（big 模型在英德上用 0.3，在英法上用 0.1，见表 3 和 6.1 节。）
 #
-# 〔英〕The data are image captions in German and English, made for this course by a small grammar. We
-# take very few of them, far too few to learn translation from.
+# 数据是德语和英语的图片说明，由一个小语法专为本课程生成。我们只取很少几条，远不够学会翻译。
 #
-# 〔英〕**Guess:** without dropout, what will the two curves do, the loss on the sentences that it
-# trains on and the loss on new ones? What will change with dropout 0.3?
+# **先猜**：没有暂退法，两条曲线会怎样走？一条是训练句子上的损失，一条是新句子上的损失。暂退法取 0.3，会有什么变化？
 
 # %%
 few = pairs("captions", "train")[: by_scale(smoke=50, cpu=200, gpu=200)]
@@ -866,21 +735,13 @@ assert dropped[-1][1] > without[-1][1] and dropped[-1][2] < without[-1][2]
 draw.overfitting(histories)
 
 # %% [markdown]
-# 〔英〕Left: the loss on the known sentences goes towards 0, and the loss on new sentences first falls
-# and then **rises**. The model has learned the sentences by heart. This is *overfitting*. Right:
-# with dropout the model must find the answer from an incomplete picture, a different one each
-# time, so learning by heart does not pay. The known sentences cost more, the new ones less, and
-# the gap is smaller. Dropout is no free gift: with much data and few epochs it may only
-# slow learning down.
+# 左图：已知句子的损失趋向 0，新句子的损失先降，然后**上升**。模型把句子背了下来。这就是“过拟合”（overfitting）。右图：有了暂退法，模型每次只看到一幅残缺的图，残缺的地方次次不同，却要找出答案，死记硬背就不划算了。已知句子的损失高了，新句子的损失低了，差距变小。暂退法并不是白送的：数据多、轮次少时，它可能只会让学习变慢。
 #
-# > 〔英〕**Try it.** Use `label_smoothing=0.1` instead of dropout in this experiment. The paper calls
-# > both of them regularisation. Do they do the same here? Guess first, then measure the gap.
+# > **试一试。** 在这个实验里不用暂退法，改用 `label_smoothing=0.1`。论文把两者都叫做正则化（regularisation）。在这里它们的作用一样吗？先猜，再测量差距。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕No. In one run each, smoothing alone leaves the gap nearly as it was: 2.96 nats instead of 3.00 (with dropout 0.3: 0.80).
-# The known sentences cost 0.13 nats instead of 0.015, since certainty is no longer asked for. The loss on new sentences
-# rises as before, from 2.45 to 3.09. Smoothing hides no part of the picture, as dropout does.
+# 不一样。各跑一次，只用平滑，差距几乎不变：2.96 奈特，原来是 3.00（暂退法取 0.3 时是 0.80）。已知句子的损失是 0.13 奈特，原来是 0.015，因为不再要求完全有把握。新句子的损失照样上升，从 2.45 升到 3.09。平滑没有像暂退法那样遮住图的一部分。
 #
 # </details>
 
@@ -891,18 +752,13 @@ check("dropout_eval")
 check("dropout_val")
 
 # %% [markdown]
-# ## 〔英〕7 · A real run, read against baselines
+# ## 7 · 一次真正的训练，对照基线来读
 #
-# 〔英〕Now we train on more captions. Before looking at any curve, compute what *no knowledge*
-# costs. A loss of 2.0 alone says nothing. Compared with these levels it does:
+# 现在用更多的图片说明来训练。看曲线之前，先算一算“什么都不知道”的损失是多少。单说损失是 2.0，什么也说明不了；和下面几条线比，就有意义了：
 #
-# - 〔英〕**Uniform**: all $V$ tokens equally likely. Loss $\ln V$.
-# - 〔英〕**Unigram**: the model knows how frequent each token is, and nothing else. Its loss on new
-#   text is $-\frac{1}{N} \sum_{i} \ln f(y_i)$, with $f$ the frequencies counted in the training
-#   text. Our training loss is the *smoothed* one. There the best prediction without any context is not
-#   $f$ but the mean of the smoothed targets, $p = 0.9 f + 0.1/V$, and its smoothed loss is the line.
-# - 〔英〕**Floor of the smoothed loss**: the entropy of the smoothed target (section 1). The *training*
-#   loss cannot fall below it, the plain validation loss can.
+# - **Uniform（均匀）**：全部 $V$ 个词元一样可能。损失是 $\ln V$。
+# - **Unigram（单词频率）**：模型只知道每个词元有多常见，别的都不知道。它在新文本上的损失是 $-\frac{1}{N} \sum_{i} \ln f(y_i)$，$f$ 是在训练文本里数出来的频率。我们的训练损失是**平滑后**的。这时，不看上下文的最好预测不是 $f$，而是平滑后各个目标的平均，即 $p = 0.9 f + 0.1/V$；它的平滑后的损失就是图中那条线。
+# - **平滑后损失的下限**（floor）：平滑后目标的熵（第 1 节）。**训练**损失不可能比它低，普通的验证损失可以。
 
 # %%
 corpus = pairs("captions", "train")[: by_scale(smoke=300, cpu=6000, gpu=12000)]
@@ -928,7 +784,7 @@ print(f"V = {V}; nats per token: ln V = {math.log(V):.2f}, unigram {unigram:.2f}
 
 
 # %% [markdown]
-# 〔英〕**Guess:** where will the loss be after ten steps, and in which order will it pass the lines?
+# **先猜**：十步之后，损失会在哪里？它会按什么次序穿过这几条线？
 
 # %%
 mine = None  # your guess: the training loss of the tenth step, in nats
@@ -969,41 +825,27 @@ compare(mine, steps[9]["loss"], "07: training loss of the tenth step")
 
 
 # %% [markdown]
-# 〔英〕Read it from the top.
+# 从上往下读。
 #
-# - 〔英〕The three lines belong to the blue curve, the smoothed loss. (For equal probabilities smoothing
-#   changes nothing: $\ln V$ either way.)
-# - 〔英〕A loss that *starts* far above $\ln V$ would point to an error in the initial weights. A fresh
-#   model lies a little above it (section 6): by half a nat or one, not by five.
-# - 〔英〕The fast first fall ends near the unigram line. How frequent each token is can be learned without
-#   reading any sentence, and it comes first.
-# - 〔英〕Everything below the unigram line needs context: the words before, and the German source.
-# - 〔英〕The smoothed training loss stays above its floor, and the validation loss may lie far below
-#   it. That is not a mistake: the two curves measure different things.
-# - 〔英〕Look at the gradient's norm: is it clipped anywhere, and does it grow towards the end? If it did,
-#   the rate would be too high.
-# - 〔英〕**Do not be proud of the perplexity.** A small grammar made these captions, so the next token is
-#   often certain. On real captions, with a larger vocabulary, lesson 09 gets about 4.
+# - 三条线都是给蓝色曲线，即平滑后的损失画的。（概率全相等时，平滑不改变什么，都是 $\ln V$。）
+# - 如果损失**一开始**就远高于 $\ln V$，说明初始权重有错。刚造好的模型会比它高一点（第 6 节）：高半个或一个奈特，不会高五个。
+# - 开头的快速下降，到 unigram 线附近结束。每个词元有多常见，一个句子都不用读懂就能学会，所以最先学会的就是它。
+# - 比 unigram 线更低的部分，都要靠上下文：前面的词，以及德语源句。
+# - 平滑后的训练损失一直在下限之上，验证损失却可以远低于它。这没有错：两条曲线量的是不同的东西。
+# - 看梯度的范数：有没有在哪里裁剪？到末尾是不是在变大？如果变大，就是学习率太高了。
+# - **不要为这个困惑度得意。** 这些说明是一个小语法生成的，下一个词元常常是确定的。用真实的图片说明、更大的词表，第 09 课得到的大约是 4。
 
 # %% [markdown]
-# ## 〔英〕8 · The average of several checkpoints (paper, section 6.1)
+# ## 8 · 几个检查点取平均（论文 6.1 节）
 #
-# 〔英〕The paper does not translate with the last checkpoint. It averages the **weights** of the last 5
-# (base) or 20 (big), name by name:
+# 论文不是用最后一个检查点来翻译的。它把最后 5 个（base）或 20 个（big）检查点的**权重**取平均，按名字一一对应：
 #
 # $$\bar{\theta} = \frac{1}{K} \sum_{k=1}^{K} \theta_k$$
 #
-# 〔英〕The idea: near the end, the weights move around a good place, pushed by the noise of single
-# batches. The mean of several positions is at least as near to the centre as they are *on average*
-# (the triangle inequality); the best of them may still be nearer. It costs nothing at translation
-# time. We sum in float64: its rounding errors depend on the order of the checkpoints too, but they
-# are too small to show in the float32 result.
+# 想法是这样：训练快结束时，权重围着一个好位置转，各个批次的噪声把它推来推去。几个位置的平均，离中心不会比它们到中心的**平均**距离更远（三角不等式）；其中最好的一个可能还要更近。翻译时这不增加任何代价。我们用 float64 求和：它的舍入误差同样取决于检查点的次序，但太小了，在 float32 的结果里看不出来。
 
 # %% [markdown]
-# 〔英〕The weights are copied out of the model as a dictionary, name by name, and later copied back in. Two
-# details. A tied embedding (lesson 05) is one matrix with several names; `named_parameters` lists it once.
-# And on the way back we compare names and shapes ourselves: PyTorch's `copy_` would silently *broadcast* a
-# vector into a matrix, and nobody would notice until the translations are nonsense.
+# 权重从模型里按名字复制成一个字典，以后再复制回去。有两个细节。共享的嵌入（第 05 课）是一个矩阵、几个名字，`named_parameters` 只列一次。复制回去时，名字和形状由我们自己比较：PyTorch 的 `copy_` 会一声不响地把向量**广播**成矩阵，等到译文变成胡言乱语才有人发现。
 
 # %%
 #| export
@@ -1058,34 +900,26 @@ assert mean.keys() == three[0].keys() and len(mean) > 10
 print(f"{len(mean)} tensors: each is the mean of its three, in whichever order they come")
 
 # %% [markdown]
-# > 〔英〕**Try it.** Average two models that were trained from *different* seeds and measure the loss.
-# > It is bad. Why may we average checkpoints of one run, but not of two? (Hint: in a feed-forward layer
-# > exchange two *rows* of `w_1.weight`, the two matching numbers of its bias, and the two matching
-# > *columns* of `w_2.weight`. Is it another model? And the average of the two?)
+# > **试一试。** 把两个用**不同**种子训练的模型取平均，测量损失。结果很差。为什么同一次训练的检查点可以平均，两次训练的就不行？（提示：在一个前馈层里，对调 `w_1.weight` 的两**行**、偏置里对应的两个数，以及 `w_2.weight` 里对应的两**列**。它是另一个模型吗？两者的平均呢？）
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕The two models have 0.281 and 0.275 nats, their average 4.93: as bad as word frequencies alone (4.92). Exchanged as in the
-# hint, it is the same function (0.281 again): the sum over inner units does not ask for their order. But the mean of both
-# versions mixes unit 1 with unit 2. With *all* inner units of every layer in another order, it has 0.88 nats. Two seeds
-# differ in such an order, and in more.
+# 两个模型的损失是 0.281 和 0.275 奈特，平均之后是 4.93：和只知道词频（4.92）一样差。照提示对调，函数不变（还是 0.281），因为对内部单元求和不管它们的次序。但是两个版本的平均，把第 1 个单元和第 2 个混在了一起。如果每一层的**所有**内部单元都换了次序，平均之后是 0.88 奈特。两个种子之间差的就是这样的次序，而且还不止这些。
 #
 # </details>
 
 # %% [markdown]
-# ### 〔英〕When does averaging help?
+# ### 平均什么时候有用？
 #
-# 〔英〕The folded part asks a bowl whose lowest point we know; then we ask our model.
+# 折叠的部分先拿一只碗来试，它的最低点我们知道；然后再试我们的模型。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕First in two dimensions · more
+# ### 先在二维里看 · 选读
 #
-# 〔英〕A walk of 300 noisy steps whose centre we know: for who wants to see why an average helps.
+# 带噪声的 300 步，中心已知：写给想看平均为什么有用的读者。
 
 # %% [markdown]
-# 〔英〕A bowl with its lowest point at (0, 0). Each step
-# follows the slope plus noise, as if from small batches. **Guess:** where does the mean of the last 60
-# positions lie, if the rate stays the same, and if it falls to 0?
+# 一只碗，最低点在 (0, 0)。每一步沿着坡走，再加上噪声，就像用小批次训练那样。**先猜**：学习率不变时，最后 60 个位置的平均落在哪里？学习率降到 0 时呢？
 
 # %%
 noise = 2 * torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
@@ -1106,17 +940,14 @@ assert gains[0] > 2 * gains[1] > 0
 draw.bowl({title: walk.tolist() for title, walk in walks.items()}, curvature.tolist(), last=60)
 
 # %% [markdown]
-# 〔英〕With a constant rate the positions are scattered around the centre, and their mean lies much nearer
-# to it than they do. Where the rate falls to 0, the last positions already lie near it, and there is
-# less to gain.
+# 学习率不变时，各个位置散布在中心周围，它们的平均比它们离中心近得多。学习率降到 0 时，最后的位置本来就在中心附近，能改善的就少了。
 
 # %% [markdown]
-# ### 〔英〕In the real model
+# ### 在真正的模型里
 #
-# 〔英〕The run kept snapshots of its last tenth. We train once more with the paper's schedule, whose rate is still high at the end, and measure each snapshot and
-# the average.
+# 训练时，最后十分之一留下了几个快照（snapshot）。我们再用论文的调度训练一次，它到最后学习率仍然很高；然后测量每个快照和它们的平均。
 #
-# 〔英〕**Guess:** in which of the two runs does the average gain more over a typical snapshot?
+# **先猜**：两次训练里，哪一次的平均比典型的快照好得更多？
 
 # %%
 mine = None  # "our schedule" or "the paper's schedule"
@@ -1146,28 +977,15 @@ for title, (taken, average) in runs.items():
 compare(mine, max(gain, key=gain.get), "07: where the average gains more")
 
 # %% [markdown]
-# 〔英〕With the paper's schedule the weights still jump around when the run ends, and the average is
-# better than a typical snapshot. With a rate that falls to 0 the snapshots are already close together,
-# and the average changes less; it can even be slightly worse than the last one. Lowering the rate and
-# averaging both remove the noise of the last steps. The paper's schedule ends high, so the paper needs
-# the average.
+# 用论文的调度，训练结束时权重还在跳来跳去，平均就比典型的快照好。学习率降到 0 时，快照已经挤在一起，平均带来的变化就小，甚至可能比最后一个还略差。降低学习率和取平均，都能去掉最后几步的噪声。论文的调度结束时学习率还高，所以论文需要平均。
 #
-# 〔英〕**Which schedule is better?** Look at the printed numbers once more. In the run that this page
-# stores, the paper's schedule with averaging is clearly the best of all, and our default, the linear
-# one, loses. Why do we keep it? Not because of this comparison, which speaks against it. It has two
-# practical merits: it fits a budget that is known in advance, in epochs or in minutes; and its last
-# weights are good as they are, so a run can be judged by its last checkpoint. (On real captions,
-# lesson 09, the last weights of such a run and their average are equally good.) What we have here is
-# one run of each, one seed, a few epochs of captions that a grammar made, and neither peak was tuned
-# for it. If it matters to you, train with both on your data, with several seeds.
+# **哪种调度更好？** 再看一遍打印的数字。在这一页存下来的那次运行里，论文的调度加上平均，明显是全场最好，我们默认的线性调度输了。为什么还留着它？不是因为这个比较，这个比较对它不利。它有两个实际的好处：它适合事先知道的预算，不管按轮次还是按分钟；它最后的权重直接就能用，所以看最后一个检查点就能评判一次训练。（在真实的图片说明上，见第 09 课，这样训练的最后的权重和平均一样好。）这里每种只跑了一次，一个种子，几个轮次，数据是语法生成的图片说明，两个峰值都没有为此调过。如果这对你很重要，就在你的数据上两种都训练，多用几个种子。
 #
-# > 〔英〕**Try it.** Take the snapshots from the last nine tenths of the run (in `run`: `0.1 + 0.9 * ...`). Why does such an
-# > average hurt?
+# > **试一试。** 快照改从训练的后十分之九里取（在 `run` 里：`0.1 + 0.9 * ...`）。这样的平均为什么反而有害？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕The eight snapshots have 2.03, 1.21, 0.80, 0.56, 0.43, 0.36, 0.30 and 0.28 nats, their average 0.52: worse than the
-# last four. The mean of points along a way lies back on the way.
+# 八个快照是 2.03、1.21、0.80、0.56、0.43、0.36、0.30 和 0.28 奈特，平均之后是 0.52，比最后四个都差。一路上各点的平均，落在路的后面。
 #
 # </details>
 
@@ -1178,20 +996,14 @@ check("averaging_what")
 check("averaging_last")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕9 · Recipes: sizes and training under one name · more
+# ## 9 · 配方：尺寸和训练合用一个名字 · 选读
 #
-# 〔英〕What the command line and later lessons call a *preset*: five of them, how one is changed, and how a model is
-# built from it.
+# 命令行和后面的课说的“预设”（preset）是什么：有哪五种，怎样改动，怎样据此造出模型。
 
 # %% [markdown]
-# 〔英〕A preset names the sizes of the model and how to train it. `tiny` learns the captions in a
-# minute or two. On a laptop and a real corpus, `small` is the choice for ten minutes, `cpu` for
-# forty. `base` is the paper's base model. The first three put the norms *before* the sub-layers
-# (lesson 05): that needs less care with the warm-up.
+# 一个预设规定模型的尺寸和训练方法。`tiny` 用一两分钟学会图片说明。在笔记本电脑上用真实的语料库，有十分钟就选 `small`，有四十分钟就选 `cpu`。`base` 是论文的 base 模型。前三个把归一化放在子层**之前**（第 05 课）：这样对预热不必那么小心。
 #
-# 〔英〕`rnn-attention` is the recurrent translator of lesson 02. It answers to the same calls as the
-# Transformer, so the same loop trains it, on the same tokens and for the same budget: the two can be
-# compared on equal terms.
+# `rnn-attention` 是第 02 课的循环翻译模型。它的调用方式和 Transformer 一样，所以同一个循环就能训练它，词元相同，预算也相同：两者可以在同样的条件下比较。
 
 # %%
 #| export
@@ -1225,9 +1037,7 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
 
 
 # %% [markdown]
-# 〔英〕A preset is a beginning. `--set NAME=VALUE` on the command line changes any of its numbers, such as
-# `--set dropout=0.3 --set d_ff=1024`; here the same is a dictionary. A name that does not exist, or
-# a value of another kind, is refused.
+# 预设只是起点。命令行上的 `--set NAME=VALUE` 可以改动其中任何一个数，例如 `--set dropout=0.3 --set d_ff=1024`；在这里，同样的改动写成一个字典。名字不存在，或者值的类型不对，都会拒绝。
 
 # %%
 #| export
@@ -1267,8 +1077,7 @@ def recipe_of(
 
 
 # %% [markdown]
-# 〔英〕From the sizes to a model: the vocabulary is learned from the training sentences, and the seed
-# decides the first weights.
+# 从尺寸到模型：词表从训练句子里学来，初始权重由种子决定。
 
 # %%
 #| export
@@ -1297,78 +1106,60 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
         print(str(error)[:90])
 
 # %% [markdown]
-# ## 〔英〕What comes next
+# ## 接下来
 #
-# 〔英〕This loop is right; it forgets everything when the notebook closes, and it is not yet fast. The machine room has
-# both: [07b](07b_runs.ipynb) saves a run so that it can be stopped, killed and continued, and arrives at the same
-# weights; [07c](07c_speed.ipynb) measures where the time goes and makes the same steps in less of it. Both may be
-# skipped at a first reading.
+# 这个循环是对的；但笔记本一关，它就什么都忘了，而且还不够快。机房里两样都有：[07b](07b_runs.ipynb) 把一次训练存起来，可以停下，可以中断，也可以接着训练，最后得到同样的权重；[07c](07c_speed.ipynb) 测量时间花在哪里，用更少的时间走同样的步。第一遍读，两页都可以跳过。
 #
 # ## 你造了什么
 #
-# | 〔英〕name | takes → gives |
+# | 名称 | 输入 → 输出 |
 # |---|---|
-# | 〔英〕`label_smoothed_loss` | logits $(N, V)$, target $(N)$ → sum of the losses, a scalar |
-# | 〔英〕`batch_loss` | model, `Batch` → sum over the real tokens |
-# | 〔英〕`paper_learning_rate`, `linear_learning_rate`, `learning_rate` | step, progress → rate |
-# | 〔英〕`TrainingConfig` | a frozen record: how a model is trained |
-# | 〔英〕`make_optimizer`, `train_step`, `groups_of` | batches → one step; loss, gradient norm |
-# | 〔英〕`apply_gradient` | clips, refuses what is not finite, steps; gives the gradient's norm |
-# | 〔英〕`evaluate_loss` | model, batches → mean loss per token, plain |
-# | 〔英〕`weights_of`, `load_weights`, `average_checkpoints` | model ↔ weights; several sets → their mean |
-# | 〔英〕`PRESETS`, `recipe_of`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base`; changed, built |
+# | `label_smoothed_loss` | logits $(N, V)$、目标 $(N)$ → 损失之和，一个标量 |
+# | `batch_loss` | 模型、`Batch` → 对真实词元求和 |
+# | `paper_learning_rate`、`linear_learning_rate`、`learning_rate` | 步、进度 → 学习率 |
+# | `TrainingConfig` | 一条冻结的记录：模型怎样训练 |
+# | `make_optimizer`、`train_step`、`groups_of` | 几个批次 → 一步；损失、梯度范数 |
+# | `apply_gradient` | 裁剪，拒绝不是有限的数，走一步；给出梯度的范数 |
+# | `evaluate_loss` | 模型、几个批次 → 每个词元的平均损失，不平滑 |
+# | `weights_of`、`load_weights`、`average_checkpoints` | 模型 ↔ 权重；几组权重 → 它们的平均 |
+# | `PRESETS`、`recipe_of`、`preset_model` | `tiny`、`small`、`cpu`、`rnn-attention`、`base`；改动，造出模型 |
 #
 # ## 小结
 #
-# - 〔英〕Cross-entropy is $-\ln p_y$. Label smoothing asks for $1-\varepsilon+\varepsilon/V$ instead of
-#   1, punishes being too sure, and has a floor: the entropy of its target. The gradient is
-#   $p - q$.
-# - 〔英〕Sum the losses and divide by the real tokens of the whole step. Then padding, the way of
-#   batching and accumulation do not matter.
-# - 〔英〕The paper's rate rises for $w$ steps to $(d_{\mathrm{model}} w)^{-1/2}$ and falls like
-#   $1/\sqrt{t}$. Adam divides by the typical size of the gradient; its first steps have full
-#   length, so warm up.
-# - 〔英〕Read a loss against baselines. Average snapshots if the rate is still high at the end.
+# - 交叉熵是 $-\ln p_y$。标签平滑要求的不是 1，而是 $1-\varepsilon+\varepsilon/V$；它惩罚过分自信，并且有一个下限：平滑后目标的熵。梯度是 $p - q$。
+# - 把损失加起来，再除以整个训练步的真实词元数。这样，填充、分批方式和梯度累积都不影响结果。
+# - 论文的学习率先升 $w$ 步，到达 $(d_{\mathrm{model}} w)^{-1/2}$，然后像 $1/\sqrt{t}$ 那样下降。Adam 除以梯度的典型大小，最初几步总是走满步长，所以要预热。
+# - 对照基线来读损失。如果最后学习率还高，就给快照取平均。
 #
 # ## 延伸阅读
 #
-# - 〔英〕Vaswani et al. 2017, *Attention Is All You Need*, sections 5 and 6.1. arXiv 1706.03762
-# - 〔英〕Szegedy et al. 2015, *Rethinking the Inception Architecture for Computer Vision*, section 7:
-#   label smoothing. arXiv 1512.00567
-# - 〔英〕Müller, Kornblith, Hinton 2019, *When Does Label Smoothing Help?* arXiv 1906.02629
-# - 〔英〕Kingma, Ba 2014, *Adam: A Method for Stochastic Optimization*. arXiv 1412.6980
-# - 〔英〕Srivastava et al. 2014, *Dropout: A Simple Way to Prevent Neural Networks from Overfitting*,
-#   JMLR 15
-# - 〔英〕Xiong et al. 2020, *On Layer Normalization in the Transformer Architecture*: why warm-up.
-#   arXiv 2002.04745
-# - 〔英〕Popel, Bojar 2018, *Training Tips for the Transformer Model*. arXiv 1804.00247
-# - 〔英〕Ott et al. 2018, *Scaling Neural Machine Translation*: accumulation, large batches. arXiv
-#   1806.00187
+# - Vaswani et al. 2017, *Attention Is All You Need*：第 5 节和 6.1 节。arXiv 1706.03762
+# - Szegedy et al. 2015, *Rethinking the Inception Architecture for Computer Vision*：第 7 节，标签平滑。arXiv 1512.00567
+# - Müller, Kornblith, Hinton 2019, *When Does Label Smoothing Help?* arXiv 1906.02629
+# - Kingma, Ba 2014, *Adam: A Method for Stochastic Optimization*. arXiv 1412.6980
+# - Srivastava et al. 2014, *Dropout: A Simple Way to Prevent Neural Networks from Overfitting*, JMLR 15
+# - Xiong et al. 2020, *On Layer Normalization in the Transformer Architecture*：为什么要预热。arXiv 2002.04745
+# - Popel, Bojar 2018, *Training Tips for the Transformer Model*. arXiv 1804.00247
+# - Ott et al. 2018, *Scaling Neural Machine Translation*：梯度累积，大批次。arXiv 1806.00187
 #
-# 〔英〕Two more to try:
+# 再试两个：
 #
-# > 〔英〕**Try it.** Let `train_step` divide each batch's loss by the tokens of *that batch*, and by the number of batches.
-# > Run the claim of section 5 with it, and see which assertion fails.
+# > **试一试。** 让 `train_step` 把每个批次的损失除以**这个批次**的词元数，再除以批次的个数。用它运行第 5 节的断言，看哪一条不成立。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕`torch.testing.assert_close(accumulated, whole)`: the accumulated gradient is now the mean of means, and off by as much as
-# the cell prints. The claim for the full batch alone still holds. With one batch a step the mistake cannot be seen.
+# `torch.testing.assert_close(accumulated, whole)`：累积的梯度现在成了平均再平均，偏差就是单元格打印的那么多。只用整批的那条断言仍然成立。如果每步只有一个批次，这个错误就看不出来。
 #
 # </details>
 #
-# > 〔英〕**Try it.** Train with `peak_lr=1.0`. Compare the loss with $\ln V$: what has the model
-# > learned?
+# > **试一试。** 用 `peak_lr=1.0` 训练。把损失与 $\ln V$ 比较：模型学会了什么？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕The rate is a hundred times as high as here. The loss rises to 8.2, above $\ln V = 6.9$. After one pass the plain loss on
-# val is 4.64, little below the unigram line (4.92): the model knows how frequent each token is, and not much more.
+# 学习率是这里的一百倍。损失升到 8.2，高于 $\ln V = 6.9$。过一遍数据之后，val 上的普通损失是 4.64，比 unigram 线（4.92）低不了多少：模型知道每个词元有多常见，别的知道得不多。
 #
 # </details>
 #
-# 〔英〕**Homework.** [Assignment training](homework/training/training.ipynb): write the learning
-# rate, label smoothing, Adam, and averaging yourself; the check names what went wrong.
+# **作业。** [作业：训练](homework/training/training.ipynb)：自己写出学习率、标签平滑、Adam 和取平均；哪里错了，检查会指出来。
 #
-# 〔英〕**Next:** [lesson 08](08_decoding.ipynb): from the trained model to sentences. In the machine room:
-# [07b](07b_runs.ipynb) saves a run and goes on with it, [07c](07c_speed.ipynb) makes it fast.
+# **下一课：** [第 08 课](08_decoding.ipynb)：从训练好的模型到句子。机房里：[07b](07b_runs.ipynb) 把训练存起来，接着训练；[07c](07c_speed.ipynb) 让它变快。
