@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
 
-.PHONY: lab walkthrough test test-all test-book book release test-torchtext bench page gpu
+.PHONY: lab walkthrough test test-all check test-book book release test-torchtext bench page gpu
 
 lab: .venv/installed  ## open JupyterLab on the first notebook
 	$(BIN)/python -m course lab
@@ -18,6 +18,12 @@ test: .venv/installed  ## lint, module and pair checks, unit tests, every notebo
 
 test-all: .venv/installed .venv-book/installed  ## those too that take long, and what of the code they reach
 	$(BIN)/python -m pytest -m "" --cov --cov-fail-under=90
+
+check: .venv/installed  ## the author's habit: lint, modules, pairs, and what the change touches
+	$(BIN)/ruff check .
+	$(BIN)/python -m course.authoring check
+	touched=$$($(BIN)/python -m course.authoring.touched) || exit 1; \
+	  if [ -n "$$touched" ]; then $(BIN)/python -m pytest $$touched; fi
 
 book: .venv-book/installed  ## every notebook as a page of a book, into build/book
 	.venv-book/bin/python -m course.authoring.book

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from course import ASSETS, output_folder
@@ -250,12 +251,13 @@ def train(options: argparse.Namespace) -> int:
 
 def train_on(device, ranks, options: argparse.Namespace) -> int:
     """Train on one device, alone or as one of several ranks."""
-    from course.runs import Budget, CheckpointError, load_checkpoint
-    from course.speed import FastTrainer, Switches, recorded_switches, restarted
-    from course.training import preset_model, recipe_of
+    from course.runs import Budget, CheckpointError, Trainer, load_checkpoint
+    from course.speed import FastStep, Switches, recorded_switches, restarted
+    from course.training import recipe_of
 
     changes = dict(options.changes)
-    config = replace(recipe_of(options.preset, changes)[1], seed=options.seed)
+    recipe = recipe_of(options.preset, changes)
+    config = replace(recipe.training, seed=options.seed)
     there = (options.out / "state.safetensors").exists()
     resume = options.resume or (there and restarted(options.out))
     if resume and not there:
@@ -278,7 +280,7 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
         model = None
     if model is None:
         text = (sentence for pair in train_pairs for sentence in pair)
-        model, bpe = preset_model(options.preset, text, options.seed, changes)
+        model, bpe = recipe.fresh(text, options.seed)
     check_lengths(bpe, [*train_pairs, *val_pairs], config.max_tokens)
     if options.compile:
         switches = replace(switches, compile=True)
@@ -288,7 +290,8 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
     size = sum(parameter.numel() for parameter in model.parameters())
     say(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {ranks.world} x {device}, "
         f"products in {'bfloat16' if switches.bfloat16 else 'float32'}")
-    trainer = FastTrainer(model, bpe, config, budget, options.out, switches=switches, ranks=ranks)
+    stepper = partial(FastStep, switches=switches, ranks=ranks)
+    trainer = Trainer(model, bpe, config, budget, options.out, stepper=stepper)
     if trainer.run(train_pairs, val_pairs, resume=resume):
         if ranks.chief:
             if options.record:
@@ -634,7 +637,7 @@ def in_language(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def told() -> tuple[type[Exception], ...]:
     """Return the errors that are told in a line; those of modules not loaded were not raised."""
-    ours = (("course.runs", "CheckpointError"), ("course.pages", "NotebookError"))
+    ours = (("course.rundir", "CheckpointError"), ("course.pages", "NotebookError"))
     loaded = (getattr(sys.modules[module], name) for module, name in ours if module in sys.modules)
     return (CorpusError, FloatingPointError, ModuleNotFoundError, OSError, ValueError, *loaded)
 

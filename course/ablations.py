@@ -19,10 +19,10 @@ import torch
 
 from .device import device_name, pick, versions
 from .evaluation import evaluate
-from .speed import FastTrainer
+from .speed import FastStep
 from .text import Pair
 from .runs import Budget, Trainer, read_log
-from .training import preset_model, recipe_of
+from .training import recipe_of
 
 # %% ../notebooks/09c_ablations.py
 @dataclass(frozen=True)
@@ -117,11 +117,12 @@ def run_trial(
     Raises KeyboardInterrupt if it was stopped.
     """
     text = (sentence for pair in train_pairs for sentence in pair)
-    model, bpe = preset_model(preset, text, seed, changes)
-    config = replace(recipe_of(preset, changes)[1], seed=seed)
+    recipe = recipe_of(preset, changes)
+    model, bpe = recipe.fresh(text, seed)
+    config = replace(recipe.training, seed=seed)
     with TemporaryDirectory() as directory:
         run = Path(directory) / "run"
-        trainer = FastTrainer(model.to(pick()), bpe, config, budget, run, quiet=True)
+        trainer = Trainer(model.to(pick()), bpe, config, budget, run, quiet=True, stepper=FastStep)
         if not trainer.run(train_pairs, val_pairs):
             raise KeyboardInterrupt
         return measured(trainer, preset, changes, val_pairs)

@@ -27,7 +27,7 @@ from course.decoding import (
 )
 from .masking import pad, padding_mask
 from .seq2seq import Translator
-from .text import BOS, BPE, EOS, PAD
+from .text import BOS, BPE, EOS, PAD, encode_sentence
 from .transformer import Transformer
 
 # %% ../notebooks/08b_cache.py
@@ -354,7 +354,7 @@ def translate(
         raise ValueError(f"max_tokens={max_tokens}: a batch holds at least one token")
     if isinstance(sentences, str):
         raise TypeError("translate takes a list of sentences: write [sentence] for a single one")
-    sources = {i: [*bpe.encode(s), EOS] for i, s in enumerate(sentences) if s.strip()}
+    sources = {i: encode_sentence(bpe, s) for i, s in enumerate(sentences) if s.strip()}
     waiting = sorted(sources, key=lambda i: len(sources[i]))  # the longest last
     translations = [""] * len(sentences)
     training = model.training

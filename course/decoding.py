@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .masking import causal_mask, padding_mask
 from .seq2seq import Translator
-from .text import BOS, BPE, EOS, PAD, UNK
+from .text import BOS, BPE, EOS, PAD, UNK, encode_sentence
 
 # %% ../notebooks/08_decoding.py
 NextLogProbs = Callable[[Tensor, Tensor], Tensor]  # prefixes (n, t), rows (n,) -> (n, V)
@@ -214,7 +214,7 @@ def translate(
     """
     translations = []
     for sentence in sentences:
-        source = [*bpe.encode(sentence), EOS]
+        source = encode_sentence(bpe, sentence)
         src = torch.tensor([source], device=next(model.parameters()).device)  # (1, S)
         score, limit = next_log_probs(model, src), len(source) + 50
         found = beam_search(score, 1, limit, beam, alpha, src.device)[0]

@@ -3,17 +3,17 @@
 
 # %% auto #0
 __all__ = ['Item', 'byte_mask', 'ByteDropout', 'replace_dropout', 'keep_freed_memory', 'bfloat16_gain', 'Switches', 'Objective',
-           'lower_precision', 'moved', 'Ranks', 'FastStep', 'ahead', 'joined', 'device_of_rank', 'restarted', 'Silence',
-           'FastTrainer', 'switches_record', 'recorded_switches']
+           'lower_precision', 'Ranks', 'FastStep', 'ahead', 'joined', 'device_of_rank', 'restarted',
+           'recorded_switches']
 
 # %% ../notebooks/07c_speed.py
 import ctypes
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -27,9 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .device import pick
 from .masking import Batch
-from .text import BPE, PAD, Example, Pair
-from .runs import Budget, Trainer, load_state, read_record
-from .training import TrainingConfig, apply_gradient, batch_loss, make_optimizer
+from .text import PAD
+from .rundir import read_record
+from .training import TrainingConfig, apply_gradient, batch_loss
 from .transformer import Transformer
 
 # %% ../notebooks/07c_speed.py
@@ -142,12 +142,6 @@ def lower_precision(device: torch.device) -> Iterator[None]:
         yield
 
 # %% ../notebooks/07c_speed.py
-def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """Return the batch with `move` done to each of its tensors."""
-    tensors = {f.name: move(getattr(batch, f.name)) for f in fields(batch) if f.name != "n_tokens"}
-    return replace(batch, **tensors)
-
-
 @dataclass(frozen=True)
 class Ranks:
     """Which of `world` processes this one is; together they take every step."""
@@ -168,9 +162,9 @@ class Ranks:
         if self.world == 1:
             return batch
         if self.rank < len(batch.src):
-            mine = moved(batch, lambda x: x[self.rank :: self.world])
+            mine = batch.map(lambda x: x[self.rank :: self.world])
             return replace(mine, n_tokens=int((mine.tgt_out != PAD).sum()))
-        blank = moved(batch, lambda x: x[:1])
+        blank = batch.map(lambda x: x[:1])
         return replace(blank, tgt_out=torch.full_like(blank.tgt_out, PAD), n_tokens=0)
 
     def total(self, values: Tensor) -> Tensor:
@@ -181,37 +175,51 @@ class Ranks:
 
 # %% ../notebooks/07c_speed.py
 class FastStep:
-    """The step of lesson 07 with the switches of this lesson, on one rank or several."""
+    """The step of lesson 07 with the switches of this lesson, on one rank or several.
+
+    A stepper for lesson 07b's Trainer. switches: by default those that usually pay on the device.
+    """
 
     def __init__(
         self,
         model: Transformer,
         optimizer: torch.optim.Optimizer,
         config: TrainingConfig,
-        switches: Switches,
+        switches: Switches | None = None,
         ranks: Ranks = Ranks(),
     ) -> None:
         self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
-        self.device = next(model.parameters()).device
-        self.objective = Objective(model, switches, config.label_smoothing)
+        self.device, self.chief = next(model.parameters()).device, ranks.chief
+        self.switches = switches or Switches.best(self.device)
+        self.objective = Objective(model, self.switches, config.label_smoothing)
         if ranks.world > 1:
             self.objective = DistributedDataParallel(self.objective)
+
+    def record(self) -> dict[str, bool]:
+        """Return what else must be the same to resume a run: the switches."""
+        return {f"switches.{name}": on for name, on in asdict(self.switches).items()}
 
     def send(self, x: Tensor) -> Tensor:
         """Copy to the device; to a GPU that reads pinned memory without waiting for it."""
         return x.to(self.device, non_blocking=self.device.type == "cuda")
 
-    def update(self, batches: Sequence[Batch], rate: float) -> tuple[float, float]:
+    def update(
+        self, batches: Sequence[Batch], rate: float, step: int = 0
+    ) -> tuple[float, float]:
         """Make one step over the batches, shared among the ranks; return loss and norm.
 
         The loss is per token, the norm that of the gradient before clipping, both of the whole
-        step, and both the same on every rank. Raises FloatingPointError as `train_step` does.
+        step, and both the same on every rank. Several ranks drop out each other elements, which
+        follow from the number of the `step`. Raises FloatingPointError as `train_step` does.
         """
+        if self.ranks.world > 1:
+            seed = self.config.seed * 1_000_003 + step
+            torch.manual_seed(seed * self.ranks.world + self.ranks.rank)
         n_tokens = max(1, sum(batch.n_tokens for batch in batches))  # of all ranks
         total = torch.zeros((), device=self.device)
         self.optimizer.zero_grad()
         for batch, last in zip(batches, [*[False] * (len(batches) - 1), True]):
-            mine = moved(self.ranks.share(batch), self.send)
+            mine = self.ranks.share(batch).map(self.send)
             with nullcontext() if last or self.ranks.world == 1 else self.objective.no_sync():
                 loss = self.objective(mine)
                 (loss * self.ranks.world / n_tokens).backward()  # DDP takes the mean of the ranks
@@ -219,15 +227,43 @@ class FastStep:
         loss = self.ranks.total(total).item() / n_tokens
         return loss, apply_gradient(self.model, self.optimizer, rate, self.config.clip, loss)
 
+    def feed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches; for a GPU, made ahead in memory that it can read (section 9)."""
+        if self.device.type != "cuda":
+            return batches
+        return ahead(batch.map(Tensor.pin_memory) for batch in batches)
+
+    def meet(self, directory: Path) -> None:
+        """Let the other ranks wait until the first one has begun the run, or gone on with it."""
+        launch = os.environ.get("TORCHELASTIC_RUN_ID")
+        if launch and self.chief:
+            (directory / "torchrun_id").write_text(launch, "utf-8")
+        self.everyone(0.0)
+
+    def clock(self, seconds: float) -> float:
+        """Return the first rank's time."""
+        return self.everyone(seconds if self.chief else 0.0)
+
+    def stops(self, wish: bool) -> bool:
+        """Return whether any rank wishes to stop."""
+        return self.everyone(float(wish)) > 0
+
+    def everyone(self, number: float) -> float:
+        """Return the sum of a number over all ranks, on every rank. Every rank must call it."""
+        if self.ranks.world == 1:
+            return number
+        exact = torch.tensor(number, dtype=torch.float64, device=self.device)
+        return self.ranks.total(exact).item()
+
 # %% ../notebooks/07c_speed.py
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yield the items in order; a thread prepares up to `depth` of them while one is in use."""
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items in order; a thread prepares the next two while one is in use."""
     items, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
+        waiting = deque(pool.submit(next, items, end) for _ in range(2))
         while (item := waiting.popleft().result()) is not end:
             waiting.append(pool.submit(next, items, end))
             yield item
@@ -272,111 +308,7 @@ def restarted(directory: Path) -> bool:
     mark = directory / "torchrun_id"
     return mark.exists() and mark.read_text("utf-8") == os.environ.get("TORCHELASTIC_RUN_ID")
 
-
-class Silence:
-    """A log that keeps nothing."""
-
-    def write(self, *_: object, **__: float) -> None:
-        pass
-
 # %% ../notebooks/07c_speed.py
-class FastTrainer(Trainer):
-    """The Trainer of lesson 07b with the switches of this lesson, on one rank or several.
-
-    All ranks make the same steps; the first one alone writes files and shows progress.
-    """
-
-    def __init__(
-        self,
-        model: Transformer,
-        bpe: BPE,
-        config: TrainingConfig,
-        budget: Budget,
-        directory: Path | str,
-        quiet: bool = False,
-        switches: Switches | None = None,
-        ranks: Ranks = Ranks(),
-    ) -> None:
-        super().__init__(model, bpe, config, budget, directory, quiet or not ranks.chief)
-        self.switches = Switches.best(self.device) if switches is None else switches
-        self.ranks, self.halt = ranks, False
-
-    def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
-        """Return what must be the same to resume this run: the switches, too."""
-        return {**super().record(corpus), **switches_record(self.switches)}
-
-    def claimed(self) -> AbstractContextManager[None]:
-        """Hold the directory, on the first rank."""
-        return super().claimed() if self.ranks.chief else nullcontext()
-
-    def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
-        """Start afresh or resume; the other ranks start from what the first one wrote."""
-        if self.ranks.chief:
-            super().begin(corpus, n_batches, resume)
-            if launch := os.environ.get("TORCHELASTIC_RUN_ID"):
-                (self.directory / "torchrun_id").write_text(launch, "utf-8")
-        self.ranks.total(torch.zeros(1, device=self.device)).item()  # until the first one is done
-        if not self.ranks.chief:
-            self.position = load_state(self.directory, self.model, self.optimizer)
-            self.n_batches, self.log, self.saved = n_batches, Silence(), float("inf")
-        self.fast = FastStep(self.model, self.optimizer, self.config, self.switches, self.ranks)
-
-    def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
-        """Yield the batches of the epoch; for a GPU, made ahead in memory that it can read."""
-        batches = super().batches(examples)
-        if self.device.type != "cuda":
-            return batches
-        return ahead(moved(batch, Tensor.pin_memory) for batch in batches)
-
-    def update(self, group: Sequence[Batch], rate: float) -> tuple[float, float]:
-        """Make one step together; with several ranks, each drops out other elements."""
-        if self.ranks.world > 1:
-            step = self.config.seed * 1_000_003 + self.position.step
-            torch.manual_seed(step * self.ranks.world + self.ranks.rank)
-        return self.fast.update(group, rate)
-
-    def seconds(self) -> float:
-        """Return the first rank's clock; a wish to stop, of any rank, becomes everybody's."""
-        mine = [super().seconds() if self.ranks.chief else 0.0, float(self.stop.is_set())]
-        if self.ranks.world > 1:
-            both = torch.tensor(mine, dtype=torch.float64, device=self.device)
-            mine = self.ranks.total(both).tolist()
-        seconds, wishes = mine
-        self.halt = wishes > 0
-        return seconds
-
-    def stopped(self) -> bool:
-        """Return whether the ranks agreed to stop."""
-        return self.halt
-
-    def validate(self, val_batches: Sequence[Batch]) -> None:
-        """Let the first rank validate while the others wait."""
-        if self.ranks.chief:
-            super().validate(val_batches)
-        else:
-            self.position = replace(self.position, seconds=self.seconds())
-
-    def save(self) -> None:
-        """Write the state, on the first rank."""
-        if self.ranks.chief:
-            super().save()
-
-    def take_snapshot(self) -> None:
-        """Write the weights for the average, on the first rank."""
-        if self.ranks.chief:
-            super().take_snapshot()
-
-    def finish(self, val_batches: Sequence[Batch]) -> None:
-        """Average the snapshots, on the first rank."""
-        if self.ranks.chief:
-            super().finish(val_batches)
-
-
-def switches_record(switches: Switches) -> dict[str, bool]:
-    """Return the switches as a run's record names them."""
-    return {f"switches.{name}": on for name, on in asdict(switches).items()}
-
-
 def recorded_switches(directory: Path) -> Switches:
     """Return the switches that a run was started with; none for a run of lesson 07."""
     record = read_record(directory / "training.json")

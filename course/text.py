@@ -5,7 +5,7 @@
 __all__ = ['PAD', 'BOS', 'EOS', 'UNK', 'SPECIAL_TOKENS', 'MARKS', 'PIECE', 'Pair', 'FIRST_BYTE', 'FIRST_SYMBOL', 'BYTE_NAMES',
            'CACHED_PIECES', 'OLD_PIECE', 'UNSEEN', 'Example', 'spacy_pipeline', 'tokenize', 'Vocabulary', 'pieces',
            'count_pieces', 'merge_pair', 'learn_bpe', 'apply_merges', 'check_merges', 'normalise', 'BPE',
-           'to_tokenizers', 'encode_pairs', 'token_batches', 'make_batches']
+           'to_tokenizers', 'encode_sentence', 'encode_pairs', 'token_batches', 'make_batches']
 
 # %% ../notebooks/06_text.py
 import heapq
@@ -347,9 +347,14 @@ def to_tokenizers(bpe: BPE) -> Tokenizer:
 Example = tuple[list[int], list[int]]
 
 
+def encode_sentence(bpe: BPE, sentence: str) -> list[int]:
+    """Return a sentence as token ids, ending in EOS."""
+    return [*bpe.encode(sentence), EOS]
+
+
 def encode_pairs(bpe: BPE, pairs: Iterable[Pair]) -> list[Example]:
     """Return each sentence pair as token ids, both sides ending in EOS."""
-    return [([*bpe.encode(src), EOS], [*bpe.encode(tgt), EOS]) for src, tgt in pairs]
+    return [(encode_sentence(bpe, src), encode_sentence(bpe, tgt)) for src, tgt in pairs]
 
 # %% ../notebooks/06_text.py
 def token_batches(

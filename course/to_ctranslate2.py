@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from course.attention import MultiHeadAttention
 from course.decoding import ranked
-from course.runs import CheckpointError
+from course.rundir import CheckpointError
 from course.text import BOS, BPE, PAD, UNK, token_batches
 from course.transformer import FeedForward, LayerNorm, Transformer, positional_encoding
 

@@ -46,7 +46,7 @@ from torch import Tensor
 
 from course.masking import causal_mask, padding_mask
 from course.seq2seq import Translator
-from course.text import BOS, BPE, EOS, PAD, UNK
+from course.text import BOS, BPE, EOS, PAD, UNK, encode_sentence
 
 # %% [markdown]
 # The next cell holds what only the demonstrations of this page need.
@@ -725,7 +725,7 @@ def translate(
     """
     translations = []
     for sentence in sentences:
-        source = [*bpe.encode(sentence), EOS]
+        source = encode_sentence(bpe, sentence)
         src = torch.tensor([source], device=next(model.parameters()).device)  # (1, S)
         score, limit = next_log_probs(model, src), len(source) + 50
         found = beam_search(score, 1, limit, beam, alpha, src.device)[0]

@@ -102,7 +102,7 @@ def test_a_trial_says_what_was_run(trials):
 
 
 def test_a_run_that_was_stopped_is_no_trial(monkeypatch):
-    monkeypatch.setattr("course.ablations.FastTrainer.run", lambda *_: False)
+    monkeypatch.setattr("course.ablations.Trainer.run", lambda *_: False)
     with pytest.raises(KeyboardInterrupt):
         run_trial("tiny", {}, 0, Budget(epochs=1), PAIRS, PAIRS[:5])
 

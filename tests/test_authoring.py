@@ -10,6 +10,7 @@ import pytest
 from course import authoring, pages
 from course.authoring import AuthoringError, sources, tangle
 from course.authoring.__main__ import main
+from course.authoring.touched import touched
 
 SOURCE = """# ---
 # jupyter:
@@ -187,3 +188,22 @@ def test_marks_of_a_merge_are_told_wherever_a_notebook_is_read(house, capsys):
     for command in ("check", "pair", "run", "tangle"):
         assert main([command]) == 1
         assert re.search(r"marks of a merge.*git checkout --ours", capsys.readouterr().err)
+
+
+THERE = ("notebooks/03_attention.ipynb", "tests/homework/test_attention_homework.py",
+         "tests/homework/test_exam.py", "tests/test_attention.py", "tests/test_bench.py",
+         "tests/test_house.py", "tests/test_notebooks.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        ("notebooks/03_attention.py", [0, 1, 3, 6]),
+        ("course/viz/attention.py", [0, 1, 3, 5]),
+        ("course/bench/race.py", [4, 5]),
+        ("tests/homework/test_exam.py", [2, 6]),
+        ("README.md", []),
+    ],
+)
+def test_a_change_touches_the_tests_and_the_page_of_its_name(file, wanted):
+    assert touched([file], THERE) == [THERE[number] for number in wanted]

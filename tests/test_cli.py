@@ -283,7 +283,7 @@ def test_a_full_disk_at_the_first_save_and_the_same_command(
         rename(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("course.runs.os.replace", full)
+        patch.setattr("course.rundir.os.replace", full)
         assert main([*RUN, str(tmp_path / "run")]) == 1
     assert "give the same command again" in capsys.readouterr().err
     shutil.copytree(tmp_path / "run", tmp_path / "other")

@@ -28,6 +28,7 @@ from course.attention import record_attention
 from course.cache import beam_search, cached_log_probs
 from course.corpora import CorpusError, pairs
 from course.decoding import greedy_search, ranked
+from course.look import Seen, fnv1a
 from course.masking import causal_mask
 from course.runs import load_checkpoint, save_checkpoint
 from course.seq2seq import RNNTranslator, Seq2SeqConfig
@@ -269,7 +270,7 @@ def test_the_file_holds_everything_and_asks_for_nothing(tmp_path):
     assert not re.search(r"(?:src|href)=\"(?!data:|#|book/)", page)
     assert not re.search(r"^(?:import|export) ", page, re.MULTILINE)
     data = re.search(r'id="page-data">(.*?)</script>', page, re.DOTALL)[1]
-    assert json.loads(data)["seen"] is None, "these words were counted for another tokeniser"
+    assert json.loads(data)["seen"] is None  # nobody has counted
     assert len(json.loads(data)["probes"]) == 20
 
 
@@ -291,14 +292,26 @@ def test_a_recurrent_model_is_refused_in_a_sentence(tmp_path, capsys):
 
 
 @needs_node
+def test_the_page_knows_what_training_saw():
+    seen = Seen.load(CHECKPOINT / "seen.safetensors")
+    (answers,) = node([{"text": "Der HUND zieht 3 Kürbissuppenwagen."}])
+    (words,) = [answer["words"] for answer in answers if "words" in answer]
+    known = {word["text"]: word["known"] for word in words}
+    assert known == {" Der": True, " HUND": True, " zieht": True, " 3": True, ".": True,
+                     " Kürbissuppenwagen": False} and seen.count("hund") == 255
+    pieces = [piece for word in words for piece in word["pieces"]]
+    assert [piece["count"] for piece in pieces] == [seen.tokens[p["id"]] for p in pieces]
+
+
+@needs_node
 def test_fingerprints_of_words_are_the_same_in_both_languages(tmp_path):
-    words = ["Hund", " Straße", "🐕", ""]
+    words = ["hund", "straße", "🐕", ""]
     code = f"import {{ fingerprint }} from {json.dumps((PAGE / 'worker.js').as_uri())};"
     code += f"console.log(JSON.stringify({json.dumps(words)}.map(fingerprint)))"
     file = tmp_path / "ask.mjs"
     file.write_text(code, "utf-8")
     said = subprocess.run([NODE, str(file)], capture_output=True, encoding="utf-8", check=True)
-    assert json.loads(said.stdout) == [course.page.fingerprint(word) for word in words]
+    assert json.loads(said.stdout) == [fnv1a(word) for word in words]
 
 
 def test_the_engine_stays_small_enough_to_read():

@@ -21,12 +21,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import PAIRS, RECIPE, SMALL, VAL
 
-from course import runs, training
+from course import rundir, runs, training
 from course.decoding import translate
 from course.masking import Batch
+from course.rundir import CheckpointError, header, move, stop_request, write_atomically
 from course.runs import (
     Budget,
-    CheckpointError,
     Log,
     Position,
     Trainer,
@@ -37,8 +37,6 @@ from course.runs import (
     save_state,
     snapshot_paths,
     snapshots_due,
-    stop_request,
-    write_atomically,
 )
 from course.seq2seq import RNNTranslator
 from course.text import BOS, BPE, EOS, PAD
@@ -108,7 +106,7 @@ def child(interrupted: Path, killed: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(source, target)
 
-    runs.os.replace = replace_or_die
+    rundir.os.replace = replace_or_die
     trainer(killed).run(PAIRS, VAL, save_seconds=-1)
 
 
@@ -484,12 +482,12 @@ def test_windows_may_wait_for_a_reader_of_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", busy)
     with pytest.raises(PermissionError):  # elsewhere that is no matter of patience
-        runs.move(source, target)
+        move(source, target)
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(PermissionError):
-        runs.move(source, target, patience=-1)
+        move(source, target, patience=-1)
     refused.clear()
-    runs.move(source, target)
+    move(source, target)
     assert target.read_text() == "new" and len(refused) == 2
 
 
@@ -770,7 +768,7 @@ def full_disk(monkeypatch, name: str, after: int = 0) -> None:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(source, target)
 
-    monkeypatch.setattr(runs.os, "replace", refuse)
+    monkeypatch.setattr(rundir.os, "replace", refuse)
 
 
 @pytest.mark.parametrize(
@@ -805,12 +803,12 @@ def test_after_a_full_disk_at_a_later_save_the_advice_leads_on(
 def test_a_full_disk_at_a_line_of_the_log_leads_on(unbroken, tmp_path):
     class Full(Trainer):
         def validate(self, val_batches):
-            log = self.log.path
-            self.log.path = Path("/dev/full")
+            log = self.desk.log.path
+            self.desk.log.path = Path("/dev/full")
             try:
                 super().validate(val_batches)
             finally:
-                self.log.path = log
+                self.desk.log.path = log
 
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
@@ -913,7 +911,7 @@ def test_only_a_run_with_steps_is_worth_keeping(unbroken, tmp_path):
 
     with pytest.raises(MemoryError):
         trainer(tmp_path, Dying).run(PAIRS, VAL)
-    assert runs.position_of(tmp_path / "state.safetensors").step == 0
+    assert header(tmp_path / "state.safetensors")["position"]["step"] == 0
     again = trainer(tmp_path)
     assert again.run(PAIRS, VAL) and equal(again.model, unbroken.model)
     (tmp_path / "state.safetensors").write_bytes(b"")
@@ -924,7 +922,7 @@ def test_only_a_run_with_steps_is_worth_keeping(unbroken, tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from course.runs import locked
+from course.rundir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -974,6 +972,6 @@ def test_every_polite_signal_saves(unbroken, tmp_path, number):
             return values
 
     assert not trainer(tmp_path, Hung).run(PAIRS, VAL)
-    assert runs.position_of(tmp_path / "state.safetensors").step == 4
+    assert header(tmp_path / "state.safetensors")["position"]["step"] == 4
     again = trainer(tmp_path, seed=9)
     assert again.run(PAIRS, VAL, resume=True) and equal(again.model, unbroken.model)

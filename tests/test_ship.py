@@ -16,7 +16,8 @@ from course.corpora import CorpusError, captions
 from course.decoding import Hypothesis, length_penalty
 from course.evaluation import evaluate
 from course.masking import pad
-from course.runs import SHIPPED, load_checkpoint, save_checkpoint, write_tensors
+from course.rundir import write_tensors
+from course.runs import SHIPPED, load_checkpoint, save_checkpoint
 from course.text import BPE, EOS, PAD
 from course.training import weights_of
 from course.transformer import Transformer, TransformerConfig

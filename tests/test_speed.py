@@ -6,6 +6,7 @@ import platform
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,6 @@ from course.runs import Budget, CheckpointError, Trainer, read_log
 from course.speed import (
     ByteDropout,
     FastStep,
-    FastTrainer,
     Objective,
     Ranks,
     Switches,
@@ -31,7 +31,6 @@ from course.speed import (
     device_of_rank,
     joined,
     keep_freed_memory,
-    moved,
     recorded_switches,
     replace_dropout,
     restarted,
@@ -253,7 +252,7 @@ def test_shares_have_every_sentence_once(world):
 
 
 def test_moving_touches_every_tensor():
-    twice = moved(batch_of(3, 5), lambda x: torch.cat([x, x]))
+    twice = batch_of(3, 5).map(lambda x: torch.cat([x, x]))
     assert len(twice.src) == len(twice.tgt_mask) == len(twice.src_mask) == 4
 
 
@@ -316,14 +315,16 @@ def test_torchruns_variables_make_a_group(monkeypatch):
 # ---------------------------------------------------------------- the trainer
 
 
-def trainer(directory: Path, kind=FastTrainer, **more) -> Trainer:
+def trainer(directory: Path, kind=Trainer, **choices) -> Trainer:
+    """Return a tiny trainer; with `choices`, of a fast step."""
     model, bpe = preset_model("tiny", [s for pair in PAIRS for s in pair], seed=0)
-    return kind(model, bpe, RECIPE, Budget(epochs=2), directory, quiet=True, **more)
+    stepper = {"stepper": partial(FastStep, **choices)} if choices else {}
+    return kind(model, bpe, RECIPE, Budget(epochs=2), directory, quiet=True, **stepper)
 
 
 def test_the_trainer_without_switches_is_lesson_07s(tmp_path):
     ours = trainer(tmp_path / "ours", switches=Switches())
-    theirs = trainer(tmp_path / "theirs", Trainer)
+    theirs = trainer(tmp_path / "theirs")
     assert ours.run(PAIRS, VAL) and theirs.run(PAIRS, VAL)
     for a, b in zip(weights_of(ours.model).values(), weights_of(theirs.model).values()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -336,15 +337,15 @@ def test_a_broken_run_with_all_tricks_ends_at_the_same_bits(tmp_path):
     unbroken = trainer(tmp_path / "unbroken", switches=tricks)
     assert unbroken.run(PAIRS, VAL)
 
-    class Pressed(FastTrainer):
-        def update(self, group, rate):
+    class Pressed(Trainer):
+        def step(self, group):
             if self.position.step == 3:
                 signal.raise_signal(signal.SIGINT)
-            return super().update(group, rate)
+            return super().step(group)
 
     assert not trainer(tmp_path / "broken", Pressed, switches=tricks).run(PAIRS, VAL)
     again = trainer(tmp_path / "broken", switches=recorded_switches(tmp_path / "broken"))
-    assert again.switches == tricks and again.run(PAIRS, VAL, resume=True)
+    assert again.stepper.switches == tricks and again.run(PAIRS, VAL, resume=True)
     left, right = weights_of(unbroken.model), weights_of(again.model)
     assert all(torch.equal(left[name], right[name]) for name in left)
 
@@ -365,11 +366,11 @@ def one_trainer(rank: int, world: int, directory: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{directory}/meet", rank=rank, world_size=world)
 
-    class Pressed(FastTrainer):
-        def update(self, group, rate):
-            if self.position.step == 3 and self.ranks.rank == 1:
+    class Pressed(Trainer):
+        def step(self, group):
+            if self.position.step == 3 and rank == 1:
                 signal.raise_signal(signal.SIGINT)
-            return super().update(group, rate)
+            return super().step(group)
 
     ranks = Ranks(rank, world)
     first = trainer(directory / "run", Pressed, switches=Switches(), ranks=ranks)
@@ -398,11 +399,12 @@ def test_one_clock_one_log_and_a_stop_of_one_rank_stops_both(tmp_path):
 
 
 def test_the_batches_of_a_gpu_are_pinned_ahead(tmp_path, monkeypatch):
-    run = trainer(tmp_path, switches=Switches())
+    step = trainer(tmp_path, switches=Switches()).stepper
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)
     seen = {}
     for kind in ("cpu", "cuda"):
-        run.device = torch.device(kind)
-        seen[kind] = [batch.src.tolist() for batch in run.batches([([5, 3], [6, 3])] * 9)]
-    assert seen["cpu"] == seen["cuda"] and len(seen["cpu"]) >= 1
+        step.device = torch.device(kind)
+        fed = step.feed(iter([batch_of(3, 5), batch_of(2)]))
+        seen[kind] = [batch.src.tolist() for batch in fed]
+    assert seen["cpu"] == seen["cuda"] and len(seen["cpu"]) == 2
 

@@ -365,7 +365,7 @@ def test_a_recipe_changes_sizes_and_training():
     assert sizes["dropout"] == 0.0 and isinstance(sizes["dropout"], float)
     assert sizes["d_ff"] == 1024 and sizes["vocab"] == 600 and config.betas == (0.9, 0.99)
     assert recipe_of("cpu") == PRESETS["cpu"] and PRESETS["cpu"][0]["d_ff"] == 512  # as it was
-    model, bpe = preset_model("tiny", [s for pair in PAIRS for s in pair], 0, {"d_model": 32})
+    model, bpe = recipe_of("tiny", {"d_model": 32}).fresh([s for pair in PAIRS for s in pair], 0)
     assert model.config.d_model == 32
 
 
@@ -393,4 +393,4 @@ def test_a_recipe_changes_sizes_and_training():
 )
 def test_a_wrong_recipe_is_named(changes, words):
     with pytest.raises(ValueError, match=words):
-        preset_model("tiny", [s for pair in PAIRS for s in pair], 0, changes)
+        recipe_of("tiny", changes).fresh([s for pair in PAIRS for s in pair], 0)

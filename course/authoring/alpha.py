@@ -11,7 +11,7 @@ from course.decoding import Hypothesis, beam_apart, length_penalty, ranked
 from course.device import device_name, instruction_sets, versions
 from course.masking import pad
 from course.runs import load_checkpoint
-from course.text import BOS, EOS, PAD
+from course.text import BOS, EOS, PAD, encode_sentence
 from course.transformer import Transformer
 
 CHECKPOINT, BEAM, ALPHAS = "multi30k-de-en", 4, (0.6, 1.5, 2.1)
@@ -73,7 +73,7 @@ def main() -> None:
 
     for alpha in ALPHAS:
         judge("in the beam", alpha, cache.translate(model, bpe, german, BEAM, alpha))
-    sources = [[*bpe.encode(sentence), EOS] for sentence in german]
+    sources = [encode_sentence(bpe, sentence) for sentence in german]
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     found: dict[int, dict[float, Hypothesis]] = {}
     for k in range(0, len(order), 100):

@@ -20,7 +20,7 @@ from course.evaluation import evaluate, score, with_interval
 from course.look import SEEN, Seen
 from course.masking import pad
 from course.runs import SHIPPED, CheckpointError, load_checkpoint, save_checkpoint, snapshot_paths
-from course.text import BPE, EOS, PAD, Pair, encode_pairs, make_batches, tokenize
+from course.text import BPE, PAD, Pair, encode_pairs, encode_sentence, make_batches, tokenize
 from course.training import average_checkpoints, evaluate_loss, load_weights
 from course.transformer import Transformer
 
@@ -102,7 +102,7 @@ def search_once(
 ) -> list[list[Hypothesis]]:
     """Return all that a beam search finds for each sentence, scored without length penalty."""
     device = next(model.parameters()).device
-    sources = [[*bpe.encode(sentence), EOS] for sentence in sentences]
+    sources = [encode_sentence(bpe, sentence) for sentence in sentences]
     found = []
     for begin in range(0, len(sources), batch_size):
         chunk = sources[begin : begin + batch_size]

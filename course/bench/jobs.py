@@ -138,7 +138,7 @@ def train_job(
     transformers = [name for name, (sizes, _) in PRESETS.items() if "model" not in sizes]
     if preset not in transformers:
         raise ValueError(f"no Transformer preset {preset!r}: choose from {', '.join(transformers)}")
-    sizes, config = dict(PRESETS[preset][0]), PRESETS[preset][1]
+    sizes, config = dict(PRESETS[preset].sizes), PRESETS[preset].training
     corpus, pairs = corpus_pairs("train", quick)
     bpe = BPE.learn((sentence for pair in pairs for sentence in pair), sizes.pop("vocab"))
     examples = encode_pairs(bpe, pairs)
@@ -171,7 +171,7 @@ def decode_job(
     Transformer.
     """
     from course.runs import SHIPPED, load_checkpoint
-    from course.text import EOS
+    from course.text import encode_sentence
     from course.to_ctranslate2 import vocabulary
     from course.transformer import Transformer
 
@@ -182,7 +182,7 @@ def decode_job(
     directory = Path(checkpoint) if Path(checkpoint).is_dir() else SHIPPED / checkpoint
     corpus, pairs = corpus_pairs("test_2016_flickr", quick)
     sentences = [src for src, _ in pairs][: 20 if quick else 1000]
-    sources = [[*bpe.encode(sentence), EOS] for sentence in sentences]
+    sources = [encode_sentence(bpe, sentence) for sentence in sentences]
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     job = DecodeJob(
         device, threads, corpus, str(directory), str(exported), sentences, sources,

@@ -27,13 +27,13 @@ def card(exercise: Exercise) -> str:
 {hints}""".rstrip()
 
 
-def wrapped(signature: str, width: int = 96) -> str:
+def wrapped(signature: str) -> str:
     """Break a signature at its semicolons and arrows, and where it grows too long."""
     lines = []
     for part in signature.split("; "):
         line = ""
         for word in part.split():
-            if line and len(line) + len(word) >= width:
+            if line and len(line) + len(word) >= 96:
                 lines.append(line)
                 line = "    "
             line += word if not line.strip() else f" {word}"

@@ -22,7 +22,7 @@ def dice(generator: Generator) -> random.Random:
 
 def first_to_show(
     draw: Callable[[], tuple], readings: Sequence[Callable], shown: Sequence[Mistake] = (),
-    hidden: Sequence[Mistake] = (), tries: int = 20_000,
+    hidden: Sequence[Mistake] = (),
 ) -> tuple:
     """Draw arguments until they show some mistakes, each with another result, and hide others.
 
@@ -36,7 +36,7 @@ def first_to_show(
         except (ArithmeticError, LookupError, ValueError) as error:
             return repr(error)
 
-    for _ in range(tries):
+    for _ in range(20_000):
         args = draw()
         outcomes = [result(readings[0], args)]
         for _, mistake in shown:

@@ -10,16 +10,16 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from course import ASSETS
 
 HERE = Path(__file__).parent
-SEEN = ASSETS / "results" / "seen_in_training.json"
 LESSONS = "book/{}.html"
 N_PROBES = 20
+FILES = ("config.json", "tokenizer.json", "model.safetensors")
+SEEN = "seen.safetensors"  # beside a checkpoint: what course/look.py counted
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./([\w.]+)";\n', re.MULTILINE)
 DEFINED = re.compile(
     r"^(?:async )?(?:const|let|class|function\*?) (?:\[([^\]]*)\]|(\w+))", re.MULTILINE
@@ -52,15 +52,14 @@ def joined(entry: str) -> str:
 
 
 def checkpoint_files(checkpoint: Path | str) -> dict[str, bytes]:
-    """Return config.json, tokenizer.json and model.safetensors, the weights as float16.
+    """Return the files of a checkpoint, its weights as float16; of a shipped one its counts, too.
 
     Raises CheckpointError if it is none, ValueError if its model is no Transformer.
     """
-    names = ("config.json", "tokenizer.json", "model.safetensors")
     shipped = ASSETS / "checkpoints" / str(checkpoint)
     named = Path(checkpoint).name == str(checkpoint) and not Path(checkpoint).exists()
     if named and shipped.is_dir():  # in float16 as it is: where the book is made there is no torch
-        return {name: (shipped / name).read_bytes() for name in names}
+        return {name: (shipped / name).read_bytes() for name in (*FILES, SEEN)}
     import torch
 
     from course.runs import load_checkpoint, save_checkpoint
@@ -74,7 +73,7 @@ def checkpoint_files(checkpoint: Path | str) -> dict[str, bytes]:
         )
     with TemporaryDirectory() as place:
         save_checkpoint(Path(place), model, bpe, torch.float16)
-        return {name: (Path(place) / name).read_bytes() for name in names}
+        return {name: (Path(place) / name).read_bytes() for name in FILES}
 
 
 def probes() -> list[str]:
@@ -96,12 +95,10 @@ def write_page(checkpoint: Path | str, out: Path, lessons: str | None = LESSONS)
     `checkpoint_files`.
     """
     files = checkpoint_files(checkpoint)
-    tokenizer = json.loads(files["tokenizer.json"])
-    seen = json.loads(SEEN.read_text("utf-8")) if SEEN.exists() else None
-    if seen and seen["tokenizer"] != tokenizer_print(tokenizer):
-        seen = None  # counted for another tokeniser
+    config, tokenizer = (json.loads(files[f"{name}.json"]) for name in ("config", "tokenizer"))
     data = {
-        "config": json.loads(files["config.json"]), "tokenizer": tokenizer, "seen": seen,
+        "config": config, "tokenizer": tokenizer,
+        "seen": base64.b64encode(seen).decode() if (seen := files.get(SEEN)) else None,
         "probes": probes(), "lessons": lessons,
     }
     page = (HERE / "index.html").read_text("utf-8")
@@ -115,34 +112,3 @@ def write_page(checkpoint: Path | str, out: Path, lessons: str | None = LESSONS)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     return out.stat().st_size
-
-
-# --- what training saw --------------------------------------------------------------------------
-
-
-def tokenizer_print(tokenizer: dict) -> int:
-    """Return a number that tells one list of merges from another."""
-    return fingerprint(json.dumps(tokenizer["merges"], ensure_ascii=True))
-
-
-def fingerprint(word: str) -> int:
-    """Return 24 bits that stand for a word (FNV-1a over UTF-8), as `fingerprint` in worker.js."""
-    value = 0x811C9DC5
-    for byte in word.encode("utf-8"):
-        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return value >> 8
-
-
-def count_seen(bpe, sentences: Iterable[str]) -> dict:
-    """Return how often training's German holds each piece, and fingerprints of its words."""
-    counts, words = Counter[int](), set()
-    for sentence in sentences:
-        counts.update(bpe.encode(sentence))
-        words.update(bpe.pieces(sentence))
-    merges = {"merges": [list(pair) for pair in bpe.merges]}
-    return {
-        "command": "python -m course.page",
-        "tokenizer": tokenizer_print(merges),
-        "counts": [counts[i] for i in range(len(bpe))],
-        "words": sorted(fingerprint(w) for w in words if any(c.isalpha() for c in w)),
-    }

@@ -73,13 +73,15 @@ const isBroken = () => state.broken.length > 0 || state.off !== null;
 
 let worker = null, jobs = new Map(), number = 0, config = null, inputs = null;
 
+/** Return the bytes that a text in base64 holds. */
+const bytesOf = (text) => Uint8Array.from(atob(text.trim()), (letter) => letter.charCodeAt(0)).buffer;
+
 /** Return what the page was made with: from inside this file, or from beside it. */
 async function readInputs() {
   const inside = byId("page-data");
   if (inside) {
-    const raw = atob(byId("weights").textContent.trim()), bytes = new Uint8Array(raw.length);
-    for (let i = 0; i < bytes.length; i++) bytes[i] = raw.charCodeAt(i);
-    return { ...JSON.parse(inside.textContent), weights: bytes.buffer };
+    const data = JSON.parse(inside.textContent), weights = bytesOf(byId("weights").textContent);
+    return { ...data, seen: data.seen && bytesOf(data.seen), weights };
   }
   const get = async (name) => {
     const answer = await fetch(new URL(`../../assets/${name}`, import.meta.url));
@@ -89,7 +91,7 @@ async function readInputs() {
   const from = "checkpoints/multi30k-de-en";
   const [sizes, tokenizer, weights, seen, probes] = await Promise.all([
     get(`${from}/config.json`).then((a) => a.json()), get(`${from}/tokenizer.json`).then((a) => a.json()),
-    get(`${from}/model.safetensors`).then((a) => a.arrayBuffer()), get("results/seen_in_training.json").then((a) => a.json()),
+    get(`${from}/model.safetensors`).then((a) => a.arrayBuffer()), get(`${from}/seen.safetensors`).then((a) => a.arrayBuffer()),
     get("probe_sentences.tsv").then((a) => a.text())]);
   const examples = probes.trim().split("\n").slice(1, 21).map((line) => line.split("\t")[1]);
   return { config: sizes, tokenizer, weights, seen, probes: examples, lessons: null };
@@ -190,7 +192,7 @@ const shows = {
     const chips = (pieces) => pieces.map((piece) => {
       const title = piece.byte ? "piece_byte" : piece.count === 0 ? "piece_never" : piece.count != null ? "piece_count" : null;
       const name = pieceText(piece.name, say("end"));
-      const text = title ? say(title, { name, count: piece.count?.toLocaleString("en") }) : name;
+      const text = title ? say(title, { name, count: piece.count === 255 ? "≥ 255" : piece.count }) : name;
       return make("span", { class: `chip${piece.byte || piece.count === 0 ? " odd" : ""}`, title: text },
         piece.name.startsWith("▁") ? make("i", { class: "space" }, "▁") : null, piece.byte ? piece.name.slice(3, 5) : piece.name.replace(/^▁/, ""));
     });

@@ -27,7 +27,8 @@ export function readSafetensors(buffer) {
   return new Map(Object.entries(header).map(([name, { dtype, shape, data_offsets: [from, to] }]) => {
     const bytes = buffer.slice(8 + size + from, 8 + size + to);
     if (bytes.byteLength < to - from) throw new Error(`the weights are cut off at ${name}`);
-    if (dtype === "F32") return [name, { shape, data: new Float32Array(bytes) }];
+    const whole = { F32: Float32Array, U32: Uint32Array, U8: Uint8Array }[dtype];
+    if (whole) return [name, { shape, data: new whole(bytes) }];
     if (dtype !== "F16") throw new Error(`${name} is stored as ${dtype}, not as F16 or F32`);
     const narrow = new Uint16Array(bytes), data = new Float32Array(narrow.length);
     for (let i = 0; i < data.length; i++) data[i] = value[narrow[i]];

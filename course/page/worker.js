@@ -7,18 +7,27 @@ import { INTACT, readSafetensors, Transformer } from "./transformer.js";
 
 export const MOST_PIECES = 200; // a caption has about 15
 
-/** Return the model, its tokeniser and what training saw. Raises Error for a broken file. */
+/** Return the model, its tokeniser and what training saw (counts of pieces, hashes of words; or null).
+ *
+ * weights, seen: safetensors, as course/runs.py and course/look.py write them. Raises Error for a broken file.
+ */
 export function loadModel({ config, tokenizer, weights, seen = null }) {
-  const bpe = new BPE(tokenizer);
-  const words = seen && new Set(seen.words);
-  return { bpe, seen, words, transformer: new Transformer(config, readSafetensors(weights)) };
+  const saw = seen && readSafetensors(seen), words = saw && new Set(saw.get("words").data);
+  const counts = saw && saw.get("tokens").data; // 255 stands for that and more
+  return { bpe: new BPE(tokenizer), counts, words, transformer: new Transformer(config, readSafetensors(weights)) };
 }
 
-/** Return 24 bits that stand for a word (FNV-1a over its UTF-8 bytes): a list of words, unreadable. */
+/** Return 32 bits that stand for a word, FNV-1a over its UTF-8 bytes, as `fnv1a` in course/look.py. */
 export function fingerprint(word) {
   let hash = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(word)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-  return hash >>> 8;
+  return hash;
+}
+
+/** Return whether training saw each word of a piece, in any case; what has no letter counts as seen. */
+function isKnown({ words }, piece) {
+  const parts = piece.toLowerCase().match(/[\p{L}\p{N}_]+/gu) ?? [];
+  return words && (!/\p{L}/u.test(piece) || parts.every((part) => words.has(fingerprint(part))));
 }
 
 /** Return a piece as the page shows it. byte: it is part of a character that has no piece. */
@@ -30,9 +39,8 @@ function shown({ bpe }, id) {
 function cut(model, text) {
   return model.bpe.pieces(text).map((piece) => {
     const ids = model.bpe.split(piece).flatMap((symbol) => model.bpe.symbolIds(symbol));
-    const known = model.words && (!/\p{L}/u.test(piece) || model.words.has(fingerprint(piece)));
-    const count = (id) => (model.seen ? model.seen.counts[id] : null); // in training's German
-    return { text: piece, known, pieces: ids.map((id) => ({ ...shown(model, id), count: count(id) })) };
+    const count = (id) => (model.counts ? model.counts[id] : null); // in training's German
+    return { text: piece, known: isKnown(model, piece), pieces: ids.map((id) => ({ ...shown(model, id), count: count(id) })) };
   });
 }
 

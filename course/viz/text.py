@@ -79,7 +79,7 @@ def zipf(curves: Mapping[str, Sequence[int]], title: str) -> Figure:
 
 
 def length_histograms(
-    panels: Mapping[str, Mapping[str, Sequence[int]]], title: str, bins: int = 40
+    panels: Mapping[str, Mapping[str, Sequence[int]]], title: str
 ) -> Figure:
     """Draw one panel a language: how many tokens a sentence has, cut in several ways."""
     figure, axes = plt.subplots(len(panels), 1, figsize=(7, 1.9 * len(panels) + 0.8), sharex=True)
@@ -92,7 +92,7 @@ def length_histograms(
             style = {"color": colour, "edgecolor": "white", "alpha": 0.75, "hatch": hatch, "lw": 0}
             name = f"{label}, mean {mean:.1f}"
             axis.hist(
-                lengths, bins=range(0, longest + 2, max(1, longest // bins)), label=name, **style
+                lengths, bins=range(0, longest + 2, max(1, longest // 40)), label=name, **style
             )
         axis.set_ylabel("sentences")
         axis.set_title(language, fontsize=10)

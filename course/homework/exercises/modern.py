@@ -305,12 +305,12 @@ def cache_twin(scale: Callable = lambda d, t: d**-0.5, left: bool = False, front
 
 
 def cache_cases(generator: Generator) -> Iterator[Case]:
-    def drawn(batch: int, before: int | None, d: int = 4, dtype=torch.float32) -> tuple:
+    def drawn(batch: int, before: int | None, dtype=torch.float32) -> tuple:
         def some(*shape: int) -> Tensor:
             return normal(generator, *shape, dtype=dtype)
 
-        cache = None if before is None else (some(batch, before, d), some(batch, before, d))
-        return 0.4 * some(batch, 1, d), cache, some(d, d), some(d, d), some(d, d)
+        cache = None if before is None else (some(batch, before, 4), some(batch, before, 4))
+        return 0.4 * some(batch, 1, 4), cache, some(4, 4), some(4, 4), some(4, 4)
 
     yield Case("the first word", drawn(1, None))
     yield Case("the second word", drawn(1, 1), "you forget what stands in the cache")
@@ -323,7 +323,8 @@ KV_CACHE = Exercise(
     name="kv_cache_step",
     assignment="beyond",
     signature="kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D), cache None or (keys, values) "
-    "each (B, t, D), weights (D, D), used as x @ w -> (output (B, 1, D), new cache)",
+    "each (B, t, D), weights (D, D), used as x @ w, as in the paper's formulas (nn.Linear keeps "
+    "them transposed) -> (output (B, 1, D), new cache)",
     what="Let one new word attend to all words before it and to itself, without computing theirs "
     "again: one head, scores divided by the square root of D.",
     why="Without a cache the n-th word costs n words' work. With it, writing is as fast as it is.",

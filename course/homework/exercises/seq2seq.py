@@ -85,8 +85,8 @@ def additive_twin(
     return attend
 
 
-def normalised(weights: Tensor, dim: int = -1) -> Tensor:
-    return weights / weights.sum(dim, keepdim=True)
+def normalised(weights: Tensor) -> Tensor:
+    return weights / weights.sum(-1, keepdim=True)
 
 
 def sum_of(values: Callable[[SimpleNamespace], Tensor]) -> Callable:
@@ -241,8 +241,9 @@ ADDITIVE_ATTENTION = Exercise(
     assignment="seq2seq",
     signature="additive_attention(query, keys, w_q, w_k, v, mask=None) -> (context, weights); "
     "query (B, D), keys (B, K, D), w_q and w_k (D, A), v (A,); weights multiply from the right, "
-    "there is no bias. mask (B, K) boolean, True = may attend; each sentence has at least one "
-    "True. context (B, D), weights (B, K)",
+    "query @ w_q, as in the formula (nn.Linear keeps them transposed), there is no bias; mask "
+    "(B, K) boolean, True = may attend; each sentence has at least one True. context (B, D), "
+    "weights (B, K)",
     what="Bahdanau's attention for one step of the decoder: score each key by a small network, "
     "tanh(query w_q + key w_k) v; turn the scores into weights by a softmax over the keys; the "
     "context is the weighted sum of the keys.",

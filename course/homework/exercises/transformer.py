@@ -16,9 +16,9 @@ def interleave(even: Tensor, odd: Tensor) -> Tensor:
     return torch.stack([even, odd], dim=-1).flatten(1)
 
 
-def wavelengths(d_model: int, base: float = 10_000) -> Tensor:
+def wavelengths(d_model: int) -> Tensor:
     """Return the frequencies of the pairs, (D / 2,)."""
-    return base ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
+    return 10_000 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
 
 
 def encoding(
@@ -478,8 +478,8 @@ FEED_FORWARD = Exercise(
     name="feed_forward",
     assignment="transformer",
     signature="feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), "
-    "b_2 (D,) -> (..., D); weights multiply from the right, x @ w_1; the gradient flows back "
-    "through every step",
+    "b_2 (D,) -> (..., D); weights multiply from the right, x @ w_1, as in the paper's "
+    "equation 2 (nn.Linear keeps them transposed); the gradient flows back through every step",
     what="Equation 2 of the paper: widen every word to F numbers, keep the positive ones, and "
     "narrow them to D again.",
     why="Attention only collects: given its weights, it is linear. Here the model computes, and "

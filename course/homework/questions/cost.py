@@ -48,11 +48,11 @@ def parts(n: int, d: int) -> dict[str, Callable[[], object]]:
 CLOCK = time.perf_counter if sys.platform == "win32" else time.thread_time
 
 
-def milliseconds(work: Callable[[], object], repeats: int = 3) -> float:
+def milliseconds(work: Callable[[], object]) -> float:
     """Return the time that one processor core works on it; what others do does not count."""
     taken = []
     with torch.no_grad():
-        for _ in range(repeats + 1):
+        for _ in range(4):
             start = CLOCK()
             work()
             taken.append(1000 * (CLOCK() - start))

@@ -250,16 +250,16 @@ def train(kind: str, seed: int, steps: int, sizes: Sizes) -> Recall:
 
 
 @torch.no_grad()
-def accuracy(model: Recall, rows: int = 128) -> Tensor:
-    """Return how often the model is right on long rows, by place and distance: (longest, 4).
+def accuracy(model: Recall) -> Tensor:
+    """Return how often the model is right on 128 long rows, by place and distance: (longest, 4).
 
     The mask is causal: place t sees t + 1 letters, as if the row ended there. So one long row
     tests every length. The first places, with nothing to name, hold NaN.
     """
     random, right = torch.Generator().manual_seed(1_000_003), 0
-    for _ in range(rows // 64):
+    for _ in range(2):
         letters, answers = draw_rows(64, model.sizes.longest, model.sizes, random)
-        right = right + (model(letters).argmax(-1) == answers).float().mean(0) * 64 / rows
+        right = right + (model(letters).argmax(-1) == answers).float().mean(0) / 2
     right[: max(model.sizes.distances)] = math.nan
     return right
 
@@ -361,13 +361,13 @@ STYLES = dict(zip(COLOURS, ((0, (1, 1)), "--", ":", "-", "-.", (0, (6, 2)))))
 MARKS = dict(zip(COLOURS, "xsv^oD"))
 
 
-def draw_effects(sizes: Sizes | None = None, places: tuple[int, int] = (40, 90)) -> Figure:
+def draw_effects() -> Figure:
     """Draw the scores of two queries by distance, for each kind, before any training."""
     figure, axes = plt.subplots(2, 3, figsize=(10, 4.6), sharex=True)
     for kind, axis in zip(KINDS, axes.flat):
         torch.manual_seed(0)
-        model = Recall(kind, sizes or Sizes())
-        for place, line, colour in zip(places, ("-", "--"), (BLUE, ORANGE)):
+        model = Recall(kind, Sizes())
+        for place, line, colour in zip((40, 90), ("-", "--"), (BLUE, ORANGE)):
             curve = scores_by_distance(model, place)[1, :33]
             axis.plot(curve, ls=line, color=colour, lw=3 if line == "-" else 1.5,
                       label=f"query at place {place}")
@@ -412,12 +412,11 @@ def draw(runs: Sequence[Run]) -> Figure:
     return _finish(figure)
 
 
-def draw_reasons(runs: Sequence[Run], kinds: Sequence[str] = ("relative", "rotary", "alibi")
-                 ) -> Figure:
+def draw_reasons(runs: Sequence[Run]) -> Figure:
     """Draw after training, by distance, the scores of the head that looks one letter back."""
-    figure, axes = plt.subplots(1, len(kinds), figsize=(10, 3.2))
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
     models: Mapping[str, Recall] = {run.kind: run.model for run in reversed(runs)}
-    for kind, axis in zip(kinds, axes):
+    for kind, axis in zip(("relative", "rotary", "alibi"), axes):
         model = models[kind]
         sizes = model.sizes
         curve = scores_by_distance(model, sizes.longest - 1)[looks_back_one(model)]

@@ -203,7 +203,8 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 #
 # ```text
 # kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D), cache None or (keys, values) each (B, t,
-#     D), weights (D, D), used as x @ w -> (output (B, 1, D), new cache)
+#     D), weights (D, D), used as x @ w, as in the paper's formulas (nn.Linear keeps them
+#     transposed) -> (output (B, 1, D), new cache)
 # ```
 #
 # <details><summary>Hint 1</summary>

@@ -27,8 +27,8 @@
 #
 # A search knows nothing of Transformers. It is given one function: `next_log_probs(prefixes)` takes a
 # LongTensor (n, t) of prefixes, each beginning with bos_id, and returns the log-probabilities (n, V)
-# of the next id. Other than in the lesson, there is one source sentence only, so that there are no
-# rows. Here is such a model, small enough to multiply by hand. It knows six ids.
+# of the next id. The lesson's function of this name *makes* such a function, for many source sentences, and tells it
+# by `rows` which prefix belongs to which. Here is one sentence only, so that you can think of the search alone. Here is such a model, small enough to multiply by hand. It knows six ids.
 
 # %%
 import math

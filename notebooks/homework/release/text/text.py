@@ -26,7 +26,8 @@
 # is not passed yet, and says why in its last lines.
 #
 # One difference to the lesson: here words have no space in front. The end of a word is marked instead,
-# as in the paper's time: the last character carries `</w>`, and `low` begins as `l`, `o`, `w</w>`.
+# as in the paper's time: the last character carries `</w>`, and `low` begins as `l`, `o`, `w</w>`. So does subword-nmt,
+# the program of those who brought BPE to translation, and you can run it beside yours.
 
 # %%
 from collections import Counter

@@ -155,7 +155,8 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # ```text
 # feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), b_2 (D,) ->
 #     (..., D)
-# weights multiply from the right, x @ w_1
+# weights multiply from the right, x @ w_1, as in the paper's equation 2 (nn.Linear keeps them
+#     transposed)
 # the gradient flows back through every step
 # ```
 #
