@@ -21,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 from course.cache import translate
 from course.homework.reasons import ask
 from course.inside import Head, Look, labels_of, look_inside, sharpness
+from course.page import SEEN
 from course.runs import SHIPPED, load_checkpoint
 from course.text import BPE, BYTE_NAMES, FIRST_SYMBOL, normalise
 from course.transformer import Transformer
@@ -28,7 +29,6 @@ from course.viz import show
 from course.viz.inside import explorer
 
 LONGEST = 60  # tokens: more would be a picture that nobody can read
-SEEN = "seen.safetensors"  # the counts beside a checkpoint
 RARE = 5  # a word seen less often than this was hardly learned
 
 

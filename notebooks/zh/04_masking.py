@@ -27,7 +27,7 @@
 
 # %%
 #| export
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -845,10 +845,14 @@ class Batch:
             n_tokens=int((tgt_ids != pad_id).sum()),
         )
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with the same change to each of its tensors; n_tokens stays."""
+        names = [f.name for f in fields(self) if f.name != "n_tokens"]
+        return replace(self, **{name: change(getattr(self, name)) for name in names})
+
     def to(self, device: torch.device | str) -> "Batch":
         """Return the batch on another device."""
-        names = [f.name for f in fields(self) if f.name != "n_tokens"]
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return self.map(lambda tensor: tensor.to(device))
 
 
 # %% [markdown]

@@ -1317,9 +1317,14 @@ with TemporaryDirectory() as directory:
 Example = tuple[list[int], list[int]]
 
 
+def encode_sentence(bpe: BPE, sentence: str) -> list[int]:
+    """Return a sentence as token ids, ending in EOS."""
+    return [*bpe.encode(sentence), EOS]
+
+
 def encode_pairs(bpe: BPE, pairs: Iterable[Pair]) -> list[Example]:
     """Return each sentence pair as token ids, both sides ending in EOS."""
-    return [([*bpe.encode(src), EOS], [*bpe.encode(tgt), EOS]) for src, tgt in pairs]
+    return [(encode_sentence(bpe, src), encode_sentence(bpe, tgt)) for src, tgt in pairs]
 
 
 # %%
@@ -1628,7 +1633,7 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # | 〔英〕`BPE.learn`, `encode`, `decode` | training sentences; text | ids, and the normalised text back |
 # | 〔英〕`BPE.save`, `BPE.load` | a path | the same tokeniser again |
 # | 〔英〕`to_tokenizers` | a `BPE` | the same from the `tokenizers` library |
-# | 〔英〕`encode_pairs` | sentence pairs | examples `(src, tgt)`, each ending in `EOS` |
+# | 〔英〕`encode_sentence`, `encode_pairs` | sentences, sentence pairs | examples `(src, tgt)`, each ending in `EOS` |
 # | 〔英〕`token_batches` | lengths, a budget, a seed | lists of indices, each index once |
 # | 〔英〕`make_batches` | examples, a budget, a seed | `Batch`: src (B, S), tgt_in and tgt_out (B, T) |
 #

@@ -49,7 +49,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -1013,25 +1013,41 @@ MODELS = {  # the name in a checkpoint's config.json -> the class and its sizes
     "transformer": (Transformer, TransformerConfig),
     "rnn": (RNNTranslator, Seq2SeqConfig),
 }
-PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
-    # sizes of the model beyond the paper's base, and how it is trained
-    "tiny": (
+
+
+class Recipe(NamedTuple):
+    """How a model is made and trained: its sizes beyond the paper's base, and its training."""
+
+    sizes: Mapping[str, object]
+    training: TrainingConfig
+
+    def fresh(self, sentences: Iterable[str], seed: int) -> tuple[Transformer, BPE]:
+        """Return a fresh model of these sizes and a tokeniser learned from training sentences."""
+        sizes = dict(self.sizes)
+        bpe = BPE.learn(sentences, sizes.pop("vocab"))
+        model_class, config_class = MODELS[sizes.pop("model", "transformer")]
+        torch.manual_seed(seed)
+        return model_class(config_class(len(bpe), len(bpe), **sizes)), bpe
+
+
+PRESETS = {
+    "tiny": Recipe(
         dict(vocab=1000, d_model=64, n_heads=4, d_ff=128, n_layers=2, norm="pre"),
         TrainingConfig(max_tokens=1000, peak_lr=1e-2, warmup=100),
     ),
-    "small": (
+    "small": Recipe(
         dict(vocab=4000, d_model=128, n_heads=4, d_ff=256, n_layers=2, norm="pre"),
         TrainingConfig(peak_lr=3e-3, warmup=200),
     ),
-    "cpu": (
+    "cpu": Recipe(
         dict(vocab=5000, d_model=256, n_heads=4, d_ff=512, n_layers=3, dropout=0.15, norm="pre"),
         TrainingConfig(),
     ),
-    "rnn-attention": (
+    "rnn-attention": Recipe(
         dict(model="rnn", vocab=5000, d_model=256, attention="additive", dropout=0.15),
         TrainingConfig(peak_lr=3e-3, warmup=100),
     ),
-    "base": (
+    "base": Recipe(
         dict(vocab=10000),
         TrainingConfig(max_tokens=12500, accumulate=2, schedule="paper", warmup=4000),
     ),
@@ -1043,10 +1059,8 @@ PRESETS: dict[str, tuple[dict, TrainingConfig]] = {
 
 # %%
 #| export
-def recipe_of(
-    preset: str, changes: Mapping[str, object] | None = None
-) -> tuple[dict[str, object], TrainingConfig]:
-    """Return a preset's sizes and its training, some values changed.
+def recipe_of(preset: str, changes: Mapping[str, object] | None = None) -> Recipe:
+    """Return a preset, some values changed.
 
     Raises ValueError for a preset, a name or a kind of value that does not exist. The seed is no
     part of a recipe.
@@ -1075,26 +1089,20 @@ def recipe_of(
             config = replace(config, **{name: value})
         else:
             sizes = {**sizes, name: value}
-    return sizes, config
+    return Recipe(sizes, config)
 
 
 # %% [markdown]
-# 从尺寸到模型：词表从训练句子里学来，初始权重由种子决定。
+# 〔英〕From a recipe to a model: `fresh` learns the vocabulary from the training sentences, and the seed
+# decides the first weights. Most often we want a preset as it is:
 
 # %%
 #| export
 def preset_model(
-    preset: str,
-    sentences: Iterable[str],
-    seed: int,
-    changes: Mapping[str, object] | None = None,
+    preset: str, sentences: Iterable[str], seed: int
 ) -> tuple[Transformer, BPE]:
-    """Return a fresh model of a recipe's sizes and a tokeniser learned from training sentences."""
-    sizes = dict(recipe_of(preset, changes)[0])
-    bpe = BPE.learn(sentences, sizes.pop("vocab"))
-    model_class, config_class = MODELS[sizes.pop("model", "transformer")]
-    torch.manual_seed(seed)
-    return model_class(config_class(len(bpe), len(bpe), **sizes)), bpe
+    """Return a fresh model of a preset and a tokeniser learned from training sentences."""
+    return recipe_of(preset).fresh(sentences, seed)
 
 
 # %%
@@ -1124,7 +1132,7 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
 # | `apply_gradient` | 裁剪，拒绝不是有限的数，走一步；给出梯度的范数 |
 # | `evaluate_loss` | 模型、几个批次 → 每个词元的平均损失，不平滑 |
 # | `weights_of`、`load_weights`、`average_checkpoints` | 模型 ↔ 权重；几组权重 → 它们的平均 |
-# | `PRESETS`、`recipe_of`、`preset_model` | `tiny`、`small`、`cpu`、`rnn-attention`、`base`；改动，造出模型 |
+# | 〔英〕`Recipe`, `PRESETS`, `recipe_of`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base`; changed, built |
 #
 # ## 小结
 #

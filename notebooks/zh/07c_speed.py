@@ -43,9 +43,9 @@ import ctypes
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -59,9 +59,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from course.device import pick
 from course.masking import Batch
-from course.text import BPE, PAD, Example, Pair
-from course.runs import Budget, Trainer, load_state, read_record
-from course.training import TrainingConfig, apply_gradient, batch_loss, make_optimizer
+from course.text import PAD
+from course.rundir import read_record
+from course.training import TrainingConfig, apply_gradient, batch_loss
 from course.transformer import Transformer
 
 # %%
@@ -72,6 +72,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 import psutil
 import torch.nn.functional as F
@@ -84,9 +85,9 @@ from course.bench.race import Work, race_here
 from course.corpora import pairs
 from course.device import by_scale
 from course.masking import causal_mask, padding_mask, shift_right
-from course.text import BOS, encode_pairs, make_batches
+from course.text import BOS, Example, encode_pairs, make_batches
 from course.runs import load_checkpoint, read_log
-from course.training import evaluate_loss, preset_model, recipe_of, train_step
+from course.training import evaluate_loss, make_optimizer, recipe_of, train_step
 from course.transformer import TransformerConfig
 from course.viz import bench as draw_race
 from course.viz import speed as draw
@@ -118,8 +119,9 @@ WORK = Path(tempfile.mkdtemp())
 
 # %%
 corpus = pairs("captions", "train")[: by_scale(smoke=800, cpu=3000, gpu=12000)]
-sizes, config = recipe_of("small", {"dropout": 0.1})
-fresh, bpe = preset_model("small", [s for pair in corpus for s in pair], seed=0, changes={"dropout": 0.1})
+recipe = recipe_of("small", {"dropout": 0.1})
+fresh, bpe = recipe.fresh([s for pair in corpus for s in pair], seed=0)
+config = recipe.training
 examples = encode_pairs(bpe, corpus)
 sorted_batches = list(make_batches(examples, by_scale(smoke=600, cpu=1600, gpu=8000), seed=0))
 
@@ -625,12 +627,6 @@ except Exception as error:  # no compiler on this machine: the lesson goes on wi
 
 # %%
 #| export
-def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    """Return the batch with `move` done to each of its tensors."""
-    tensors = {f.name: move(getattr(batch, f.name)) for f in fields(batch) if f.name != "n_tokens"}
-    return replace(batch, **tensors)
-
-
 @dataclass(frozen=True)
 class Ranks:
     """Which of `world` processes this one is; together they take every step."""
@@ -651,9 +647,9 @@ class Ranks:
         if self.world == 1:
             return batch
         if self.rank < len(batch.src):
-            mine = moved(batch, lambda x: x[self.rank :: self.world])
+            mine = batch.map(lambda x: x[self.rank :: self.world])
             return replace(mine, n_tokens=int((mine.tgt_out != PAD).sum()))
-        blank = moved(batch, lambda x: x[:1])
+        blank = batch.map(lambda x: x[:1])
         return replace(blank, tgt_out=torch.full_like(blank.tgt_out, PAD), n_tokens=0)
 
     def total(self, values: Tensor) -> Tensor:
@@ -665,43 +661,85 @@ class Ranks:
 # %%
 #| export
 class FastStep:
-    """The step of lesson 07 with the switches of this lesson, on one rank or several."""
+    """The step of lesson 07 with the switches of this lesson, on one rank or several.
+
+    A stepper for lesson 07b's Trainer. switches: by default those that usually pay on the device.
+    """
 
     def __init__(
         self,
         model: Transformer,
         optimizer: torch.optim.Optimizer,
         config: TrainingConfig,
-        switches: Switches,
+        switches: Switches | None = None,
         ranks: Ranks = Ranks(),
     ) -> None:
         self.model, self.optimizer, self.config, self.ranks = model, optimizer, config, ranks
-        self.device = next(model.parameters()).device
-        self.objective = Objective(model, switches, config.label_smoothing)
+        self.device, self.chief = next(model.parameters()).device, ranks.chief
+        self.switches = switches or Switches.best(self.device)
+        self.objective = Objective(model, self.switches, config.label_smoothing)
         if ranks.world > 1:
             self.objective = DistributedDataParallel(self.objective)
+
+    def record(self) -> dict[str, bool]:
+        """Return what else must be the same to resume a run: the switches."""
+        return {f"switches.{name}": on for name, on in asdict(self.switches).items()}
 
     def send(self, x: Tensor) -> Tensor:
         """Copy to the device; to a GPU that reads pinned memory without waiting for it."""
         return x.to(self.device, non_blocking=self.device.type == "cuda")
 
-    def update(self, batches: Sequence[Batch], rate: float) -> tuple[float, float]:
+    def update(
+        self, batches: Sequence[Batch], rate: float, step: int = 0
+    ) -> tuple[float, float]:
         """Make one step over the batches, shared among the ranks; return loss and norm.
 
         The loss is per token, the norm that of the gradient before clipping, both of the whole
-        step, and both the same on every rank. Raises FloatingPointError as `train_step` does.
+        step, and both the same on every rank. Several ranks drop out each other elements, which
+        follow from the number of the `step`. Raises FloatingPointError as `train_step` does.
         """
+        if self.ranks.world > 1:
+            seed = self.config.seed * 1_000_003 + step
+            torch.manual_seed(seed * self.ranks.world + self.ranks.rank)
         n_tokens = max(1, sum(batch.n_tokens for batch in batches))  # of all ranks
         total = torch.zeros((), device=self.device)
         self.optimizer.zero_grad()
         for batch, last in zip(batches, [*[False] * (len(batches) - 1), True]):
-            mine = moved(self.ranks.share(batch), self.send)
+            mine = self.ranks.share(batch).map(self.send)
             with nullcontext() if last or self.ranks.world == 1 else self.objective.no_sync():
                 loss = self.objective(mine)
                 (loss * self.ranks.world / n_tokens).backward()  # DDP takes the mean of the ranks
             total += loss.detach()
         loss = self.ranks.total(total).item() / n_tokens
         return loss, apply_gradient(self.model, self.optimizer, rate, self.config.clip, loss)
+
+    def feed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches; for a GPU, made ahead in memory that it can read (section 9)."""
+        if self.device.type != "cuda":
+            return batches
+        return ahead(batch.map(Tensor.pin_memory) for batch in batches)
+
+    def meet(self, directory: Path) -> None:
+        """Let the other ranks wait until the first one has begun the run, or gone on with it."""
+        launch = os.environ.get("TORCHELASTIC_RUN_ID")
+        if launch and self.chief:
+            (directory / "torchrun_id").write_text(launch, "utf-8")
+        self.everyone(0.0)
+
+    def clock(self, seconds: float) -> float:
+        """Return the first rank's time."""
+        return self.everyone(seconds if self.chief else 0.0)
+
+    def stops(self, wish: bool) -> bool:
+        """Return whether any rank wishes to stop."""
+        return self.everyone(float(wish)) > 0
+
+    def everyone(self, number: float) -> float:
+        """Return the sum of a number over all ranks, on every rank. Every rank must call it."""
+        if self.ranks.world == 1:
+            return number
+        exact = torch.tensor(number, dtype=torch.float64, device=self.device)
+        return self.ranks.total(exact).item()
 
 # %% [markdown]
 # ## 〔英〕8 · The ladder
@@ -855,11 +893,11 @@ draw.same_curves({name: losses for name, (losses, _) in curves.items()}, ends)
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yield the items in order; a thread prepares up to `depth` of them while one is in use."""
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield the items in order; a thread prepares the next two while one is in use."""
     items, end = iter(items), object()
     with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, items, end) for _ in range(depth))
+        waiting = deque(pool.submit(next, items, end) for _ in range(2))
         while (item := waiting.popleft().result()) is not end:
             waiting.append(pool.submit(next, items, end))
             yield item
@@ -991,118 +1029,17 @@ def restarted(directory: Path) -> bool:
     mark = directory / "torchrun_id"
     return mark.exists() and mark.read_text("utf-8") == os.environ.get("TORCHELASTIC_RUN_ID")
 
-
-class Silence:
-    """A log that keeps nothing."""
-
-    def write(self, *_: object, **__: float) -> None:
-        pass
-
 # %% [markdown]
 # 〔英〕What must be one, although there are many? One progress bar, one log, one checkpoint: the first rank writes
-# them. One clock, or a budget of minutes would end at different steps. One decision to stop: Ctrl-C may reach
-# one rank a step earlier than another, and the others would wait for it for ever. The method `seconds`,
-# which every rank calls after every step, is where they agree on both.
+# them; on the others the trainer has no desk. One clock, or a budget of minutes would end at different steps. One
+# decision to stop: Ctrl-C may reach one rank a step earlier than another, and the others would wait for it for ever. The
+# methods `clock` and `stops` of `FastStep`, which every rank calls after every step, are where they agree on both; in
+# `meet` the others wait until the first rank has written what they start from. So the trainer of lesson 07b needs no
+# change: `Trainer(..., stepper=FastStep)`, and with the choices made,
+# `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`.
 
 # %%
 #| export
-class FastTrainer(Trainer):
-    """The Trainer of lesson 07b with the switches of this lesson, on one rank or several.
-
-    All ranks make the same steps; the first one alone writes files and shows progress.
-    """
-
-    def __init__(
-        self,
-        model: Transformer,
-        bpe: BPE,
-        config: TrainingConfig,
-        budget: Budget,
-        directory: Path | str,
-        quiet: bool = False,
-        switches: Switches | None = None,
-        ranks: Ranks = Ranks(),
-    ) -> None:
-        super().__init__(model, bpe, config, budget, directory, quiet or not ranks.chief)
-        self.switches = Switches.best(self.device) if switches is None else switches
-        self.ranks, self.halt = ranks, False
-
-    def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
-        """Return what must be the same to resume this run: the switches, too."""
-        return {**super().record(corpus), **switches_record(self.switches)}
-
-    def claimed(self) -> AbstractContextManager[None]:
-        """Hold the directory, on the first rank."""
-        return super().claimed() if self.ranks.chief else nullcontext()
-
-    def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
-        """Start afresh or resume; the other ranks start from what the first one wrote."""
-        if self.ranks.chief:
-            super().begin(corpus, n_batches, resume)
-            if launch := os.environ.get("TORCHELASTIC_RUN_ID"):
-                (self.directory / "torchrun_id").write_text(launch, "utf-8")
-        self.ranks.total(torch.zeros(1, device=self.device)).item()  # until the first one is done
-        if not self.ranks.chief:
-            self.position = load_state(self.directory, self.model, self.optimizer)
-            self.n_batches, self.log, self.saved = n_batches, Silence(), float("inf")
-        self.fast = FastStep(self.model, self.optimizer, self.config, self.switches, self.ranks)
-
-    def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
-        """Yield the batches of the epoch; for a GPU, made ahead in memory that it can read."""
-        batches = super().batches(examples)
-        if self.device.type != "cuda":
-            return batches
-        return ahead(moved(batch, Tensor.pin_memory) for batch in batches)
-
-    def update(self, group: Sequence[Batch], rate: float) -> tuple[float, float]:
-        """Make one step together; with several ranks, each drops out other elements."""
-        if self.ranks.world > 1:
-            step = self.config.seed * 1_000_003 + self.position.step
-            torch.manual_seed(step * self.ranks.world + self.ranks.rank)
-        return self.fast.update(group, rate)
-
-    def seconds(self) -> float:
-        """Return the first rank's clock; a wish to stop, of any rank, becomes everybody's."""
-        mine = [super().seconds() if self.ranks.chief else 0.0, float(self.stop.is_set())]
-        if self.ranks.world > 1:
-            both = torch.tensor(mine, dtype=torch.float64, device=self.device)
-            mine = self.ranks.total(both).tolist()
-        seconds, wishes = mine
-        self.halt = wishes > 0
-        return seconds
-
-    def stopped(self) -> bool:
-        """Return whether the ranks agreed to stop."""
-        return self.halt
-
-    def validate(self, val_batches: Sequence[Batch]) -> None:
-        """Let the first rank validate while the others wait."""
-        if self.ranks.chief:
-            super().validate(val_batches)
-        else:
-            self.position = replace(self.position, seconds=self.seconds())
-
-    def save(self) -> None:
-        """Write the state, on the first rank."""
-        if self.ranks.chief:
-            super().save()
-
-    def take_snapshot(self) -> None:
-        """Write the weights for the average, on the first rank."""
-        if self.ranks.chief:
-            super().take_snapshot()
-
-    def finish(self, val_batches: Sequence[Batch]) -> None:
-        """Average the snapshots, on the first rank."""
-        if self.ranks.chief:
-            super().finish(val_batches)
-
-
-def switches_record(switches: Switches) -> dict[str, bool]:
-    """Return the switches as a run's record names them."""
-    return {f"switches.{name}": on for name, on in asdict(switches).items()}
-
-
 def recorded_switches(directory: Path) -> Switches:
     """Return the switches that a run was started with; none for a run of lesson 07."""
     record = read_record(directory / "training.json")
@@ -1339,7 +1276,7 @@ draw_race.growth(growth)
 # | 〔英〕`FastStep(...).update(batches, rate)` | batches → loss per token, norm of the gradient |
 # | 〔英〕`ahead` | an iterator → the same, prepared by a thread |
 # | 〔英〕`Ranks`, `joined`, `device_of_rank`, `restarted` | who this process is among several |
-# | 〔英〕`FastTrainer` | lesson 07b's `Trainer`, fast and on any number of ranks |
+# | 〔英〕`Trainer(..., stepper=FastStep)` | lesson 07b's `Trainer`, fast and on any number of ranks |
 #
 # 〔英〕`python -m course train` uses all of it: `--precision`, `--compile`, and torchrun in front of it.
 #

@@ -22,7 +22,7 @@
 # This lesson turns such probabilities into a translation, and then puts a number on how good the
 # translation is.
 #
-# 〔英〕**You will be able to**
+# **你将学会：**
 # - 〔英〕write greedy search and beam search,
 # - 〔英〕say why a beam needs a length penalty, and what α = 0.6 in the paper does,
 # - 〔英〕compute BLEU by hand, and report it so that others can compare,
@@ -46,7 +46,7 @@ from torch import Tensor
 
 from course.masking import causal_mask, padding_mask
 from course.seq2seq import Translator
-from course.text import BOS, BPE, EOS, PAD, UNK
+from course.text import BOS, BPE, EOS, PAD, UNK, encode_sentence
 
 # %% [markdown]
 # 〔英〕The next cell holds what only the demonstrations of this page need.
@@ -725,7 +725,7 @@ def translate(
     """
     translations = []
     for sentence in sentences:
-        source = [*bpe.encode(sentence), EOS]
+        source = encode_sentence(bpe, sentence)
         src = torch.tensor([source], device=next(model.parameters()).device)  # (1, S)
         score, limit = next_log_probs(model, src), len(source) + 50
         found = beam_search(score, 1, limit, beam, alpha, src.device)[0]

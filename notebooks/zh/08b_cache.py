@@ -51,7 +51,7 @@ from course.decoding import (
 )
 from course.masking import pad, padding_mask
 from course.seq2seq import Translator
-from course.text import BOS, BPE, EOS, PAD
+from course.text import BOS, BPE, EOS, PAD, encode_sentence
 from course.transformer import Transformer
 
 # %%
@@ -487,7 +487,7 @@ def translate(
         raise ValueError(f"max_tokens={max_tokens}: a batch holds at least one token")
     if isinstance(sentences, str):
         raise TypeError("translate takes a list of sentences: write [sentence] for a single one")
-    sources = {i: [*bpe.encode(s), EOS] for i, s in enumerate(sentences) if s.strip()}
+    sources = {i: encode_sentence(bpe, s) for i, s in enumerate(sentences) if s.strip()}
     waiting = sorted(sources, key=lambda i: len(sources[i]))  # the longest last
     translations = [""] * len(sentences)
     training = model.training

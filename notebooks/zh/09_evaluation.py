@@ -54,10 +54,10 @@ from course.decoding import bleu
 from course.device import by_scale, pick
 from course.homework import check, guesses
 from course.look import look
-from course.speed import FastTrainer
-from course.runs import Budget, load_checkpoint, read_log
+from course.runs import Budget, Trainer, load_checkpoint, read_log
+from course.speed import FastStep
 from course.text import encode_pairs, make_batches, tokenize
-from course.training import evaluate_loss, preset_model, recipe_of
+from course.training import evaluate_loss, recipe_of
 from course.viz import evaluation as draw
 
 device = pick()
@@ -190,10 +190,11 @@ budget = Budget(epochs=int(card["epochs"] if real else by_scale(smoke=1, cpu=1, 
 shown = train_pairs if real else train_pairs[: by_scale(smoke=8000, cpu=29000, gpu=29000)]
 seed = card["seed"] if real else 0
 text = (sentence for pair in train_pairs for sentence in pair)
-model, bpe = preset_model(preset, text, seed, changes)
+recipe = recipe_of(preset, changes)
+model, bpe = recipe.fresh(text, seed)
 run = (output_folder() if real else Path(tempfile.mkdtemp())) / "lesson09"
-config = replace(recipe_of(preset, changes)[1], seed=seed)
-trainer = FastTrainer(model.to(device), bpe, config, budget, run, quiet=not real)
+config = replace(recipe.training, seed=seed)
+trainer = Trainer(model.to(device), bpe, config, budget, run, quiet=not real, stepper=FastStep)
 if not trainer.run(shown, val_pairs, resume=(run / "state.safetensors").exists()):
     raise KeyboardInterrupt("stopped: run this cell again, and the training goes on")
 log = read_log(run)

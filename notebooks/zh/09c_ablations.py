@@ -54,10 +54,10 @@ import torch
 
 from course.device import device_name, pick, versions
 from course.evaluation import evaluate
-from course.speed import FastTrainer
+from course.speed import FastStep
 from course.text import Pair
 from course.runs import Budget, Trainer, read_log
-from course.training import preset_model, recipe_of
+from course.training import recipe_of
 
 # %%
 from time import perf_counter
@@ -183,11 +183,12 @@ def run_trial(
     Raises KeyboardInterrupt if it was stopped.
     """
     text = (sentence for pair in train_pairs for sentence in pair)
-    model, bpe = preset_model(preset, text, seed, changes)
-    config = replace(recipe_of(preset, changes)[1], seed=seed)
+    recipe = recipe_of(preset, changes)
+    model, bpe = recipe.fresh(text, seed)
+    config = replace(recipe.training, seed=seed)
     with TemporaryDirectory() as directory:
         run = Path(directory) / "run"
-        trainer = FastTrainer(model.to(pick()), bpe, config, budget, run, quiet=True)
+        trainer = Trainer(model.to(pick()), bpe, config, budget, run, quiet=True, stepper=FastStep)
         if not trainer.run(train_pairs, val_pairs):
             raise KeyboardInterrupt
         return measured(trainer, preset, changes, val_pairs)
@@ -540,7 +541,7 @@ assert "no dropout" in sure and "width 64" in sure  # the two hold for the whole
 # %%
 def flops_with(change: Mapping[str, object]) -> int:
     """Return the FLOPs of the preset `small`, changed, for one pair."""
-    shape = dict(recipe_of("small", change)[0])
+    shape = dict(recipe_of("small", change).sizes)
     vocab = shape.pop("vocab")
     return flops_of(TransformerConfig(vocab, vocab, **shape), [([4] * 15, [4] * 15)])
 
@@ -749,7 +750,7 @@ assert rnns[2.0].minutes / 2 > 1.2 * rnns[4.0].minutes / 4  # the same work at a
 racers = {}
 for name, preset, change in (("Transformer", "small", {}), ("RNN", "rnn-attention", {"vocab": 4000, "dropout": 0.1})):
     text = (sentence for pair in train_pairs for sentence in pair)
-    network, tokeniser = preset_model(preset, text, 0, change)
+    network, tokeniser = recipe_of(preset, change).fresh(text, 0)
     batch = next(iter(make_batches(encode_pairs(tokeniser, train_pairs), 1600)))
     racers[name] = network.train(), batch
 
