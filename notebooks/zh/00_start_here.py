@@ -73,7 +73,7 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 # - `check("why_scale")` 问的是**理由**。用 `check("why_scale", "b")` 回答，或者换别的字母；每个错误选项都会说明错在哪里。
 # - 带 `assert` 的单元格是**断言**。它检验旁边的那句话，不成立就停下。它打印出来的内容，都是检验过的。
 # - **试一试**是要你动手改的地方。答案折叠在下面：先改，再打开。
-# - 标题末尾写着**· 选读**的，第一遍可以跳过。JupyterLab 会把它折起来，点旁边的小箭头就能展开。没有折起来的，就是这一页的**主干**（core）。
+# - 标题末尾写着“· **选读**”的，第一遍可以跳过。JupyterLab 会把它折起来，点旁边的小箭头就能展开。没有折起来的，就是这一页的**主干**（core）。
 # - 以 `# NBVAL_CHECK_OUTPUT` 开头的单元格，在任何机器上打印的内容都必须一样：`make test` 会比对。对你来说，它和别的单元格没有区别。
 #
 # 每一页都有两份：`03_attention.ipynb` 是你打开的；`03_attention.py` 是同一页的纯文本，便于在编辑器里阅读和比较。保存时，JupyterLab 让两者保持一致。

@@ -5,41 +5,36 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
-#     display_name: Python 3 (ipykernel)
+#     display_name: Python 3
 #     language: python
 #     name: python3
 # ---
 
 # %% [markdown]
-# # 〔英〕06 · Text
+# # 06 · 文本
 #
-# > 〔英〕Text: from sentences to token ids to batches, and back (paper, section 5.1).
+# > 文本：从句子到词元编号，再到批次，以及怎样回来（论文 5.1 节）。
 #
-# **学完这一课，你能**
+# **学完这一课，你将学会**
 #
-# - 〔英〕turn a sentence into numbers and back without losing one letter of it, pasted text too;
-# - 〔英〕learn a byte-pair encoding (BPE) by hand, and say why each merge was made;
-# - 〔英〕say why the vocabulary is learned from the training sentences alone;
-# - 〔英〕cut a corpus into batches of which less than a tenth is padding.
+# - 把句子变成数，再变回来，一个字母也不丢，粘贴来的文本也一样；
+# - 亲手学出一份字节对编码（BPE），并说清每次合并的理由；
+# - 说明为什么词表只能从训练句子里学；
+# - 把语料库切成批次，其中填充不到十分之一。
 #
-# 〔英〕**You need** lesson 04 (padding, `Batch`) and Python's `dict` and `Counter`; regular expressions
-# are explained where they are used.
-# **Time:** 55 minutes; 90 with all that is marked *more*. **Paper:** section 5.1, and one sentence of section 3.4.
+# **先修：** 第 04 课（填充、`Batch`），以及 Python 的 `dict` 和 `Counter`；正则表达式用到时会解释。**时间：** 55 分钟；连标有“选读”的部分一起 90 分钟。**论文：** 5.1 节，以及 3.4 节的一句话。
 #
-# 〔英〕A Transformer adds and multiplies numbers. It cannot read. Four steps carry a sentence to it,
-# and this lesson builds each of them:
+# Transformer 只会对数做加法和乘法，不会读字。句子要走四步才能到它那里，这一课把每一步都造出来：
 #
-# | 〔英〕step | example | built below |
+# | 步骤 | 例子 | 在本页造的部件 |
 # |---|---|---|
-# | 〔英〕a sentence | `A girl sings.` | |
-# | 〔英〕tokens: pieces of text | `▁A` `▁girl` `▁sing` `s` `.` | `BPE` |
-# | 〔英〕ids: rows of the embedding table | `339 480 727 303 262` | `BPE.encode` |
-# | 〔英〕a batch: a rectangle of ids | shape (B, S) | `token_batches`, `make_batches` |
+# | 一个句子 | `A girl sings.` | |
+# | 词元：文本的片段 | `▁A` `▁girl` `▁sing` `s` `.` | `BPE` |
+# | 编号：嵌入表的行 | `339 480 727 303 262` | `BPE.encode` |
+# | 批次：编号排成的矩形 | 形状 (B, S) | `token_batches`、`make_batches` |
 #
-# 〔英〕The ids in the table are real: section 4 computes them.
+# 表里的编号是真的：第 4 节会算出来。
 
 # %%
 #| export
@@ -62,18 +57,16 @@ PAD, BOS, EOS, UNK = range(4)
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 
 # %% [markdown]
-# 〔英〕The first four ids belong to no text. They are signals:
+# 最前面四个编号不对应任何文字，它们是信号：
 #
-# | 〔英〕id | shown as | it says | who reads it |
+# | 编号 | 显示为 | 意思 | 谁来读 |
 # |---|---|---|---|
-# | 〔英〕`PAD` = 0 | `<pad>` | nothing is here, only filling | nobody: the masks of lesson 04 hide it |
-# | 〔英〕`BOS` = 1 | `<s>` | begin of sentence | the decoder, as its first input |
-# | 〔英〕`EOS` = 2 | `</s>` | end of sentence | the encoder reads it, the decoder must write it |
-# | 〔英〕`UNK` = 3 | `<unk>` | a word that the vocabulary does not hold | with BPE: nobody, ever |
+# | `PAD` = 0 | `<pad>` | 这里什么也没有，只是填充 | 没有谁：第 04 课的掩码把它遮住 |
+# | `BOS` = 1 | `<s>` | 句子开始 | 解码器，作为它的第一个输入 |
+# | `EOS` = 2 | `</s>` | 句子结束 | 编码器要读它，解码器必须写出它 |
+# | `UNK` = 3 | `<unk>` | 词表里没有的词 | 用了 BPE，就永远没有谁读到它 |
 #
-# 〔英〕The demonstrations below use the course's captions (German and English descriptions of
-# pictures) and 40 probe sentences, which were written separately: they play the part of the real
-# world.
+# 下面的演示用课程自带的图片说明（德语和英语），以及另外写的 40 个试探句：它们扮演真实世界。
 
 # %%
 import csv
@@ -96,13 +89,11 @@ assert not set(train) & set(val) and not set(train) & set(probes)
 print(f"{len(train)} pairs to train, {len(val)} to validate, {len(probes)} probes; none in common")
 
 # %% [markdown]
-# ## 〔英〕1 · Words: the first idea
+# ## 1 · 词：最先想到的办法
 #
-# 〔英〕*Question: where does one word end?* At the space, one would say.
+# **问题：一个词到哪里为止？** 你会说，到空格为止。
 #
-# 〔英〕**Guess first:** how many words has `Dr. Wolf's dog can't swim, e.g. here.`? Count, then
-# compare with what spaCy's rules say. `spacy.blank("en")` is a pipeline with nothing but these
-# rules: it is part of the package, and no model has to be downloaded.
+# **先猜**：`Dr. Wolf's dog can't swim, e.g. here.` 有几个词？先数，再与 spaCy 的规则比较。`spacy.blank("en")` 是一条只有这些规则的流水线：它就在软件包里，不用下载任何模型。
 
 
 # %%
@@ -126,13 +117,9 @@ print(tokenize("Dr. Wolf's dog can't swim, e.g. here.", "en"))
 print(tokenize("Der Hund z. B. kann's nicht.", "de"))
 
 # %% [markdown]
-# 〔英〕The full stop of `Dr.` belongs to the word, the one after `here` does not; `can't` is two words.
-# Somebody wrote such rules down for each language. For Chinese or Japanese, which write no
-# spaces, rules do not suffice.
+# `Dr.` 的点属于这个词，`here` 后面的点却不属于；`can't` 是两个词。每种语言，都有人写下了这样的规则。中文和日文不写空格，光靠规则就不够了。
 #
-# 〔英〕A **vocabulary** numbers the words. Which words? Those of the training sentences, the most
-# frequent first. Words with equal counts are sorted, so that the same sentences give the same
-# ids, in whatever order they come: a trained model knows row 57 of its embedding table, not the word.
+# **词表**（vocabulary）给词编号。给哪些词编号？训练句子里的词，最常见的排在最前。次数相同的按字母排序，这样不论句子以什么次序进来，同样的句子总得到同样的编号。训练好的模型认识的是嵌入表的第 57 行，不是那个词。
 
 
 # %%
@@ -184,17 +171,14 @@ assert vocabulary_de.encode(["<pad>", "</s>"]) == [UNK, UNK], "no text may write
 print(f"{len(vocabulary_de)} German words; {sentence} -> {ids}")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕Two old habits · more
+# ### 两个老习惯 · 选读
 #
-# 〔英〕For who has met lower-casing and `min_freq` elsewhere: what the two cost.
+# 写给在别处见过转小写和 `min_freq` 的人：这两样各有什么代价。
 
 # %% [markdown]
-# 〔英〕What does a word vocabulary lose? **Guess first:** of the validation sentences, how many come
-# back exactly as they were if we encode and decode them? And if every word is lower-cased first,
-# or if only words seen ten times or more get an id (`min_count=10`, often called `min_freq`)?
+# 以词为单位的词表会丢掉什么？**先猜**：验证句子编码再解码，有多少句能原样回来？如果先把每个词都转成小写呢？如果只有出现十次以上的词才有编号呢（`min_count=10`，常叫 `min_freq`）？
 #
-# 〔英〕Both are old habits to make the vocabulary smaller. We compare lists of words, so lost spaces do
-# not count here.
+# 两者都是为了缩小词表的老习惯。我们比较的是词的列表，所以丢掉的空格在这里不算。
 
 
 # %%
@@ -215,20 +199,14 @@ for label, vocabulary, share in zip(
     print(f"{label:13} {len(vocabulary):4} words, {share:6.1%} of the sentences come back exactly")
 
 # %% [markdown]
-# 〔英〕Lower-casing destroys every German sentence, by construction: nouns are written with a capital, and
-# so is the sentence's first word. It is also more than looks: *der Arm* is an arm and *arm* is poor.
-# A model that never writes capitals scores well only against lower-cased references. This course
-# keeps the capitals.
+# 转小写必定毁掉每一个德语句子：德语名词要大写，句子的第一个词也要大写。这还不只是好不好看：*der Arm* 是“胳膊”，*arm* 是“穷”。从不写大写的模型，只有与转成小写的参考译文比，得分才会高。这门课保留大写。
 
 # %% [markdown]
-# ## 〔英〕2 · Why words fail
+# ## 2 · 词为什么不行
 #
-# 〔英〕All captions come from one grammar with a small lexicon. Real text is not so kind. We take the
-# only large real text that every Python carries: the help pages of Python itself. Sort its words
-# by how often they occur and draw count over rank. Zipf noticed in the 1930s that the count is
-# roughly proportional to 1/rank, so that many words come only once.
+# 所有的图片说明都来自同一套语法和一本小词典。真实的文本没有这么客气。每个 Python 都带着的大篇真实文本只有一种，就是 Python 自己的帮助页面，我们就用它。把里面的词按出现次数排序，画出次数随名次的变化。Zipf 在 1930 年代就注意到，次数大致与名次成反比（1/rank），所以有许多词只出现一次。
 #
-# 〔英〕**Guess first:** which share of the *distinct* words of those pages occurs exactly once?
+# **先猜**：这些页面里**不同的**词，有多大比例恰好出现一次？
 
 # %%
 mine = None  # your guess: a share, 0 to 1
@@ -246,9 +224,7 @@ draw.zipf(
 )
 
 # %% [markdown]
-# 〔英〕The curve of the captions drops suddenly at its right end: a grammar has hardly any rare words.
-# Real text goes on, down to words that come once. Cut the real text at nine tenths: are the
-# words of the last tenth all known?
+# 图片说明的曲线在右端突然掉下去：一套语法几乎没有罕见的词。真实文本的曲线一直延伸到只出现一次的词。在真实文本的十分之九处切一刀：最后十分之一里的词，前面都见过吗？
 
 
 # %%
@@ -266,9 +242,7 @@ print(f"{help_unknown:.1%} of the words of the last tenth are unknown")
 compare(mine, once, "06: words that come once")
 
 # %% [markdown]
-# 〔英〕German makes it worse, because it writes compounds as one word and everybody may invent new
-# ones: *Kürbissuppenwagen*, a cart that sells pumpkin soup. The probe sentences hold such words.
-# How many of their words does the vocabulary of the captions not know?
+# 德语更难办，因为它把复合词连写成一个词，谁都可以造新词：*Kürbissuppenwagen* 是卖南瓜汤的推车。试探句里就有这样的词。其中有多少词，是图片说明的词表不认识的？
 
 # %%
 probe_words = [tokenize(de, "de") for de, _ in probes]
@@ -280,22 +254,17 @@ print(f"unknown words: validation {val_unknown:.1%}, probes {probe_unknown:.1%}"
 print(" ".join(vocabulary_de.decode(vocabulary_de.encode(compound))))
 
 # %% [markdown]
-# 〔英〕A translator cannot translate `<unk>`. The validation sentences hide this, since they come from
-# the same grammar as the training sentences: a warning about every measurement on data that
-# resembles the training data too much.
+# 翻译模型没法翻译 `<unk>`。验证句子看不出这个问题，因为它们与训练句子出自同一套语法。这也是一个提醒：测试数据与训练数据太像，测出来的结果就靠不住。
 #
-# 〔英〕**Check your reason.** The next cell asks; answer by `check("text_words", "b")`.
+# **检查你的理由。** 下一个单元格会提问；用 `check("text_words", "b")` 这样的形式回答。
 
 # %%
 check("text_words")
 
 # %% [markdown]
-# ### 〔英〕The vocabulary never sees validation or test
+# ### 词表绝不能看验证集和测试集
 #
-# 〔英〕There is a simple way to make the number of unknown words small: count the words of *all* the
-# files. It is also a way to deceive yourself. This is called **leakage**: something of the test
-# reaches the training. Below, the honest vocabulary gets the training sentences and nothing
-# else; the leaking one also gets the probes.
+# 要让不认识的词变少，有个简单的办法：把**所有**文件的词都数进来。这也是自欺欺人的办法。它叫**数据泄漏**（leakage）：测试集的东西漏进了训练。下面，老实的词表只看训练句子，泄漏的词表还看了试探句。
 
 # %%
 honest = Vocabulary.from_sentences(words_de)
@@ -306,18 +275,13 @@ assert shares[0] > 0.2 and shares[1] == 0  # the 0 by construction: it has count
 print(f"unknown words in the probes: honest {shares[0]:.1%}, leaking {shares[1]:.1%}")
 
 # %% [markdown]
-# 〔英〕Zero unknown words: a perfect figure, and a false one. Tomorrow's sentences are in none of your
-# files, and for them the first figure holds. In this course every `learn` and `from_sentences`
-# is given the split `"train"`, and nothing else.
+# 一个不认识的词也没有：数字完美，却是假的。明天的句子不在你的任何文件里，对它们成立的是第一个数字。在这门课里，每个 `learn` 和 `from_sentences` 只用 `"train"` 这一份，别的都不给。
 #
-# > 〔英〕**Try it.** Sort the words that only `leaking` knows by their length:
-# > `sorted(set(leaking.ids) - set(honest.ids), key=len)[-9:]`. What are the longest?
+# > **试一试。** 把只有 `leaking` 认识的词按长度排序：`sorted(set(leaking.ids) - set(honest.ids), key=len)[-9:]`。最长的是哪些？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕147 words, and nearly all of the longest are compounds: *Regenbogenpudelmütze*,
-# *Kürbissuppenwagen*, *Wasserflasche*, *Gummistiefeln*, *Gemüsehändler*, *Kuchenformen* (the verb
-# *hinauftragen* and the borrowed *Skateboarder* among them). The short ones are no rarities: *vier*, *müde*, *hat*, *will*.
+# 一共 147 个词，最长的几乎全是复合词：*Regenbogenpudelmütze*、*Kürbissuppenwagen*、*Wasserflasche*、*Gummistiefeln*、*Gemüsehändler*、*Kuchenformen*（其中也有动词 *hinauftragen* 和外来词 *Skateboarder*）。短的那些并不罕见：*vier*、*müde*、*hat*、*will*。
 #
 # </details>
 
@@ -325,33 +289,20 @@ print(f"unknown words in the probes: honest {shares[0]:.1%}, leaking {shares[1]:
 check("text_train_only")
 
 # %% [markdown]
-# ## 〔英〕3 · From characters upwards
+# ## 3 · 从字符往上走
 #
-# 〔英〕The other extreme: every character is a token. Hardly anything is ever unknown, and the
-# vocabulary is tiny. The price is length: self-attention compares every position with every
-# other (lesson 03), so a sequence five times as long costs 25 times as many scores.
+# 另一个极端：每个字符是一个词元。几乎没有不认识的，词表也极小。代价是长度：自注意力拿每个位置与所有位置相比（第 03 课），所以序列长五倍，分数就多到 25 倍。
 #
-# 〔英〕Section 5.1 of the paper takes the way between: **byte-pair encoding** (Sennrich, Haddow and
-# Birch 2016). Begin with characters. Look for the pair of neighbours that occurs most often;
-# make it one symbol. Again. Frequent words grow into one token; a rare word stays in several
-# pieces, and each piece is known.
+# 论文 5.1 节走的是中间的路：**字节对编码**（byte-pair encoding，Sennrich、Haddow 与 Birch 2016）。从字符开始，找出出现次数最多的一对相邻符号，把它合成一个符号，再找下一对。常见的词会长成一个词元；罕见的词仍是几块，但每一块都认识。
 
 # %% [markdown]
-# ### 〔英〕3.1 Pieces: what may never be merged
+# ### 3.1 片段：绝不能合并的界限
 #
-# 〔英〕Without a limit, `. A` would soon be a token. So the text is first cut into **pieces**, and a
-# merge never crosses from one piece to the next. A piece is a word or a run of punctuation,
-# together with *one* space before it. A *regular expression*, a pattern for text, finds the pieces:
-# `\w+` is a run of letters and digits (and `_`), `[^\w\s]+` a run of anything that is neither these
-# nor white space, ` ?` one space if there is one, and `|` means *or*. The last `\s` catches the
-# white space that is left: the first of two spaces, a tab.
+# 如果不加限制，`. A` 很快就会变成一个词元。所以先把文本切成**片段**（piece），合并绝不跨越片段的边界。一个片段是一个词，或者一串标点，连同前面的**一个**空格。片段用**正则表达式**（描述文本的模式）来找：`\w+` 是一串字母和数字（以及 `_`），`[^\w\s]+` 是一串既不是它们也不是空白的字符，` ?` 表示有空格就带上一个，`|` 表示“或”。最后的 `\s` 接住剩下的空白：两个空格中的第一个，或者制表符。
 #
-# 〔英〕**Guess first:** into how many pieces is `Ein Hund, zwei Katzen!` cut, if there are two spaces
-# before `Katzen`?
+# **先猜**：`Ein Hund, zwei Katzen!` 切成几个片段？注意 `Katzen` 前面有两个空格。
 #
-# 〔英〕One kind of character needs care. Hindi, Tamil, pointed Hebrew and others write vowels as **marks**
-# behind a letter. For `\w` a mark is no letter, and words would be cut at their vowels. So a word
-# goes on over marks, and over the two invisible joiners (U+200C, U+200D) that these scripts use.
+# 有一类字符要小心。印地语、泰米尔语、带元音符号的希伯来语等，把元音写成字母后面的**记号**。在 `\w` 看来，记号不是字母，词就会在元音处断开。所以规定：一个词遇到记号不断开，遇到这些文字所用的两个看不见的连接符（U+200C、U+200D）也不断开。
 
 # %%
 #| export
@@ -379,28 +330,23 @@ for text in ("Ein Hund, zwei  Katzen!", "3,50 €\tso", "हिन्दी क�
     print(len(pieces(text)), pieces(text))
 
 # %% [markdown]
-# > 〔英〕**Try it.** Take `{MARKS}` out of `PIECE`. Into how many pieces falls *हिन्दी किताब*? Put it back and
-# > take ` ?[^\w\s]+|` out: what becomes of *Ein Hund, alt*?
+# > **试一试。** 从 `PIECE` 里去掉 `{MARKS}`。*हिन्दी किताब* 会碎成几个片段？把它放回去，再去掉 ` ?[^\w\s]+|`：*Ein Hund, alt* 会变成什么？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Without the marks: 11 pieces instead of 2, one at each vowel sign. Without the second part the comma
-# is in no piece: joined again, the pieces say *Ein Hund alt*. "Joined, the pieces are the text" is what
-# this part is for.
+# 没有记号：11 个片段，而不是 2 个，每个元音记号处断一次。没有第二部分：逗号不属于任何片段，片段拼起来成了 *Ein Hund alt*。“片段拼起来就是原文”，靠的正是这一部分。
 #
 # </details>
 #
-# 〔英〕The space stays *in* the text, at the front of a word. We show it as `▁`, as SentencePiece does; in
-# the data it is an ordinary space.
+# 空格留在文本**里**，放在词的前头。我们像 SentencePiece 那样把它显示成 `▁`；在数据里，它就是普通的空格。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# #### 〔英〕The end mark of 2016 · more
+# #### 2016 年的词尾标记 · 选读
 #
-# 〔英〕For who has met `</w>` in the homework or elsewhere: what it loses.
+# 写给在作业里或别处见过 `</w>` 的人：它会丢掉什么。
 
 # %% [markdown]
-# 〔英〕A tokeniser cut words and punctuation apart, and Sennrich's programs then marked the end of each:
-# `Hund` is `H u n d</w>`, and the spaces are thrown away. What does that lose?
+# 当时先由分词程序把词和标点切开，Sennrich 的程序再在每个词末尾做个标记：`Hund` 变成 `H u n d</w>`，空格就扔掉了。这样会丢掉什么？
 
 
 # %%
@@ -414,16 +360,12 @@ assert pieces("Ein Hund, alt") != pieces("Ein Hund , alt")
 print(end_marked("Ein Hund, alt"))
 
 # %% [markdown]
-# 〔英〕Two different texts become the same symbols. The tokeniser that ran *before* BPE has thrown the
-# spaces away, and the end mark does not bring them back: a program that joins words again (a
-# *detokeniser*) has to guess where they were. With the space inside, nothing is guessed.
+# 两段不同的文本，变成了同样的符号。在 BPE **之前**运行的分词程序扔掉了空格，词尾标记也找不回来：把词重新连起来的程序（detokeniser，去词元化程序）只能猜空格原来在哪里。空格留在里面，就什么也不用猜。
 
 # %% [markdown]
-# ### 〔英〕3.2 The first merges by hand
+# ### 3.2 亲手做前几次合并
 #
-# 〔英〕Six German words around rain (*Regen*), screen (*Schirm*) and coat (*Mantel*), with made-up
-# counts. **Guess first:** which pair of neighbouring characters occurs most often, and how
-# often? Each word counts as often as it occurs.
+# 六个德语词，围绕雨（*Regen*）、屏或伞面（*Schirm*）和大衣（*Mantel*），次数是编的。**先猜**：哪一对相邻的字符出现得最多？多少次？每个词出现几次，就算几次。
 
 # %%
 mine = None  # your guess: how often the most frequent pair occurs
@@ -450,10 +392,9 @@ assert first["e", "g"] == first["g", "e"] == 5 + 4 + 2 and max(first.values()) =
 compare(mine, max(first.values()), "06: most frequent pair")
 
 # %% [markdown]
-# 〔英〕Several pairs tie. Somebody has to win, and the same one on every machine: the pair that comes
-# first by the Unicode numbers of its characters: space, capitals, small letters, then ß, ä, ö, ü.
+# 有好几对次数相同。总得有一对胜出，而且在每台机器上都必须是同一对：按字符的 Unicode 编号排在最前的那一对。次序是空格、大写字母、小写字母，然后 ß、ä、ö、ü。
 #
-# 〔英〕Merging a pair means: go through the word from the left and join it wherever it stands.
+# 合并一对的意思是：从左到右走过这个词，凡是遇到这一对就连起来。
 
 # %%
 #| export
@@ -476,15 +417,13 @@ assert merge_pair("aaa", ("a", "a")) == ("aa", "a"), "from the left, and each sy
 print(merge_pair(" Regen", ("e", "n")))
 
 # %% [markdown]
-# ### 〔英〕3.3 The whole algorithm
+# ### 3.3 完整的算法
 #
-# 〔英〕In each round, with $n(w)$ the count of word $w$ and $n_w(a, b)$ how often the pair stands in
-# it,
+# 每一轮，设 $n(w)$ 是词 $w$ 的次数，$n_w(a, b)$ 是这一对在词里出现几次，
 #
 # $$(a^*, b^*) = \operatorname{argmax}_{(a, b)} \; \sum_{w} n(w) \, n_w(a, b),$$
 #
-# 〔英〕and every $a^* b^*$ becomes one symbol. Written down as it is said, and slow on purpose, since
-# it counts everything again in each round:
+# 然后每个 $a^* b^*$ 变成一个符号。下面照着这句话写，故意写得慢，因为每一轮都从头数一遍：
 
 
 # %%
@@ -509,11 +448,7 @@ moments = {f"{k} merges: {symbols_left[k]} symbols": list(rain_history[k]) for k
 draw.merge_panels(moments, "Merge by merge the list shrinks; what words share becomes one box")
 
 # %% [markdown]
-# 〔英〕The numbers in the titles weigh each word by how often it occurs. After five merges *Regen* is
-# one symbol, after ten *schirm* is, and merge 15 joins the two. Nobody told the algorithm that
-# German builds words of words: it finds parts because several words share them. It also finds
-# parts that no grammar knows. `chirm` is the longest part that *Schirm* (capital S) and
-# *Bildschirm*, *Regenschirm* (small s) share.
+# 图标题里的数，每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有谁告诉过算法，德语用词造词：它找到部件，是因为几个词共有这些部件。它也会找到哪部语法书里都没有的部件：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
 
 # %%
 assert all(a > b for a, b in zip(symbols_left, symbols_left[1:])), "each merge shortens the text"
@@ -524,29 +459,24 @@ print(f"{len(rain_merges)} merges: {symbols_left[0]} symbols become {symbols_lef
 print("the first ten:", ["".join(pair).replace(" ", "▁") for pair in rain_merges[:10]])
 
 # %% [markdown]
-# > 〔英〕**Try it.** Let *Schirm* occur 20 times: `learn_bpe_slowly(rain | {" Schirm": 20}, 100)`. What is
-# > merged first, and after how many merges is ` Schirm` one symbol?
+# > **试一试。** 让 *Schirm* 出现 20 次：`learn_bpe_slowly(rain | {" Schirm": 20}, 100)`。最先合并的是什么？经过几次合并，` Schirm` 成为一个符号？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕`c` + `h`, which now occurs 20 + 4 + 2 = 26 times. (`h` + `i`, `i` + `r` and `r` + `m` tie with it and come later in
-# Unicode.) Then `chi`, `chir`, `chirm`, then ` S`, and merge 6 joins ` S` + `chirm`.
+# `c` + `h`，现在它出现 20 + 4 + 2 = 26 次。（`h` + `i`、`i` + `r` 和 `r` + `m` 次数相同，但按 Unicode 排在后面。）接着是 `chi`、`chir`、`chirm`，再是 ` S`，第 6 次合并把 ` S` + `chirm` 连起来。
 #
 # </details>
 
 # %% [markdown]
-# 〔英〕Counting everything again in each round takes minutes on a real corpus. `learn_bpe`, which the
-# folded section builds, gives the same merges in seconds.
+# 在真实的语料库上，每一轮都从头数，要几分钟。折起来的那一节造的 `learn_bpe`，几秒钟就给出同样的合并。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕3.4 The same, fast · more
+# ### 3.4 同样的结果，更快 · 选读
 #
-# 〔英〕For who wants to know how merges are learned in seconds: an index and a heap.
+# 写给想知道怎样几秒钟就学完合并的人：一个索引加一个堆。
 
 # %% [markdown]
-# 〔英〕Counting everything again is waste: a merge touches only the words that hold the pair. How few
-# is that? **Guess first:** which share of the distinct words of the captions holds the pair that
-# is merged, in the mean over the first 60 merges?
+# 从头数是浪费：一次合并只影响含有这一对的词。这样的词有多少？**先猜**：在图片说明的不同的词里，含有被合并那一对的占多大比例（前 60 次合并的平均）？
 
 # %%
 caption_pieces = count_pieces([*german, *english])
@@ -564,11 +494,7 @@ assert mean(touched) < 0.2
 print(f"a merge touches {mean(touched):.1%} of the {len(caption_pieces)} distinct words")
 
 # %% [markdown]
-# 〔英〕So the fast version keeps two things up to date instead of counting: an **index** from each
-# pair to the words that hold it, or held it once (to look at one of those changes nothing), and a
-# **heap**, a queue that hands out the largest count first. A heap cannot change an entry inside it.
-# When a count changes we simply push a new entry; an entry whose count is no longer true is thrown
-# away when it comes out.
+# 所以快的版本不重新数，只把两样东西随时更新：一个**索引**，由每一对查到含有它（或曾经含有它）的词（白看一眼曾经含有的词，不会改变什么）；一个**堆**，这种队列总是先交出次数最大的。堆不能修改里面的条目。次数变了，就再放进一个新条目；条目出来时，次数如果已经不对，就扔掉。
 
 
 # %%
@@ -614,9 +540,7 @@ def learn_bpe(piece_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
 
 
 # %% [markdown]
-# 〔英〕Fast code is where mistakes hide, above all in ties and in words like `aaaa` that hold a pair
-# more than once. So the slow version is the judge: on the captions, and on random words over
-# three letters, where nearly everything ties.
+# 快的代码最容易藏错，尤其是次数相同的时候，以及像 `aaaa` 这样一对出现不止一次的词。所以让慢的版本当裁判：在图片说明上比一遍，再在只用三个字母的随机词上比一遍，那里几乎处处次数相同。
 
 # %%
 random.seed(0)
@@ -632,11 +556,9 @@ print("fast and slow agree: 60 merges of the captions, 200 random word lists")
 print(f"60 merges: slow {slow_seconds:.2f} s, fast {fast_seconds:.2f} s")
 
 # %% [markdown]
-# ## 〔英〕4 · Encoding and decoding
+# ## 4 · 编码与解码
 #
-# 〔英〕Learning leaves a list of merges. To **encode** a new word, begin again with its characters and
-# apply the merges in the order in which they were learned: of all neighbours that may be joined,
-# the pair learned first goes first. The word need not have been in the training sentences.
+# 学习的结果是一张合并表。要**编码**一个新词，还是从字符开始，按学到的次序做合并：在所有能合并的相邻符号里，最先学到的那一对最先合并。这个词不必在训练句子里出现过。
 
 
 # %%
@@ -661,20 +583,17 @@ for new in (" Regenbild", " Mantelregen"):
     print(new, "->", apply_merges_slowly(new, rain_ranks))
 
 # %% [markdown]
-# 〔英〕`▁Regenbild` was never seen and is no problem: it is cut into known symbols. `▁Mantelregen` falls
-# into letters after `▁Mantel`: the list knows `▁Regen` only with a space and a capital R.
+# `▁Regenbild` 从没见过，也不成问题：它切成认识的符号。`▁Mantelregen` 在 `▁Mantel` 之后碎成字母：合并表里的 `▁Regen` 带着空格和大写的 R，别的写法它不认识。
 #
-# 〔英〕`apply_merges`, which the folded section builds, gives the same cut in less time.
+# 折起来的那一节造的 `apply_merges`，切法相同，用时更少。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕Endless words · more
+# ### 没完没了的词 · 选读
 #
-# 〔英〕For who wants to know how a word of 16,000 letters is cut in a tenth of a second.
+# 写给想知道怎样用十分之一秒切开一个 16,000 个字母的词的人。
 
 # %% [markdown]
-# 〔英〕A damaged file may hold a word of 16,000 letters, and the rule looks at all neighbours thousands of
-# times. Again a heap helps: a merge changes only the two pairs beside it. `right` and `left` say where
-# the next living symbol stands; a symbol that was swallowed becomes "".
+# 损坏的文件里可能有一个 16,000 个字母的词，按那条规则，就要把所有相邻符号看上几千遍。又是堆能帮忙：一次合并只改变它两旁的两对。`right` 和 `left` 记着下一个还在的符号在哪里；已经并掉的符号变成 ""。
 
 # %%
 #| export
@@ -714,15 +633,11 @@ for piece in [*caption_pieces, *("".join(random.choices("en Rg", k=40)) for _ in
 print(f"encoding repeats the training on all {len(learned)} distinct pieces of the captions")
 
 # %% [markdown]
-# ### 〔英〕Characters never seen
+# ### 从没见过的字符
 #
-# 〔英〕One hole is left: a *character* that training never saw. An emoji, a Chinese character, a
-# letter with a rare accent. **Guess first:** the vocabulary must not grow without end, and
-# `<unk>` is forbidden. What else could stand for any character at all?
+# 还剩一个漏洞：训练时从没见过的**字符**。一个表情符号，一个汉字，一个带罕见重音的字母。**先猜**：词表不能无限增大，`<unk>` 又不许用。还有什么能代表任何一个字符？
 #
-# 〔英〕Its bytes. In UTF-8 each of the over 150,000 characters of Unicode is one to four bytes, and
-# there are only 256 different bytes. They get ids of their own, and a character without an id is
-# spelled in bytes: **byte fallback**.
+# 它的字节。在 UTF-8 里，Unicode 的 150,000 多个字符，每个都是一到四个字节，而不同的字节只有 256 个。给它们各自一个编号，没有编号的字符就用字节拼出来：这叫**字节回退**（byte fallback）。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -730,12 +645,7 @@ for character in "aß猫🙂":
     print(character, [f"<0x{byte:02X}>" for byte in character.encode("utf-8")])
 
 # %% [markdown]
-# 〔英〕The ids are given out by place, never by spelling: 4 special tokens, then 256 bytes, then the
-# characters of the alphabet, then the merges. Why does that matter? A text may contain the six
-# characters `<0x41>` or the five characters `<pad>`. Looked up by name, such a text would turn
-# into a byte or into padding, and the author of the text could write control signals into the
-# model. Here it cannot happen: text becomes symbols (ids from 260 on) or, for an unknown character,
-# its bytes (ids 4 to 259). No text leads to the ids 0 to 3.
+# 编号按位置分配，从不按拼写：4 个特殊词元，256 个字节，然后是字母表里的字符，最后是合并。为什么这很重要？文本里可能恰好有 `<0x41>` 这六个字符，或者 `<pad>` 这五个字符。如果按名字去查，这样的文本就会变成一个字节或填充，写文本的人就能把控制信号写进模型。这里不会：文本只会变成符号（编号从 260 起），或者在遇到不认识的字符时变成它的字节（编号 4 到 259）。没有任何文本能得到编号 0 到 3。
 
 # %%
 #| export
@@ -760,32 +670,26 @@ def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
 
 
 # %% [markdown]
-# ### 〔英〕One letter, one spelling
+# ### 一个字母，一种写法
 #
-# 〔英〕People paste text from web pages, PDFs and file names. It looks as usual and is not. `ä` may be
-# one character or two (`a` and a mark), a blank may be a no-break blank, a tab, or two blanks; a
-# **soft hyphen** (where a line *may* break) and a **zero-width** character are not seen at all. The
-# model never learned these spellings: to it they are other words. What does that cost? The model
-# that comes with the course, greedy, on 300 sentences of Multi30k's test:
+# 人们会从网页、PDF 和文件名里粘贴文本。看上去一样，其实不同。`ä` 可能是一个字符，也可能是两个（`a` 加一个记号）；空格可能是不换行空格、制表符，或者两个空格；**软连字符**（标出**可以**换行的地方）和**零宽**字符根本看不见。模型从没学过这些写法：对它来说，这是别的词。代价有多大？用课程自带的模型，贪心解码，翻译 Multi30k 测试集的 300 句：
 #
-# | 〔英〕the source text | BLEU without `normalise` | with it |
+# | 源文本 | 不用 `normalise` 的 BLEU | 用 |
 # |---|---|---|
-# | 〔英〕as it is | 42.2 | 42.2 |
-# | 〔英〕decomposed: `a` and a mark for `ä` | 32.8 | 42.2 |
-# | 〔英〕the first blank a no-break blank / a tab | 34.0 / 33.1 | 42.2 |
-# | 〔英〕one soft hyphen, in the longest word | 32.7 | 42.2 |
-# | 〔英〕a zero-width space before each word but the first | 0.2 | 42.2 |
-# | 〔英〕each blank twice | 32.7 | 42.2 |
-# | 〔英〕each blank a no-break blank | 1.8 | 42.2 |
+# | 原样 | 42.2 | 42.2 |
+# | 拆开写：`ä` 写成 `a` 加记号 | 32.8 | 42.2 |
+# | 第一个空格换成不换行空格 / 制表符 | 34.0 / 33.1 | 42.2 |
+# | 最长的词里有一个软连字符 | 32.7 | 42.2 |
+# | 除第一个词外，每个词前有一个零宽空格 | 0.2 | 42.2 |
+# | 每个空格都写两个 | 32.7 | 42.2 |
+# | 每个空格都换成不换行空格 | 1.8 | 42.2 |
 #
-# 〔英〕So text is **normalised** on its way in, in training and in use, by four steps:
+# 所以，无论训练还是使用，文本进来时都先**规范化**，分四步：
 #
-# 1. 〔英〕compose letters and their marks (Unicode calls this form NFC);
-# 2. 〔英〕take out what has no width: soft hyphens, zero-width characters, marks of writing direction. The
-#    joiners U+200C and U+200D stay where they carry meaning: both between two characters of the
-#    scripts from Arabic to Tibetan, U+200D between two emoji (a dog and a vest are one guide dog);
-# 3. 〔英〕compose again, since step 2 may have brought a letter and its mark together;
-# 4. 〔英〕make each run of blanks (tabs and line ends are blanks) one space, and leave none at the ends.
+# 1. 把字母和它的记号合成一个字符（Unicode 把这种形式叫做 NFC）；
+# 2. 去掉没有宽度的东西：软连字符、零宽字符、书写方向的标记。连接符 U+200C 和 U+200D 在有意义的地方保留：两者都在从阿拉伯文到藏文的各种文字的两个字符之间保留，U+200D 还在两个表情符号之间保留（一只狗加一件背心，就是一只导盲犬）；
+# 3. 再合成一次，因为第 2 步可能让字母和它的记号碰到了一起；
+# 4. 把每串空白（制表符和换行也是空白）变成一个空格，两端不留空格。
 
 # %%
 #| export
@@ -818,13 +722,11 @@ assert normalise("🐕\u200d🦺 a\u200db") == "🐕\u200d🦺 ab"
 print("six other spellings become the same text")
 
 # %% [markdown]
-# > 〔英〕**Try it.** Write `"NFKC"` for the first `"NFC"` in `normalise`. It also replaces signs by others that
-# > are *nearly* the same. What becomes of `3 m² ﬁnden`, in which `ﬁ` is one character, as PDFs write it?
+# > **试一试。** 在 `normalise` 里，把第一个 `"NFC"` 改成 `"NFKC"`。它还会把字符换成**差不多**相同的别的字符。`3 m² ﬁnden` 会变成什么？其中的 `ﬁ` 是一个字符，PDF 就是这样写的。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕`3 m2 finden`. The second half is a gain, the first a loss: two square metres are not "m2", and
-# `decode` can't bring the ² back. So this course takes NFC, which never changes what is read.
+# `3 m2 finden`。后一半是好事，前一半是损失：两平方米的 m² 不是“m2”，而 `decode` 没法把 ² 找回来。所以这门课用 NFC，它绝不改变读出来的内容。
 #
 # </details>
 
@@ -832,9 +734,7 @@ print("six other spellings become the same text")
 check("text_normalise")
 
 # %% [markdown]
-# 〔英〕Now the class. Read it from `encode` and `decode`: the rest only prepares for them. `cache`
-# keeps the ids of pieces already seen, since most words of a corpus are repeated; it is emptied
-# when it holds 100,000 pieces, so that a long run does not fill the memory.
+# 现在来看这个类。从 `encode` 和 `decode` 读起，其余的都是为它们作准备。`cache` 存着见过的片段的编号，因为语料库里的词大多会重复；存满 100,000 个片段就清空，免得运行久了占满内存。
 
 
 # %%
@@ -969,18 +869,15 @@ print(text, "->", ids)
 print(bpe.tokens(text))
 
 # %% [markdown]
-# 〔英〕No capital lost, no `<unk>`. Frequent words are one token (`▁Ein`, `▁Mann`); *Kürbissuppe*,
-# which no caption holds, is spelled in small pieces.
+# 没有丢一个大写字母，也没有 `<unk>`。常见的词是一个词元（`▁Ein`、`▁Mann`）；*Kürbissuppe*（南瓜汤）没有在图片说明里出现过，就用小块拼出来。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕A compound grows · more
+# ### 一个复合词长大了 · 选读
 #
-# 〔英〕For who wants to see *Regenschirm* become one token, merge by merge.
+# 写给想看 *Regenschirm* 怎样一次次合并、最后成为一个词元的人。
 
 # %% [markdown]
-# 〔英〕How does a compound that occurs often grow into one token? The next picture replays the
-# training on *Regenschirm* (umbrella). **Guess first:** is it put together as *Regen* +
-# *schirm*?
+# 常出现的复合词，怎样长成一个词元？下一幅图用 *Regenschirm*（雨伞）把训练重放一遍。**先猜**：它是由 *Regen* + *schirm* 拼成的吗？
 
 
 # %%
@@ -1009,20 +906,14 @@ print(f"{len(stages) - 1} merges; the last one joins {stages[-2][1]}")
 print("pieces of the captions that hold -schirm:", family)
 
 # %% [markdown]
-# 〔英〕Not as *Regen* + *schirm*, unlike in our little list. There, *Schirm* and *Bildschirm* showed
-# where the joint lies. The captions hold *schirm* only in *Regenschirm(e)*, so nothing shows
-# it: once the frequent parts `en`, `ch`, `ir` are made, the neighbours that are left have nearly
-# the same count, and the order of the Unicode numbers decides. BPE counts; it knows no grammar.
+# 不是 *Regen* + *schirm*，与我们那张小表不同。在那里，*Schirm* 和 *Bildschirm* 显示出接缝在哪里。图片说明里的 *schirm* 只出现在 *Regenschirm(e)* 里，没有什么能显示接缝：常见的 `en`、`ch`、`ir` 造好之后，剩下的相邻符号次数几乎一样，就由 Unicode 编号的次序来决定。BPE 只会数数，不懂语法。
 
 # %% [markdown]
-# ### 〔英〕The identity: nothing but the spelling changes
+# ### 恒等：除了写法，什么也不变
 #
-# 〔英〕The promise of this section, for *every* Unicode text $t$, is
-# $\operatorname{decode}(\operatorname{encode}(t)) = \operatorname{normalise}(t)$. Texts are chosen
-# to break it: characters never seen, spaces of several kinds, accents that are characters of their
-# own, and texts that look like our own control signals.
+# 这一节的保证是：对**任何** Unicode 文本 $t$，都有 $\operatorname{decode}(\operatorname{encode}(t)) = \operatorname{normalise}(t)$。下面专门挑了一些文本来攻击它：从没见过的字符，各种空格，自成一个字符的重音记号，以及看上去像我们自己的控制信号的文本。
 #
-# 〔英〕**Guess first:** which of them needs the most tokens?
+# **先猜**：其中哪一个需要的词元最多？
 
 # %%
 mine = None  # "emoji", "Chinese", "combining marks", "Arabic" or another label below
@@ -1043,23 +934,17 @@ for label, text in nasty.items():
 compare(mine, max(nasty, key=lambda label: len(bpe.encode(nasty[label]))), "06: most tokens")
 
 # %% [markdown]
-# 〔英〕The empty text has one token, the space that `encode` puts in front. Seven Chinese characters
-# cost 22 tokens: each is three bytes. A vocabulary learned from German and English is a bad one
-# for Chinese, since the sequences get long, but it is never a wrong one.
+# 空文本有一个词元，就是 `encode` 放在前面的空格。七个汉字（连标点）要 22 个词元：每个字符三个字节。从德语和英语学来的词表用在中文上很差，因为序列会变长，但绝不会出错。
 #
-# 〔英〕The tests of this lesson let a machine search for texts that break the promise (`hypothesis`);
-# it has found none. One limit: a Python string may hold half a *surrogate pair*, which is no
-# Unicode text and cannot be written as UTF-8. `encode` raises `UnicodeEncodeError` for it.
+# 这一课的测试让机器去搜索能打破这条保证的文本（`hypothesis`），一个也没有找到。只有一个限制：Python 字符串里可能有半个**代理对**（surrogate pair），它不是 Unicode 文本，也没法写成 UTF-8。遇到它，`encode` 会抛出 `UnicodeEncodeError`。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕The other direction · more
+# ### 反过来 · 选读
 #
-# 〔英〕For who asks what `decode` makes of ids that no text has.
+# 写给想知道 `decode` 怎样处理不对应任何文本的编号的人。
 
 # %% [markdown]
-# 〔英〕In the other direction the identity does not hold, and need not: many id sequences give one
-# text, and a model may write a sequence that no text has: half a character, for example.
-# `decode` then shows U+FFFD, the replacement character, and goes on.
+# 反过来，恒等并不成立，也不必成立：许多编号序列给出同一段文本，而模型可能写出不对应任何文本的序列，比如半个字符。这时 `decode` 显示 U+FFFD，即替换字符，然后继续。
 
 # %%
 h, u = bpe.ids["H"], bpe.ids["u"]
@@ -1070,16 +955,11 @@ assert bpe.encode(bpe.decode([h, u])) != [h, u], "other ids, the same text"
 print("half a character:", broken)
 
 # %% [markdown]
-# ## 〔英〕5 · One vocabulary for two languages
+# ## 5 · 两种语言，一个词表
 #
-# 〔英〕The paper learns one vocabulary of about 37,000 tokens for English and German *together*
-# (section 5.1). That allows what section 3.4 does: source embedding, target embedding and the
-# matrix before the softmax are one and the same. And names, numbers and words that both
-# languages write alike (*warm*, *blond*) are the same token on both sides, so copying one is
-# easy. German *Ball* and English *ball* do not profit: to the tokeniser a capital letter is
-# another letter.
+# 论文给英语和德语**合起来**学一个词表，约 37,000 个词元（5.1 节）。这样，3.4 节的做法才可行：源语言的嵌入、目标语言的嵌入和 softmax 之前的矩阵是同一个。而且，名字、数字和两种语言写法相同的词（*warm*、*blond*），在两边是同一个词元，照抄很容易。德语的 *Ball* 和英语的 *ball* 却占不到便宜：在词元化程序看来，大写字母是另一个字母。
 #
-# 〔英〕**Guess first:** the captions use 586 tokens. How many of these are used by both languages?
+# **先猜**：图片说明用到 586 个词元。其中有多少是两种语言都用的？
 
 # %%
 mine = None  # your guess: a number of tokens
@@ -1098,25 +978,19 @@ print("begun by a space and three letters or more:", longer)
 compare(mine, len(both), "06: tokens of both languages")
 
 # %% [markdown]
-# 〔英〕Most of the shared tokens are single characters and short pieces. And a shared token is not a
-# shared meaning: `▁an` is *at* in German and an article in English.
+# 共用的词元大多是单个字符和很短的片段。而且，词元相同不等于意思相同：`▁an` 在德语里是“在……旁”，在英语里是冠词。
 #
-# 〔英〕One vocabulary has a price too: the languages share the places of one table. And the table is
-# large: with $d_{\mathrm{model}} = 512$, 37,000 rows hold 19 of the 63 million parameters that our
-# base model then has (lesson 05).
+# 共用一个词表也有代价：两种语言要分一张表里的位置。而且这张表很大：取 $d_{\mathrm{model}} = 512$，37,000 行就占 19 百万个参数，而我们的 base 模型这时一共 63 百万（第 05 课）。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕6 · How many merges? · more
+# ## 6 · 合并多少次？· 选读
 #
-# 〔英〕For who has to choose a size: what each merge saves, in two languages.
+# 写给要选词表大小的人：在两种语言里，每次合并各省多少。
 
 # %% [markdown]
-# 〔英〕The merges were learned one after the other, so a smaller vocabulary is the beginning of a
-# larger one: we learn once and cut the list. Each size is a bargain. More tokens: shorter
-# sequences, but a larger embedding table, and rows that are seen too seldom to be learned.
+# 合并是一次接一次学到的，所以较小的词表就是较大的词表的开头：学一次，再把表截短就行。每种大小都是一笔交易。词元越多，序列越短，但嵌入表越大，而且有些行出现得太少，学不好。
 #
-# 〔英〕**Guess first:** how many tokens does a sentence have with no merge at all, and where does the
-# curve end?
+# **先猜**：一次也不合并，一个句子有多少词元？曲线最后停在哪里？
 
 # %%
 basis = FIRST_SYMBOL + len(largest.alphabet)  # special tokens, bytes, characters: no merge yet
@@ -1141,10 +1015,7 @@ title = "The first merges shorten the text most; the last ones hardly"
 draw.trade_off(sizes, lengths, floor, title)
 
 # %% [markdown]
-# 〔英〕We asked for 5,000 tokens, and learning stopped earlier: the captions have so few words that
-# each became one token, and nothing was left to merge. In real text this does not happen. On the
-# 29,000 sentence pairs of Multi30k, a vocabulary of 5,000 is full, and the long tail stays in
-# pieces.
+# 我们要的是 5,000 个词元，学习却提前停了：图片说明的词太少，每个词都已变成一个词元，没有什么可合并了。真实文本里不会这样。在 Multi30k 的 29,000 个句对上，5,000 的词表会装满，长尾的词仍是几块。
 
 # %%
 assert bpe.merges == largest.merges[: len(bpe.merges)], "a smaller vocabulary is a beginning"
@@ -1156,13 +1027,12 @@ for language, means in lengths.items():
     print(f"{language}: {means[0]:.1f} tokens at {sizes[0]}, {means[-1]:.1f} at {sizes[-1]}")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕6.1 Words, tokens, characters · more
+# ### 6.1 词、词元、字符 · 选读
 #
-# 〔英〕For who wants the lengths of unseen text, and leakage through a tokeniser.
+# 写给想看没见过的文本有多长，以及数据泄漏怎样通过词元化程序发生的人。
 
 # %% [markdown]
-# 〔英〕Now the lengths themselves, on the probe sentences, whose words the tokeniser has mostly not
-# seen. **Guess first:** which language has more characters, and which more words?
+# 现在看长度本身，用试探句，其中的词大多是词元化程序没见过的。**先猜**：哪种语言的字符更多，哪种语言的词更多？
 
 # %%
 panels = {
@@ -1187,9 +1057,7 @@ assert averages["German"]["words"] < averages["English"]["words"]
 assert averages["German"]["characters"] > averages["English"]["characters"]
 
 # %% [markdown]
-# 〔英〕German has fewer words and more characters than English: compounds again. The tokens of unseen
-# text are many, but they are all known: words left their share of `<unk>` above, BPE leaves
-# none.
+# 德语的词比英语少，字符却比英语多：还是因为复合词。没见过的文本，词元很多，但全都认识：前面以词为单位时，有一部分成了 `<unk>`；用 BPE，一个也没有。
 
 # %%
 probe_sides = [sentence for pair in probes for sentence in pair]
@@ -1202,19 +1070,15 @@ print(f"unknown in the probes: words {probe_unknown:.1%}, BPE {honest_ids.count(
 print(f"their tokens: {len(honest_ids)} honest, {len(leaked_ids)} if they leak into the learning")
 
 # %% [markdown]
-# 〔英〕The second line is leakage again, quieter this time. Nothing is unknown either way, but a
-# tokeniser that has seen the test cuts it into fewer and better pieces than it would cut new
-# text.
+# 第二行又是数据泄漏，这次更不起眼。两种情况都没有不认识的，但看过测试集的词元化程序，把测试集切得块数更少、切得更好；换成新文本，就没有这样的好事。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕7 · The same as the library · more
+# ## 7 · 与库相同 · 选读
 #
-# 〔英〕For who wants a second opinion, or uses `tokenizers`: the same ids from a production library.
+# 写给想要旁证，或者要用 `tokenizers` 的人：用于生产的库给出同样的编号。
 
 # %% [markdown]
-# 〔英〕Is our BPE right? The `tokenizers` library, written in Rust and used in production, must give
-# the same ids if it gets the same merges. It has rules of its own for cutting text into pieces,
-# so we give it our pieces (`is_pretokenized=True`) and let it do the rest.
+# 我们的 BPE 对吗？`tokenizers` 库用 Rust 写成，用于生产；给它同样的合并，它必须给出同样的编号。它切片段有自己的规则，所以我们把切好的片段给它（`is_pretokenized=True`），其余的由它来做。
 
 
 # %%
@@ -1251,10 +1115,7 @@ assert all(fast.decode(library_ids(text)) == normalise(text) for text in tried)
 print(f"the same ids for {len(tried)} texts, nasty ones among them")
 
 # %% [markdown]
-# 〔英〕And how fast are they? Seconds depend on your machine, so nothing is asserted here. Three kinds
-# of text: the captions, in which the same words come again and again; the distinct words of
-# Python's help pages, each of which is new; and made-up words of 1,000 letters, such as a
-# damaged file holds.
+# 它们有多快？秒数取决于你的机器，所以这里不作断言。比较三种文本：图片说明，同样的词一再出现；Python 帮助页面里的不同的词，每个都是新的；编造的 1,000 个字母的词，就像损坏的文件里那样。
 
 
 # %%
@@ -1274,20 +1135,15 @@ for label, texts in (("captions", german), ("new words", new_words), ("endless w
     print(f"{label:14} a second: ours {ours:10,.0f}, tokenizers {theirs:10,.0f}")
 
 # %% [markdown]
-# 〔英〕For ordinary sentences plain Python is fast enough: the cache answers for words that come
-# again, and each call of the library has a cost of its own. For new and for endless words the
-# library is faster: it keeps a queue, as `apply_merges` does, in compiled code. It can also use all
-# cores (`encode_batch`). This course uses its own version: you can read what your text goes through.
+# 对普通句子，纯 Python 已经够快：重复的词由缓存回答，而库的每次调用都有自己的开销。对新词和没完没了的词，库更快：它和 `apply_merges` 一样用队列，而且是编译好的代码。它还能用上所有的核心（`encode_batch`）。这门课用自己的版本：文本经过了什么，你都读得到。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕8 · Keeping it · more
+# ## 8 · 保存 · 选读
 #
-# 〔英〕For who stores a model: what must lie beside it.
+# 写给要保存模型的人：旁边还必须放什么。
 
 # %% [markdown]
-# 〔英〕A trained model without its tokeniser is worthless: row 57 of the embedding means what token 57
-# meant in training. So both are stored in one directory. What must be written down? Only the
-# alphabet, the merges in order, and whether text is normalised. Everything else follows from them.
+# 训练好的模型，没有它的词元化程序就毫无用处：嵌入的第 57 行，代表的是训练时的第 57 号词元。所以两者存在同一个文件夹里。要写下什么？只要字母表、按次序排列的合并，以及文本要不要规范化。其余的都能由此得出。
 
 # %%
 from tempfile import TemporaryDirectory
@@ -1305,26 +1161,18 @@ with TemporaryDirectory() as directory:
         print("half a file:", type(error).__name__, "that names it:", path.name in str(error))
 
 # %% [markdown]
-# ## 〔英〕9 · From ids to batches
+# ## 9 · 从编号到批次
 #
-# 〔英〕Each sentence gets its `EOS`, on both sides, and for different reasons. The *target* needs it
-# since the decoder must learn to write it: without, it never stops. The *source* gets it so that
-# the encoder has a mark of where the sentence ends, and so that a whole sentence and a cut one
-# differ. `BOS` is put in front by `Batch` (lesson 04), for the decoder's input alone.
+# 两侧的每个句子都加上 `EOS`，但理由不同。**目标句**需要它，因为解码器必须学会写它：没有它，就永远停不下来。**源句**加上它，编码器才知道句子在哪里结束，也才能区分完整的句子和截断的句子。`BOS` 由 `Batch`（第 04 课）放在最前面，只用于解码器的输入。
 
 # %%
 #| export
 Example = tuple[list[int], list[int]]
 
 
-def encode_sentence(bpe: BPE, sentence: str) -> list[int]:
-    """Return a sentence as token ids, ending in EOS."""
-    return [*bpe.encode(sentence), EOS]
-
-
 def encode_pairs(bpe: BPE, pairs: Iterable[Pair]) -> list[Example]:
     """Return each sentence pair as token ids, both sides ending in EOS."""
-    return [(encode_sentence(bpe, src), encode_sentence(bpe, tgt)) for src, tgt in pairs]
+    return [([*bpe.encode(src), EOS], [*bpe.encode(tgt), EOS]) for src, tgt in pairs]
 
 
 # %%
@@ -1336,14 +1184,12 @@ assert (bpe.decode(src), bpe.decode(tgt)) == train[0]
 print(f"{len(examples)} examples, each side with one EOS, at its end")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕A trap: sentences cut short · more
+# ### 一个陷阱：截短的句子 · 选读
 #
-# 〔英〕For who has to limit the length of sentences: what must not be lost.
+# 写给必须限制句子长度的人：什么不能丢。
 
 # %% [markdown]
-# 〔英〕Some programs shorten long sentences to a maximal length. `ids[:n]` cuts off the
-# `EOS` with the rest, and the model learns from such an example that a sentence of $n$ tokens
-# goes on. What is right?
+# 有些程序把长句截到最大长度。`ids[:n]` 会把 `EOS` 一起切掉，模型就从这样的例子里学到：$n$ 个词元的句子后面还有。怎样做才对？
 
 
 # %%
@@ -1360,24 +1206,20 @@ for label, ids in (("sliced", long[:10]), ("right", shorten(long, 10))):
     print(f"{label:7}", *(bpe.names[i] for i in ids))
 
 # %% [markdown]
-# 〔英〕This course does not shorten at all: a shortened source no longer says what its target says. A
-# sentence that does not fit is an error with a clear message, and you decide.
+# 这门课从不截短：源句截短了，说的就不再是目标句所说的。句子放不下，就报一个说得清楚的错误，由你来决定。
 
 # %% [markdown]
-# ### 〔英〕How much is padding?
+# ### 填充占多少？
 #
-# 〔英〕A batch is a rectangle, as wide as its longest sentence. Padding costs the same time as text
-# and teaches nothing. For a batch of $n$ sentence pairs with source lengths $s_i$ and target
-# lengths $t_i$, the share that is wasted is
+# 批次是一个矩形，宽度等于其中最长的句子。填充花的时间和正文一样多，却什么也教不会。一个批次有 $n$ 个句对，源句长度为 $s_i$，目标句长度为 $t_i$，浪费的比例是
 #
 # $$
 # \operatorname{waste} = 1 - \frac{\sum_i (s_i + t_i)}{n \left( \max_i s_i + \max_i t_i \right)},
 # $$
 #
-# 〔英〕and for an epoch numerator and denominator are summed over its batches.
+# 对一个轮次（epoch），分子和分母分别对所有批次求和。
 #
-# 〔英〕**Guess first:** batches of 64 sentences in random order: how much is padding? And if every
-# sentence is padded to 72 tokens, whatever its length, as *The Annotated Transformer* does?
+# **先猜**：每批 64 句，次序随机，填充占多少？如果像 *The Annotated Transformer* 那样，不管多长，每句都补到 72 个词元呢？
 
 # %%
 mine = None  # your guess: the share of padding in random order, 0 to 1
@@ -1409,16 +1251,11 @@ print(f"random order: {waste(rows):.0%}; all padded to 72: {waste(rows, 72):.0%}
 compare(mine, waste(rows), "06: padding in random order")
 
 # %% [markdown]
-# 〔英〕Sentences of similar length belong together. The paper does so too (section 5.1). And one thing
-# more: the paper does not fix the number of *sentences* in a batch but of *tokens*, about 25,000
-# on each side. Then a batch of long sentences is as much work, and takes as much memory, as a
-# batch of short ones. This is the **token budget**:
+# 长度相近的句子应该放在一起。论文也是这样做的（5.1 节）。还有一点：论文固定的不是一个批次的**句子**数，而是**词元**数，每一侧约 25,000。这样，一批长句和一批短句，计算量一样大，内存也占得一样多。这就是**词元预算**（token budget）：
 #
 # $$n \cdot \max\left(\max_i s_i, \; \max_i t_i\right) \le \text{max tokens}.$$
 #
-# 〔英〕Sort by target length, then by source length, and fill batch after batch. Training wants
-# chance, too: a seed shuffles sentences of equal lengths among themselves, and then the order of
-# the batches.
+# 先按目标句长度、再按源句长度排序，然后一个批次一个批次地装满。训练还需要随机：用一个种子，先在长度相同的句子之间打乱，再打乱批次的次序。
 
 
 # %%
@@ -1477,9 +1314,9 @@ print(f"the most expensive batch: {max(costs(budget))} of 1600 tokens; {waste(bu
 check("text_budget")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕Which part of the recipe does what? · more
+# ### 这些办法各起什么作用？· 选读
 #
-# 〔英〕For who wants the control: what sorting does, and what the budget does.
+# 写给想看对照的人：排序起什么作用，预算起什么作用。
 
 # %%
 schemes = {
@@ -1511,17 +1348,12 @@ print(f"waste: sorted by both {both_sides:.1%}, token budget {by_tokens:.1%}")
 print(f"most expensive batch / cheapest: 64 sentences {spread[0]:.1f}, budget {spread[1]:.1f}")
 
 # %% [markdown]
-# 〔英〕Each part of the recipe does something else. *Sorting* takes the padding away, if it looks at both
-# sides: the targets of equally long sources differ in length. The *budget* makes the batches equal:
-# without it, a batch of 64 long sentences takes several times the memory and the time of a batch of
-# 64 short ones.
+# 每个办法各起各的作用。**排序**把填充去掉，前提是两侧都看：源句一样长，目标句未必一样长。**预算**让批次大小均匀：没有它，64 个长句的批次，内存和时间都是 64 个短句的几倍。
 
 # %% [markdown]
-# ### 〔英〕Batches
+# ### 批次
 #
-# 〔英〕The last function makes a `Batch` (lesson 04) of each list of indices. The seed belongs to the
-# epoch: the same seed gives the same batches, so that a run that was stopped can go on where it
-# was (`start`), and the next epoch, with another seed, comes in another order.
+# 最后一个函数，把每个由序号组成的列表变成一个 `Batch`（第 04 课）。种子属于轮次：种子相同，批次就相同，所以中断的训练可以接着来（`start`）；下一个轮次用另一个种子，次序就不同了。
 
 
 # %%
@@ -1537,8 +1369,7 @@ def make_batches(
 
 
 # %% [markdown]
-# 〔英〕One batch, all the way back to text. The target appears twice, shifted by one place (lesson
-# 04).
+# 取一个批次，一路变回文本。目标句出现两次，错开一个位置（第 04 课）。
 
 # %%
 batches = list(make_batches(examples, max_tokens=1600, seed=0))
@@ -1550,28 +1381,22 @@ assert (bpe.decode(batch.src[0].tolist()), bpe.decode(batch.tgt_out[0].tolist())
 
 # %% [markdown]
 # > **试一试。**
-# > 1. 〔英〕Sort in `token_batches` by source first (`sizes[i]` for `sizes[i][::-1]`). What happens to the
-# >    waste of each side?
-# > 2. 〔英〕Set `max_tokens` to 200, 800, 3200 and 12800. When does the waste pass a tenth, and why
-# >    does it grow?
-# > 3. 〔英〕Learn a vocabulary from the German side alone and encode the English side with it. How
-# >    much longer does it get? Is anything unknown?
+# > 1. 在 `token_batches` 里改成先按源句排序（把 `sizes[i][::-1]` 换成 `sizes[i]`）。两侧的浪费各有什么变化？
+# > 2. 把 `max_tokens` 设成 200、800、3200 和 12800。浪费在哪里超过十分之一？为什么会变大？
+# > 3. 只从德语一侧学词表，再用它编码英语一侧。会长多少？有没有不认识的？
 #
 # <details><summary>答案</summary>
 #
-# 1. 〔英〕The sides change places: the source wasted 9.1 % and the target 0.4 %; now it is 0.5 % and 9.0 %. Together
-#    it stays 5 %. Sorted first by one side, its lengths are equal within a batch.
-# 2. 〔英〕0.7 %, 2.7 %, 8.5 %, 18.4 %: it passes a tenth between 3200 and 6400 (13.2 %). A larger batch takes in
-#    sentences of more different lengths: with 12800 there are 25 batches for all lengths.
-# 3. 〔英〕39.4 tokens a sentence instead of 17.2: English words fall into small pieces. Nothing is unknown; only `x`,
-#    which no German caption holds, is spelled as a byte.
+# 1. 两侧对调了：原来源句浪费 9.1 %，目标句 0.4 %；现在是 0.5 % 和 9.0 %。合起来仍是 5 %。先按哪一侧排序，那一侧在批次里的长度就相等。
+# 2. 0.7 %、2.7 %、8.5 %、18.4 %：在 3200 与 6400（13.2 %）之间超过十分之一。批次越大，收进来的句子长度相差越大：12800 时，所有长度一共只有 25 个批次。
+# 3. 每句 39.4 个词元，而不是 17.2 个：英语词都碎成小块。没有不认识的；只有 `x` 没在德语图片说明里出现过，要用字节来拼。
 #
 # </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕The same seed goes on exactly · more
+# ### 同样的种子，接得分毫不差 · 选读
 #
-# 〔英〕For who stops a run: the second half of an epoch again, and the padding counted in the tensors.
+# 写给会中断训练的人：重新得到一个轮次的后半段，并在张量里数一数填充。
 
 # %%
 resumed = list(make_batches(examples, max_tokens=1600, seed=0, start=5))
@@ -1584,13 +1409,12 @@ assert abs(padded / positions - waste(budget)) < 1e-9, "the tensors waste what w
 print(f"{len(batches)} batches, {padded / positions:.1%} padding; the same seed resumes exactly")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕10 · Your own two languages · more
+# ## 10 · 你自己的两种语言 · 选读
 #
-# 〔英〕For who wants to translate between other languages than German and English: two files are enough.
+# 写给想翻译德语和英语之外的语言的人：两个文件就够了。
 
 # %% [markdown]
-# 〔英〕Line *n* of one file is the translation of line *n* of the other; plain text in UTF-8, a sentence a
-# line. A line without a partner, an empty line or another encoding is told with its file and number.
+# 一个文件的第 *n* 行，是另一个文件第 *n* 行的译文；UTF-8 纯文本，一行一句。哪一行没有对应的译文、是空行或编码不对，程序会指出文件名和行号。
 #
 # ```
 # python -m course train --src hindi.txt --tgt english.txt --preset small --out runs/hi --minutes 20
@@ -1598,12 +1422,9 @@ print(f"{len(batches)} batches, {padded / positions:.1%} padding; the same seed 
 # python -m course evaluate --checkpoint runs/hi --src test-hindi.txt --tgt test-english.txt
 # ```
 #
-# 〔英〕One source sentence in twenty is held out for validation, *with all of its translations*: otherwise
-# there would be leakage again. `--pairs DIR` takes `train.src`, `train.tgt`, `val.src` and `val.tgt`
-# from a directory, if you have made the parts yourself.
+# 每二十个源句留出一个作验证，**连同它的所有译文**：不然又是数据泄漏。如果你已经自己分好，`--pairs DIR` 会从一个文件夹读取 `train.src`、`train.tgt`、`val.src` 和 `val.tgt`。
 #
-# 〔英〕What is different in another script? The pieces must be words there, too. Counted on four sentences
-# of Hindi, with the rule of this lesson and with the one that it had before it knew marks:
+# 换一种文字，有什么不同？那里的片段也必须是词。下面在四个印地语句子上数一数：用这一课的规则，以及它还不认识记号时的旧规则：
 
 # %%
 hindi = ["लड़का लाल किताब देखता है।", "औरत सुंदर फूल लाती है।", "बिल्ली गेंद चाहती है।", "कुत्ता गोल पत्थर रखता है।"]
@@ -1613,58 +1434,42 @@ assert n_words == 19 and cut[0] > 3 and cut[1] == 23 / 19  # 19 words and four f
 print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if they are")
 
 # %% [markdown]
-# - 〔英〕**Many characters** (Chinese, Japanese): each that comes twice gets an id of its own. Where the preset's
-#   vocabulary is too small for them, the message says by how much: `--set vocab=8000`.
-# - 〔英〕**No spaces** (Chinese, Japanese, Thai): a run of letters up to the next sign is one piece, and merges
-#   may cross words. It works; the tokens are just not words.
-# - 〔英〕**How many pairs?** A test of this course trains the preset *tiny* on 608 sentences of a small grammar
-#   of Hindi, for seconds, and it must translate 28 of 32 unseen ones without a fault. Real text has no
-#   such grammar: Multi30k's 29,000 pairs are few.
+# - **字符很多**（中文、日文）：出现两次以上的字符，各得一个编号。如果预设的词表装不下，提示信息会说差多少：`--set vocab=8000`。
+# - **没有空格**（中文、日文、泰文）：直到下一个符号为止的一串字母是一个片段，合并可以跨过词。这样也能用，只是词元不再是词。
+# - **要多少句对？** 课程有一项测试，用 **tiny** 预设在 608 个句子上训练几秒钟，这些句子来自一小套印地语语法；32 个没见过的句子，它必须准确无误地译出 28 个。真实文本没有这样的语法：Multi30k 的 29,000 个句对都算少的。
 
 # %% [markdown]
 # ## 你造了什么
 #
-# | 〔英〕name | what goes in | what comes out |
+# | 名字 | 输入 | 输出 |
 # |---|---|---|
-# | 〔英〕`tokenize`, `Vocabulary` | a sentence | words; their ids, `UNK` for the unknown |
-# | 〔英〕`pieces`, `count_pieces` | text; sentences | pieces that join to the text again; their counts |
-# | 〔英〕`learn_bpe`, `merge_pair`, `apply_merges` | counts of pieces | merges, and words cut by them |
-# | 〔英〕`normalise` | any text | the same text in one spelling |
-# | 〔英〕`BPE.learn`, `encode`, `decode` | training sentences; text | ids, and the normalised text back |
-# | 〔英〕`BPE.save`, `BPE.load` | a path | the same tokeniser again |
-# | 〔英〕`to_tokenizers` | a `BPE` | the same from the `tokenizers` library |
-# | 〔英〕`encode_sentence`, `encode_pairs` | sentences, sentence pairs | examples `(src, tgt)`, each ending in `EOS` |
-# | 〔英〕`token_batches` | lengths, a budget, a seed | lists of indices, each index once |
-# | 〔英〕`make_batches` | examples, a budget, a seed | `Batch`: src (B, S), tgt_in and tgt_out (B, T) |
+# | `tokenize`、`Vocabulary` | 一个句子 | 词；它们的编号，不认识的是 `UNK` |
+# | `pieces`、`count_pieces` | 文本；若干句子 | 拼起来就是原文的片段；它们的次数 |
+# | `learn_bpe`、`merge_pair`、`apply_merges` | 片段的次数 | 合并，以及用合并切开的词 |
+# | `normalise` | 任何文本 | 同样的文本，统一的写法 |
+# | `BPE.learn`、`encode`、`decode` | 训练句子；文本 | 编号，以及变回来的规范化文本 |
+# | `BPE.save`、`BPE.load` | 一个路径 | 同样的词元化程序 |
+# | `to_tokenizers` | 一个 `BPE` | `tokenizers` 库里同样的词元化程序 |
+# | `encode_pairs` | 若干句对 | 例子 `(src, tgt)`，两侧都以 `EOS` 结尾 |
+# | `token_batches` | 长度、预算、种子 | 由序号组成的列表，每个序号恰好一次 |
+# | `make_batches` | 例子、预算、种子 | `Batch`：src (B, S)，tgt_in 和 tgt_out (B, T) |
 #
-# 〔英〕Do you come from torchtext? README has a table: what older tutorials call, and what takes its place.
+# 你用过 torchtext 吗？README 里有一张表：旧教程里用的名字，现在由什么代替。
 
 # %% [markdown]
 # ## 小结
 #
-# 〔英〕A model reads ids. Words fail as tokens, since real text always brings new ones; characters
-# make sequences long. Byte-pair encoding starts from characters and joins the most frequent pair
-# again and again, so that frequent words become one token and rare words a few. With the space
-# inside the token and bytes for unknown characters, decoding gives back any text, in its one spelling,
-# and `UNK` is never needed. The vocabulary is learned from training sentences only. Batches hold
-# sentences of similar length, and as many as fit a token budget: less than a tenth of the
-# positions is padding.
+# 模型读的是编号。以词为词元行不通，因为真实文本总有新词；以字符为词元，序列又太长。字节对编码从字符开始，一次次合并出现最多的一对，常见的词就成为一个词元，罕见的词成为几个。空格留在词元里，不认识的字符用字节，于是任何文本都能解码回来，写法统一，而且永远用不着 `UNK`。词表只从训练句子里学。批次里的句子长度相近，装多少由词元预算决定：填充不到全部位置的十分之一。
 
 # %% [markdown]
 # ## 延伸阅读
 #
-# - 〔英〕Sennrich, Haddow, Birch (2016). *Neural Machine Translation of Rare Words with Subword
-#   Units.* ACL. arXiv 1508.07909. The paper that brought BPE to translation.
-# - 〔英〕Gage (1994). *A New Algorithm for Data Compression.* C Users Journal. BPE before it met
-#   language.
-# - 〔英〕Kudo, Richardson (2018). *SentencePiece.* EMNLP. arXiv 1808.06226. Spaces as symbols;
-#   lossless.
-# - 〔英〕Wu et al. (2016). *Google's Neural Machine Translation System.* arXiv 1609.08144. The word
-#   pieces that the paper uses for English-French.
-# - 〔英〕Provilkov, Emelianenko, Voita (2020). *BPE-Dropout.* ACL. arXiv 1910.13267. Several ways to
-#   cut the same word, as a regulariser.
+# - Sennrich, Haddow, Birch (2016). *Neural Machine Translation of Rare Words with Subword Units.* ACL. arXiv 1508.07909. 把 BPE 带进翻译的论文。
+# - Gage (1994). *A New Algorithm for Data Compression.* C Users Journal. 遇到语言之前的 BPE。
+# - Kudo, Richardson (2018). *SentencePiece.* EMNLP. arXiv 1808.06226. 空格也是符号；什么都不丢。
+# - Wu et al. (2016). *Google's Neural Machine Translation System.* arXiv 1609.08144. 论文在英法翻译里用的词片（word piece）。
+# - Provilkov, Emelianenko, Voita (2020). *BPE-Dropout.* ACL. arXiv 1910.13267. 同一个词有几种切法，用来作正则化。
 #
-# 〔英〕**Homework.** [Assignment text](homework/text/text.ipynb): write learning and applying
-# BPE, and batches by tokens yourself; the check names what went wrong.
+# **作业。** [text 作业](homework/text/text.ipynb)：亲手写出 BPE 的学习和使用，以及按词元数划分的批次；哪里错了，检查会指出来。
 #
-# 〔英〕**Next:** [lesson 07](07_training.ipynb): the batches go into training.
+# **下一课：** [第 07 课](07_training.ipynb)：批次进入训练。

@@ -14,30 +14,24 @@
 # ---
 
 # %% [markdown]
-# # 〔英〕09c · What is each choice worth?
+# # 09c · 每个选择值多少？
 #
-# > 〔英〕Table 3 in miniature: one choice changed at a time, measured with its margin (paper, section 6.2).
+# > 小型的表 3：一次只改一个选择，连同误差范围一起测（论文 6.2 节）。
 #
-# **学完这一课，你能**
+# **学完这一课，你将学会**
 #
-# - 〔英〕plan an ablation: what is changed, what is held, what is measured, how often;
-# - 〔英〕say how far two runs lie apart that differ only in their seed, and why a smaller difference cannot
-#   be told from luck;
-# - 〔英〕read Table 3 of the paper, and say which of its rows a laptop can repeat, and which it cannot;
-# - 〔英〕go from such a table to a recipe without fooling yourself.
+# - 设计一次消融实验：改什么，不变什么，测什么，测几次；
+# - 说清只有随机种子不同的两次训练会差多少，以及为什么比这更小的差别与运气分不开；
+# - 读论文的表 3，并说出哪些行笔记本电脑能重做，哪些不能；
+# - 由这样一张表定出一份训练方案，而不欺骗自己。
 #
-# 〔英〕**You need first:** lessons 05, 07 and 09. **Time:** 50 minutes; 55 with all that is marked *more*.
-# **In the paper:** section 6.2 and Table 3.
+# **先修：** 第 05 课、第 07 课和第 09 课。**时间：** 50 分钟；连标有“选读”的部分一起 55 分钟。**论文：** 6.2 节和表 3。
 #
-# 这是深入的一课，第一遍可以跳过。
+# 这是更深的房间，第一遍可以不读。
 #
-# 〔英〕Eight heads, not one. Keys of 64 numbers, not 16. Dropout of 0.1, not none. Each of these choices was
-# made before the first step of the training, and each could have been another. Which of them
-# matter? Section 6.2 answers as an engineer would: change one thing, hold all the others, train again,
-# and see what it costs. That is an **ablation**, and its result is Table 3.
+# 八个头，不是一个。键有 64 个数，不是 16 个。暂退法（dropout）取 0.1，不是不用。这些选择都是在训练的第一步之前作出的，每一个都可以另选。哪些要紧？6.2 节像工程师那样回答：改一样，其余不动，重新训练，看损失多少。这叫**消融实验**（ablation），结果就是表 3。
 #
-# 〔英〕One thing is not in the table: how far two *equal* runs would lie apart. For that the authors would
-# have had to repeat at least some of the rows. Ours are small enough for it.
+# 表里缺一样东西：两次**相同的**训练会差多少。要知道这个，作者至少得把其中几行再做一遍。我们的模型够小，做得起。
 
 # %%
 #| export
@@ -75,12 +69,9 @@ from course.transformer import TransformerConfig
 from course.viz import ablations as draw
 
 # %% [markdown]
-# ## 〔英〕1 · One run, one line
+# ## 1 · 一次训练，一行记录
 #
-# 〔英〕A run must leave something behind that can be compared months later: what was set, what came out,
-# and what the result depends on (corpus and precision stand in the command). We keep it as one line of
-# JSON. A test score has no place in it: choices are made on the validation set (lesson 09), so every
-# score begins with `val_`.
+# 一次训练必须留下点什么，几个月之后还能拿来比较：设了什么，得到什么，结果取决于什么（语料库和精度写在命令里）。我们把它存成一行 JSON。测试分数不在里面：选择要在验证集上作（第 09 课），所以每个分数都以 `val_` 开头。
 
 # %%
 #| export
@@ -141,9 +132,7 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 # %% [markdown]
-# 〔英〕The line is written when a run has ended. `measured` asks the trained model for its translations
-# of the validation set, by greedy search. `run_trial` does everything from the fresh model to the
-# `Trial`, and `append_trial` writes it.
+# 训练结束时，这一行就写下来。`measured` 用贪心搜索，让训练好的模型翻译验证集。`run_trial` 做全套的事，从全新的模型直到 `Trial`；`append_trial` 把它写进文件。
 
 # %%
 #| export
@@ -195,12 +184,9 @@ def run_trial(
 
 
 # %% [markdown]
-# ## 〔英〕2 · First the noise
+# ## 2 · 先看噪声
 #
-# 〔英〕Before you ask what a change does, ask what *no* change does. The next cell trains the preset `tiny`
-# several times on the same captions, with the same recipe. Only the seed differs: the first weights,
-# the order of the batches, the elements that dropout hits. **Guess first:** how many points of BLEU lie
-# between the best and the worst of these equal systems: 0.1, 1, or more?
+# 先别问一处改动有什么作用，先问**什么都不改**会怎样。下一个单元格在同样的图片说明上，用同样的训练方案，把预设 `tiny` 训练几次。不同的只有随机种子：初始权重、批次的次序、暂退法丢掉哪些元素。**先猜**：这些相同的系统里，最好的与最差的相差多少 BLEU？0.1，1，还是更多？
 
 # %%
 mine = None  # your guess, in points of BLEU
@@ -224,40 +210,29 @@ print(f"equal recipes, {max(scores) - min(scores):.1f} points of BLEU apart")
 guesses.compare(mine, max(scores) - min(scores), "09c: BLEU between equal recipes")
 
 # %% [markdown]
-# 〔英〕Somebody who ran two of these, one of them "with the new idea", would have had something to
-# publish. (Small training sets scatter more than large ones, and 100 sentences to judge by more than a
-# thousand. The scatter never becomes zero.)
+# 谁要是训练了其中两个，其中一个“用了新想法”，就有东西可以发表了。（训练集小，比训练集大分散得更厉害；用 100 句来评判，比用一千句分散得更厉害。分散永远不会变成零。）
 #
-# 〔英〕What does that mean for the paper's table? Answer by its letter, `check("table3_noise", "a")`.
+# 对论文的表来说，这意味着什么？用字母作答：`check("table3_noise", "a")`。
 
 # %%
 check("table3_noise")
 
 # %% [markdown]
-# ## 〔英〕3 · A margin for every difference
+# ## 3 · 每个差别都要有误差范围
 #
-# 〔英〕Call $\sigma$ the standard deviation of one run's score over seeds. A mean of $n$ runs scatters with
-# $\sigma/\sqrt{n}$, and the difference of two means, of $n$ and $m$ runs, with
+# 设 $\sigma$ 是一次训练的分数在不同种子之间的标准差。$n$ 次训练的平均值，分散程度是 $\sigma/\sqrt{n}$；两个平均值（分别来自 $n$ 次和 $m$ 次）之差，分散程度是
 #
 # $$\sqrt{\frac{\sigma^2}{n} + \frac{\sigma^2}{m}} = \sigma \sqrt{\frac{1}{n} + \frac{1}{m}} .$$
 #
-# 〔英〕That is the **standard error** of the difference. If $\sigma$ is known and the scores are normal, luck
-# alone makes a difference of more than two standard errors about once in twenty times.
+# 这叫差的**标准误**（standard error）。如果 $\sigma$ 已知，分数服从正态分布，那么单凭运气，大约二十次里有一次，差会超过两个标准误。
 #
-# 〔英〕To know $\sigma$ one would like twenty runs of the same setting. Nobody has them; but if all settings
-# scatter about alike, their deviations *from their own means* can be put together, however few runs
-# each one has. That is the **pooled** standard deviation:
+# 要知道 $\sigma$，最好把同样的设置训练二十次。谁也没有这么多；但如果各种设置分散得差不多，就可以把它们**相对各自平均值**的偏差合在一起算，哪怕每种设置只有几次。这叫**合并**（pooled）标准差：
 #
 # $$\hat\sigma^2 = \frac{\sum_g \sum_{i \in g} (x_i - \bar x_g)^2}{\sum_g (n_g - 1)} .$$
 #
-# 〔英〕A setting with a single run says nothing about scatter: it adds 0 above and 0 below. But it may
-# borrow $\hat\sigma$ from the others. The sum below the line is the number of **degrees of freedom**: how
-# many deviations the estimate really rests on.
+# 只训练过一次的设置，说明不了分散程度：它给分子加 0，给分母也加 0。但它可以借用别的设置得出的 $\hat\sigma$。分母上的和叫**自由度**：这个估计真正依据的偏差有几个。
 #
-# 〔英〕And if there are only three of them? Then $\hat\sigma$ is itself a guess, often too small, and a
-# $\hat\sigma$ that is too small makes luck look like skill. Student (1908; a brewer, who had small
-# samples) worked out how many standard errors it then takes to hold 95 % of all luck: not 2, but 3.2 for
-# three degrees of freedom, and 12.7 for one.
+# 要是只有三个呢？那么 $\hat\sigma$ 本身也只是猜测，常常偏小，而偏小的 $\hat\sigma$ 会让运气看上去像本事。Student（1908；他在啤酒厂工作，手里只有小样本）算出了这时要几个标准误才能兜住 95 % 的运气：不是 2 个，而是 3.2 个（自由度为三）；自由度为一时，要 12.7 个。
 
 # %%
 #| export
@@ -331,27 +306,24 @@ print(f"sigma {spread.sigma:.3f} from {spread.freedom} degrees of freedom; "
       f"{found.value:+.0f} ± {found.margin:.2f}")
 
 # %% [markdown]
-# > 〔英〕**Try it.** `difference([4.0, 6.0], [1.0], spread, comparisons=23)`: is it still clear?
+# > **试一试。** `difference([4.0, 6.0], [1.0], spread, comparisons=23)`：差别还明确吗？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕No. One among 23 comparisons may only use 0.05/23 of the luck, and with three degrees of freedom that takes 9.9
-# standard errors instead of 3.2: the margin is ± 9.9, and the difference still 4.
+# 不明确了。23 次比较中的一次，只能占用 0.05/23 的运气；自由度为三时，这需要 9.9 个标准误，而不是 3.2 个：误差范围是 ± 9.9，差却还是 4。
 #
 # </details>
 #
-# > 〔英〕**Try it.** And `pooled_spread([[1], [5], [9]])`?
+# > **试一试。** 那么 `pooled_spread([[1], [5], [9]])` 呢？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕ValueError: three settings, each run once, say nothing about scatter. Their scores differ, but settings may differ.
+# ValueError：三种设置各训练一次，说明不了分散程度。它们的分数不同，但设置不同，分数本来就可以不同。
 #
 # </details>
 
 # %% [markdown]
-# 〔英〕Does the rule keep its promise? Let us draw lots: two runs of a setting and three of the base, from the
-# *same* normal distribution, 10,000 times, and $\sigma$ estimated from just these five. How often is the
-# difference called clear? **Guess first:** and how often, if we multiplied by 2 all the same?
+# 这条规则说话算数吗？我们来抽签：从**同一个**正态分布里，抽两次当作某个设置，抽三次当作基准，重复 10,000 次，每次只用这五个数估计 $\sigma$。差别会有多少次判为明确？**先猜**：如果不管这些，一律乘以 2，又会有多少次？
 
 # %%
 mine = None  # your guess: how often, 0 to 1, with the factor 2
@@ -367,36 +339,25 @@ print(f"false alarms: {alarms:.1%}; with a factor of 2: {careless:.1%}")
 guesses.compare(mine, careless, "09c: false alarms with the factor 2")
 
 # %% [markdown]
-# 〔英〕One in twenty, as promised; and about one in seven for those who forget how little they know about
-# $\sigma$.
+# 二十次里一次，说到做到；忘了自己对 $\sigma$ 知道得多么少的人，大约七次里就有一次误报。
 #
-# > 〔英〕**Try it.** Draw one run of the setting and four of the base: `(x[:1], x[1:])`. Does the promise still hold?
+# > **试一试。** 设置抽一次，基准抽四次：`(x[:1], x[1:])`。规则还算数吗？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Yes, about 5 %: a single run borrows its scatter from the four, and there are three degrees of freedom as before. Only the
-# margin is wider: $\sqrt{1 + 1/4}$ instead of $\sqrt{1/2 + 1/3}$ times $\sigma$.
+# 算数，约 5 %：单独的一次向那四次借用分散程度，自由度仍是三。只是误差范围宽了：$\sigma$ 前面的系数是 $\sqrt{1 + 1/4}$，而不是 $\sqrt{1/2 + 1/3}$。
 #
 # </details>
 #
-# 〔英〕Three warnings go with the rule.
+# 使用这条规则，有三点提醒。
 #
-# - 〔英〕In a table of twenty rows, about one looks clear by luck, even if no change does anything. The remedy is simple and
-#   strict: of $k$ comparisons, allow each one only a share of $5\,\%/k$ (**Bonferroni**). Then all $k$ together hold
-#   95 %. The table below shows both margins. And as all rows are compared with the same base, an unlucky base moves
-#   them all.
-# - 〔英〕"Not clear" does not mean "no effect". It means that so few runs cannot tell.
-# - 〔英〕This margin knows one kind of luck: the seed. All runs are judged on the same validation sentences,
-#   and another thousand would move the scores, too. That second kind is what the bootstrap of lesson 09
-#   measures. Neither includes the other.
+# - 一张二十行的表，即使哪处改动都不起作用，也大约会有一行凭运气看上去明确。办法简单而严格：有 $k$ 次比较，就只给每一次 $5\,\%/k$ 的份额（**Bonferroni**）。这样，$k$ 次合起来仍是 95 %。下面的表里，两种误差范围都有。还有，所有的行都与同一个基准比较，基准要是运气不好，所有的行都跟着移动。
+# - “不明确”不等于“没有作用”，只说明训练次数这么少，看不出来。
+# - 这个误差范围只管一种运气：种子。所有的训练都用同样的验证句子评判，换一千个句子，分数也会变。这第二种运气，要用第 09 课的自助法来测。两者互不包含。
 #
-# ## 〔英〕4 · Table 3 in miniature
+# ## 4 · 小型的表 3
 #
-# 〔英〕Now the real thing, made before you came. The base is the preset `small`: a Transformer of about 1.2
-# million parameters, 2 + 2 layers, width 128, 4 heads. Each run reads the 29,000 pairs of Multi30k
-# four times, on one processor core, in about five minutes. Every row changes one thing. The base and some rows have
-# more than one seed (the column *runs* below); all others borrow their scatter, as if every setting scattered alike.
-# And you should know this: which rows to repeat was decided after a look at their first runs.
+# 现在来真的，这些在你来之前就做好了。基准是预设 `small`：一个约 1.2 百万参数的 Transformer，2 + 2 层，宽度 128，4 个头。每次训练把 Multi30k 的 29,000 个句对读四遍，用一个处理器核心，约五分钟。每一行只改一样。基准和某些行用了不止一个种子（见下面的“runs”一栏）；其余的行借用它们的分散程度，就当所有设置都分散得一样。还有一点应该告诉你：哪些行要重做，是看过它们的第一次结果之后才定的。
 
 # %%
 trials = read_trials(ASSETS / "results" / "table3.jsonl")
@@ -422,14 +383,9 @@ print(f"base: {base[0].parameters:,} parameters, {base[0].epochs:g} epochs, {bas
 print(f"a single run scatters with sigma = {spread.sigma:.2f} BLEU, estimated from {spread.freedom} degrees of freedom")
 
 # %% [markdown]
-# 〔英〕**Guess first.** Below are the rows, in the order of the paper's table. For each, before you look at
-# the picture: up, down, or no difference that can be seen?
+# **先猜**：下面是各行，次序与论文的表相同。看图之前，逐行猜一猜：升，降，还是看不出差别？
 #
-# 〔英〕(A) 1, 2 or 8 heads instead of 4; (B) keys of 8 or 16 numbers instead of 32; (C) 1 or 4 layers instead of
-# 2, width 64 or 256 instead of 128, d_ff 512 instead of 256; (D) dropout 0 or 0.3 instead of 0.1, label
-# smoothing 0 or 0.2 instead of 0.1; (E) learned positions instead of sinusoids. And what Table 3 does not
-# show: the norm after the sum instead of before it, three tables of embeddings instead of one, another
-# vocabulary, rate or batch. (The table shows those of these rows that have a run in the file.)
+# (A) 1、2 或 8 个头，而不是 4 个；(B) 键有 8 或 16 个数，而不是 32 个；(C) 1 或 4 层，而不是 2 层；宽度 64 或 256，而不是 128；d_ff 512，而不是 256；(D) 暂退法 0 或 0.3，而不是 0.1；标签平滑 0 或 0.2，而不是 0.1；(E) 学习的位置，而不是正弦曲线。还有表 3 里没有的：归一化放在相加之后而不是之前，嵌入用三张表而不是一张，换词表，换学习率，换批次。（其中哪些行在文件里有结果，表就显示哪些行。）
 
 # %%
 ROWS = [  # group, name, change, the paper's row that is nearest and its difference from its base (BLEU)
@@ -484,11 +440,7 @@ draw.differences(
 )
 
 # %% [markdown]
-# 〔英〕Read it like this. The dot is our difference to the base, the thick bar its margin, the thin bar the margin for all
-# comparisons together. A **full** dot is clear even so; a **grey** one is clear only if you had asked about this row
-# alone; a **hollow** one cannot be told from luck. The strokes are single runs. The orange diamond is the nearest row of
-# the paper, as far from the *paper's* base as it was there; it has no bar, because the paper reports one number for each
-# row and no scatter. Here are the numbers, with the loss beside the score (where the tokens are the same).
+# 图这样看。圆点是我们与基准的差，粗线是它的误差范围，细线是所有比较合起来时的误差范围。**实心**点：即便按细线也明确；**灰**点：只问这一行时才明确；**空心**点：与运气分不开。短竖线是各次训练。橙色菱形是论文里最接近的一行，它离论文**自己的**基准有多远，就画多远；它没有误差范围，因为论文每行只给一个数，没有给分散程度。下面是具体的数，分数旁边还有损失（仅在词元相同时）。
 
 # %%
 print(f"{'':5}{'':22}{'runs':>4}{'million':>9}{'val loss':>10}{'BLEU':>8}{'margin':>8}{'of all':>8}   paper")
@@ -507,11 +459,9 @@ check("table3_dk")
 check("table3_positions")
 
 # %% [markdown]
-# ## 〔英〕5 · What agrees, and what does not
+# ## 5 · 哪些一致，哪些不一致
 #
-# 〔英〕The paper's base model is more than fifty times as large and was trained for twelve hours on eight GPUs; ours
-# had five minutes of one core. Nobody could expect the same numbers. The **signs** can be compared, where both
-# tables have one: ours where the difference is clear, the paper's where it is more than a tenth of a point.
+# 论文的 base 模型比我们的大五十多倍，用八块 GPU 训练了十二小时；我们只有一个核心的五分钟。谁也不能指望数字一样。可以比较的是两张表都有的**正负号**：我们的差要明确，论文的差要超过 0.1 分。
 
 # %%
 def verdict_on(name: str, paper: float) -> str:
@@ -533,10 +483,7 @@ assert "no dropout" in signs["opposite"] and "width 64" in signs["same"]
 assert "no dropout" in sure and "width 64" in sure  # the two hold for the whole table
 
 # %% [markdown]
-# 〔英〕(C) is the least surprising part: a smaller model is worse, here as there. More is not always better, though:
-# the paper's 8 layers lower its perplexity a little, and have 0.3 BLEU *less* than its 6. And more costs more,
-# which a table of equal *passes* hides. The next cell puts the price beside the gain: the counted FLOPs of a pair
-# of 15 + 15 tokens (lesson 07c), since the minutes of a shared machine scatter, too.
+# (C) 最不出人意料：较小的模型较差，两边都一样。不过，并不总是越多越好：论文的 8 层使困惑度略降，BLEU 却比 6 层**少** 0.3。而且多就更贵，按相同**遍数**排出的表看不出这一点。下一个单元格把代价放到收益旁边：一个 15 + 15 个词元的句对要多少 FLOPs（第 07c 课），因为在多人共用的机器上，分钟数也会分散。
 
 # %%
 def flops_with(change: Mapping[str, object]) -> int:
@@ -556,10 +503,9 @@ same_work = [t.minutes for name in ("half the rate", "twice the rate", "label sm
 print(f"rows that do the base's work took {min(same_work):.1f} to {max(same_work):.1f} minutes")
 
 # %% [markdown]
-# ### 〔英〕Two surprises
+# ### 两个意外
 #
-# 〔英〕The paper calls learned positions and sinusoids "nearly identical". And lesson 09 gave a reason to tie the three
-# tables of embeddings. What does our table say?
+# 论文说，学习的位置与正弦曲线“nearly identical”（几乎相同）。第 09 课则给了一个理由，要把三张嵌入表绑定在一起。我们的表怎么说？
 
 # %%
 surprises = {"learned positions": {"positions": "learned"}, "embeddings not tied": {"tie_embeddings": False}}
@@ -570,20 +516,12 @@ assert found["learned positions"].clear and found["learned positions"].value < 0
 assert found["embeddings not tied"].clear
 
 # %% [markdown]
-# 〔英〕Both are clear one by one, and neither is when all rows are judged together (section 4). So they are *candidates*: among
-# so many rows the two that surprise are those that luck would choose, too. If learned positions really lose, a likely
-# reason, which we have not tested: each position is learned from the sentences that reach it, four passes of captions
-# reach the late ones seldom, and a sinusoid needs no training. Three tables
-# of their own may win, with nearly twice the parameters. So tying saves size; that it also helps the score is
-# not what these four passes show. (The shipped model is tied, because it must be small.)
+# 两者单独看都明确，所有行一起评判时都不明确（第 4 节）。所以它们只是**候选**：这么多行里，最让人意外的两行，也正是运气会挑中的两行。如果学习的位置真的较差，有个可能的原因，我们没有检验过：每个位置要从够得着它的句子里学，把图片说明读四遍，靠后的位置很少遇到；正弦曲线则不需要训练。三张各自的表也许更好，但参数将近两倍。所以，绑定能省参数；至于它也能提高分数，这四遍训练没有显示出来。（课程自带的模型用了绑定，因为它必须小。）
 
 # %% [markdown]
-# ### 〔英〕The biggest disagreement
+# ### 最大的分歧
 #
-# 〔英〕In (D) the paper loses more than a point *without* dropout, and a little with 0.2: its 0.1 is the best of three. Our base
-# gains without it, and loses with more of it. These are not two results, one that agrees (more hurts) and one that does
-# not: here less dropout is better all the way, there it is not. One disagreement. Are the authors wrong, or are we? **Think first:** what is dropout a remedy against, and does a reader
-# who has read a book four times suffer from it?
+# 在 (D) 里，论文**不用**暂退法损失一分多，用 0.2 损失一点：三者之中，它的 0.1 最好。我们的基准不用反而更好，用得多就变差。不要以为这是两个结果，一个一致（用得多就差），一个不一致：在我们这里，自始至终都是越少越好，在论文那里不是。这是一个分歧。是作者错了，还是我们错了？**先想一想**：暂退法是治什么的？一本书只读了四遍的人，会得这种病吗？
 
 # %%
 without, more = found["no dropout"], found["dropout 0.3"]
@@ -591,10 +529,7 @@ assert without.clear and without.value > 0 > more.value and more.clear
 print(f"no dropout {without.value:+.1f} ± {without.margin:.1f}, dropout 0.3 {more.value:+.1f} ± {more.margin:.1f}")
 
 # %% [markdown]
-# 〔英〕Dropout is a remedy against learning by heart. After four passes there is probably little of that yet,
-# and whoever takes a medicine without the illness gets only the side effects: every step is noisier, and
-# less is learned in the same time. If that is the explanation, it makes a prediction which could
-# fail: **with more passes the order is reversed**, most dropout first. Again, sixteen passes instead of four:
+# 暂退法治的是死记硬背。读四遍，大概还谈不上死记硬背；没病吃药，就只有副作用：每一步噪声更大，同样的时间学得更少。如果这个解释对，它就给出一个可能落空的预言：**多读几遍，次序就会倒过来**，暂退法用得最多的排在最前。下面重做，读十六遍，而不是四遍：
 
 # %%
 longer = read_trials(ASSETS / "results" / "recipe.jsonl")
@@ -618,24 +553,17 @@ for p in sorted(sixteen):
 check("table3_dropout")
 
 # %% [markdown]
-# 〔英〕Half of the prediction came true: the setting that was best after four passes is the worst in the end, and its
-# loss has been *rising* for many passes. But the order is not turned round: 0.1 is still ahead of 0.2, by three
-# hundredths of a nat, which the right half of the picture makes visible and the scatter of seeds may explain. Sixteen passes
-# are too few for it. (Each curve is one run with its own falling rate, so its fourth pass is not the end of a run of
-# four. And one seed each: the $\sigma$ of section 4 says how much a seed alone can change.)
+# 预言应验了一半：读四遍时最好的设置，到最后成了最差的，而且它的损失已经**上升**了好多遍。但次序没有完全倒过来：0.1 仍领先 0.2，领先百分之三奈特；图的右半边把它放大给你看，而种子造成的分散也许就能解释它。十六遍还不够。（每条曲线都是一次训练，学习率各自下降，所以它的第四遍不等于只读四遍的训练的终点。而且每条只有一个种子：单单种子能造成多大变化，第 4 节的 $\sigma$ 说过。）
 #
-# 〔英〕This is the most useful thing that a small Table 3 can teach: **an ablation answers for its own
-# budget.** Ask a five-minute run about regularisation, and it will say: none. Whoever believes it and
-# then trains longer gives away points.
+# 小型的表 3 能教给我们的，最有用的就是这一条：**消融实验只对自己的预算作答。** 拿正则化去问一次五分钟的训练，它会说：不用。谁信了它，再去训练更久，就白白丢分。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕The loss and the score · more
+# ### 损失与分数 · 选读
 #
-# 〔英〕A lower loss mostly means a higher BLEU; one change pulls the two apart.
+# 损失较低，多半 BLEU 较高；有一处改动会把两者拉开。
 
 # %% [markdown]
-# 〔英〕Not all settings that lower the loss raise the score. **Guess first:** which change of the table should
-# pull the two apart, by its very definition?
+# 降低损失的设置，不一定都提高分数。**先猜**：表中哪一处改动，按它的定义就该把两者拉开？
 
 # %%
 same_words = {label(some[0]): (mean(t.val_loss for t in some), mean(t.val_bleu for t in some))
@@ -656,22 +584,14 @@ assert not bleu_gap.clear
 print(f"from smoothing 0 to 0.2: val loss {loss_gap:+.3f} nats, BLEU {bleu_gap.value:+.2f} ± {bleu_gap.margin:.2f}")
 
 # %% [markdown]
-# 〔英〕**Label smoothing.** It forbids the model to be sure: 0.2 asks it to keep a fifth of the probability for words
-# that are wrong. The validation loss, measured *without* smoothing, must pay for that. Whether the translation
-# gets worse is another question: the most likely word may stay the most likely one. The paper says in section 5.4
-# that smoothing hurts perplexity and improves BLEU; in its Table 3, from 0 to 0.1 brings half a point, from 0.1 to
-# 0.2 takes 0.1 away. Our four passes show the price in loss; of a gain in BLEU they show nothing that is larger
-# than luck.
+# **标签平滑。** 它不许模型太有把握：0.2 要求模型把五分之一的概率留给错误的词。验证损失是**不带**平滑测的，当然要为此付出代价。译文会不会变差，则是另一个问题：概率最大的词，可能仍然是概率最大的。论文 5.4 节说，平滑有损困惑度，却提高 BLEU；在它的表 3 里，从 0 到 0.1 提高半分，从 0.1 到 0.2 减少 0.1 分。我们的四遍训练显示出损失上的代价；至于 BLEU 的提高，没有显示出任何超出运气的东西。
 #
-# 〔英〕**The vocabulary** had to stay out of the picture. A loss *per token* of a vocabulary of 2,000 cannot be
-# compared with one of 8,000: the tokens are not the same tokens. (The paper warns in the caption of Table 3
-# that its perplexities are per word-piece.) BLEU counts words, and may be compared.
+# **词表**不能放进这幅图。词表为 2,000 时**每词元**的损失，不能与 8,000 的相比：词元已经不是同样的词元。（论文在表 3 的说明里也提醒，它的困惑度是按词片算的。）BLEU 数的是词，可以比较。
 
 # %% [markdown]
-# ### 〔英〕What Table 3 does not show
+# ### 表 3 没有的
 #
-# 〔英〕The last rows of the table are ours. **Guess first:** what do rate and batch move, compared with the number
-# of heads?
+# 表的最后几行是我们自己加的。**先猜**：与头数相比，学习率和批次能带来多大变化？
 
 # %%
 mine = None  # your guess: BLEU from half the rate to twice the rate
@@ -686,17 +606,11 @@ assert min(abs(found[name].value) for name in ("half the rate", "batches of 800"
 guesses.compare(mine, found["twice the rate"].value - found["half the rate"].value, "09c: BLEU from half to twice the rate")
 
 # %% [markdown]
-# 〔英〕Much more. Four passes are some 1,400 steps (the paper: 100,000), and whatever makes the weights go further in
-# them helps: larger steps, or more of them with fewer sentences each. Whoever compares two models, and gives
-# only one of them its best rate, compares rates. (And, once more, this answers for four passes. At the end of
-# a long run a high rate may have less to win.)
+# 大得多。四遍约有 1,400 步（论文是 100,000 步），凡是能让权重在这些步里走得更远的，都有帮助：步子更大，或者每步少读几句、多走几步。比较两个模型，却只给其中一个用它最好的学习率，比的就是学习率。（再说一遍，这只对四遍作答。训练很久之后，高学习率的好处也许会变少。）
 #
-# ## 〔英〕6 · The network that came before
+# ## 6 · 在它之前的网络
 #
-# 〔英〕Section 6.1 of the paper compares the Transformer with the best systems of its day, recurrent, convolutional
-# and mixed. Our rival is the `rnn-attention` of lesson 02: recurrent, with additive attention. The same pairs,
-# the same 4,000 tokens of vocabulary, the same dropout, the same number of passes, and several times the parameters.
-# **Guess first:** which one wins after the same number of passes?
+# 论文 6.1 节把 Transformer 与当时最好的系统相比，有循环的，有卷积的，也有混合的。我们的对手是第 02 课的 `rnn-attention`：循环网络加上加性注意力。同样的句对，同样 4,000 个词元的词表，同样的暂退法，同样的遍数，参数是几倍。**先猜**：遍数相同，哪个赢？
 
 # %%
 mine = None  # "the RNN", "the Transformer" or "neither": against the base of section 4
@@ -722,20 +636,15 @@ winner = "neither" if not gaps["base"].clear else "the RNN" if gaps["base"].valu
 guesses.compare(mine, winner, "09c: RNN or Transformer, the same passes")
 
 # %% [markdown]
-# 〔英〕Against the base it is a draw. But section 5 has shown that the base is badly tuned: with twice the rate, or with smaller
-# batches, the same Transformer gains two points or more. Against its best row the recurrent network is behind, with
-# several times the parameters. Whether it would gain as much, nobody has tried: it had one rate, one seed. So this says
-# that a small Transformer is *at least as good* here, and no more. Captions are short: the way from one end of a sentence
-# to the other is some fifteen steps, where a recurrent network forgets little, and it has attention, too.
+# 与基准比，是平局。但第 5 节说明，基准没有调好：学习率加倍，或者批次小一些，同样的 Transformer 能多得两分以上。与其中最好的一行比，循环网络虽有几倍的参数，还是落后。它调一调会不会也提高这么多，没有人试过：它只用了一个学习率，一个种子。所以这只说明，小型 Transformer 在这里**至少一样好**，不能说得更多。图片说明很短：从句子的一头到另一头只有十几步，循环网络忘不了多少，何况它也有注意力。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕And the minutes? · more
+# ### 那么时间呢？· 选读
 #
-# 〔英〕Time cannot be compared between runs of different hours. Steps in turns can.
+# 不同钟点的训练，时间没法比；轮流走的步，可以比。
 
 # %% [markdown]
-# 〔英〕The paper's first argument is time: a Transformer reads all positions at once. The minutes in our
-# file cannot show it. Its runs were made at different hours of a shared machine, never in turns:
+# 论文的第一个理由是时间：Transformer 同时读所有位置。我们文件里的分钟数说明不了这一点。那些训练是在一台共用的机器上，在不同的钟点做的，从来没有轮流过：
 
 # %%
 for passes, trial in sorted(rnns.items()):
@@ -743,8 +652,7 @@ for passes, trial in sorted(rnns.items()):
 assert rnns[2.0].minutes / 2 > 1.2 * rnns[4.0].minutes / 4  # the same work at another hour
 
 # %% [markdown]
-# 〔英〕The same work, half as much again at another hour: so large is the error of any comparison of minutes between these lines.
-# Only runs that take turns can be compared. So we let single steps take turns, now:
+# 同样的工作，换一个钟点就要多花一半时间：拿这些行的分钟数来比较，误差就有这么大。只有轮流运行才能比较。所以现在让单个的训练步轮流来：
 
 # %%
 racers = {}
@@ -771,25 +679,20 @@ print(f"a step of the RNN takes {ratios[len(ratios) // 2]:.1f} times as long (me
       f"from {ratios[0]:.1f} to {ratios[-1]:.1f}; captions, {device_name(str(pick()))})")
 
 # %% [markdown]
-# 〔英〕(One batch of captions on the CPU; how much of the ratio is the reading word by word, and how much the larger size, it cannot
-# say.)
+# （这是 CPU 上的一个图片说明批次；这个比值里，多少来自逐词阅读，多少来自参数更多，它说不清。）
 
 # %% [markdown]
-# ## 〔英〕7 · From a table to a recipe
+# ## 7 · 从表到训练方案
 #
-# 〔英〕The model that comes with the course was made by a recipe: a preset, and more dropout than the preset has. How
-# much was first set by judgement, and then tested by runs of the same length. How would you find yours?
+# 课程自带的模型，是按一份方案训练的：一个预设，外加比预设更多的暂退法。多用多少，先凭判断定下，再用同样长度的训练来检验。你自己的方案该怎样找？
 #
-# 1. 〔英〕**Choose on val, never on test.** Each choice fits the set that it is made on a little; after twenty choices
-#    its score is too good. The test set must stay unseen.
-# 2. 〔英〕**Compare what costs the same.** A wider model that trains twice as long has not won yet.
-# 3. 〔英〕**Ask short runs only what short runs can know.** Rate, batch, vocabulary and norm *often* show themselves
-#    early; repeat the winner once at full length. Regularisation must be chosen for the length of the run.
-# 4. 〔英〕**Do not add up gains.** Two changes that bring half a point each may bring only half a point together; and
-#    the best of twenty rows owes a part of its lead to luck.
-# 5. 〔英〕**Touch the test set once,** when nothing is left to choose.
+# 1. **在 val 上选，绝不在 test 上选。** 每一次选择，都会对它所用的集合略有迁就；选过二十次，分数就虚高了。测试集必须一直不看。
+# 2. **代价相同才能比。** 较宽的模型训练了两倍的时间，还不算赢。
+# 3. **短的训练，只问它能知道的事。** 学习率、批次、词表和归一化，**往往**早早就见分晓；胜出的那个，要用完整的长度再做一次。正则化必须按训练的长度来选。
+# 4. **收益不能相加。** 各提高半分的两处改动，合起来可能也只有半分；二十行中最好的一行，领先里有一部分是运气。
+# 5. **测试集只碰一次**，等到没有什么可选的时候。
 #
-# 〔英〕The short runs are the rows above. These are the long ones:
+# 短的训练就是上面各行。下面是长的：
 
 # %%
 print(f"{'preset':8}{'passes':>8}{'minutes':>9}{'val loss':>10}{'val BLEU':>10}   changed")
@@ -821,28 +724,17 @@ assert at_five == sorted(at_five) and at_end == sorted(at_end, reverse=True)
 assert shipped == at_length[0.35] and brief.loss_after(12) < at_length[0.15].loss_after(12)
 
 # %% [markdown]
-# 〔英〕Three runs of equal length, which differ in nothing but the dropout. After five passes they stand in the order that
-# the table of section 4 would predict: the less, the better. At the end the order is turned round, all of it: here
-# is the prediction of section 5 fulfilled, with a larger model and twice the passes. And look at 0.15: in the last
-# third its loss *rises*. That is what learning by heart looks like on sentences that are not in the book.
+# 三次同样长的训练，只有暂退法不同。五遍之后，它们的次序正如第 4 节的表所预言：越少越好。到最后，次序完全倒过来：第 5 节的预言在这里应验了，模型更大，遍数多了一倍。再看 0.15：最后三分之一，它的损失在**上升**。死记硬背的模型遇到书上没有的句子，就是这个样子。
 #
-# 〔英〕Whoever judges a long recipe by its first passes throws away the best one. The brief run shows why the passes of
-# two runs cannot be compared at all: it has the dropout of the worst, and after twelve passes it is ahead of that
-# one, because its rate has nearly fallen to 0, while the long run's is still high.
+# 谁凭开头几遍评判一份长方案，谁就会丢掉最好的那份。短的那次训练说明了为什么两次训练的中途根本不能比：它的暂退法与最差的那次相同，十二遍之后却领先，因为它的学习率已经降到接近 0，而长的那次还很高。
 #
-# 〔英〕The last step, from 0.25 to 0.35, gains two tenths of a BLEU with one seed each. By section 3 that is luck until
-# shown otherwise; we took the better one, since one must be taken, and claim nothing for it.
+# 最后一步，从 0.25 到 0.35，提高十分之二分 BLEU，各只有一个种子。按第 3 节，在没有别的证据之前，这就是运气；我们取了较好的那个，因为总得取一个，但并不声称它更好。
 #
-# 〔英〕Beam and length penalty were chosen last, on val, with the finished model: `results.json` in
-# `assets/checkpoints/multi30k-de-en` has all that was tried, under `decoding`, and the averages of more or fewer
-# snapshots, under `averaging`. (Rule 5 was not kept to the letter, and you should know it: the test set was scored
-# for the model with a dropout of 0.25 too, twice, before the one with 0.35 was trained. Val alone decided, but a
-# reader cannot check that.)
+# 束宽和长度惩罚最后才选，在 val 上，用训练好的模型：试过的全部结果都在 `assets/checkpoints/multi30k-de-en` 的 `results.json` 里，见 `decoding`；对多少个快照取平均，见 `averaging`。（规则 5 没有一字不差地遵守，应该让你知道：暂退法 0.25 的模型也在测试集上打过分，打了两次，都在训练 0.35 的模型之前。决定完全由 val 作出，但读者没法核实。）
 #
-# ## 〔英〕8 · Your own row
+# ## 8 · 你自己的一行
 #
-# 〔英〕Change one thing. The next cell trains `tiny` once with it, on the captions of section 2, and compares with the
-# equal runs there.
+# 改一样东西。下一个单元格改完之后训练一次 `tiny`，用第 2 节的图片说明，再与那里相同的几次训练比较。
 
 # %%
 CHANGES = {"d_model": 16}  # yours: n_heads, n_layers, d_ff, dropout, norm, positions, peak_lr ...
@@ -854,12 +746,9 @@ print(f"BLEU {own.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} ag
       f"{'more than luck' if verdict.clear else 'may be luck'}")
 
 # %% [markdown]
-# 〔英〕So few runs know little about $\sigma$, and Student makes them pay for it with a wide margin: they see a change as
-# coarse as this one, and hardly a finer one. That is why the table above took its $\sigma$ from
-# many.
+# 训练次数这么少，对 $\sigma$ 就知道得很少，Student 要你用很宽的误差范围来偿还：像这样粗大的改动看得出来，细一点的就几乎看不出了。所以上面的表，要用许多次训练来估计 $\sigma$。
 #
-# 〔英〕For a table of your own, let a loop of your shell do the work; every run that ends adds its line to one file,
-# and `read_trials` reads it:
+# 要做你自己的一张表，就让命令行的循环替你干活；每次训练结束，都往同一个文件里加一行，`read_trials` 再把它读出来：
 #
 # ```
 # for dropout in 0.0 0.1 0.3; do
@@ -868,84 +757,64 @@ print(f"BLEU {own.val_bleu:.1f}: {verdict.value:+.1f} ± {verdict.margin:.1f} ag
 # done
 # ```
 #
-# ### 〔英〕The experiment of the homework
+# ### 作业的实验
 #
-# 〔英〕Make a translator of your own and hand it in.
+# 做一个你自己的翻译模型，交上来。
 #
-# 1. 〔英〕Write down *before* you begin: what you will change, why, and by how much you expect it to differ.
-# 2. 〔英〕Train it: `python -m course train --corpus multi30k --preset cpu --set ... --epochs ... --out runs/mine
-#    --record runs/mine.jsonl`. Half an hour is enough to beat the preset `small`. Without Multi30k take
-#    `--corpus captions` in all commands, its split `test`, and compare with a run of the preset `tiny`.
-# 3. 〔英〕Choose on val: `python -m course evaluate --checkpoint runs/mine --corpus multi30k --split val`.
-# 4. 〔英〕When all is chosen, once: `python -m course evaluate --checkpoint runs/mine --corpus multi30k --split
-#    test_2016_flickr --against multi30k-de-en`. It translates with both models and tests by approximate randomisation
-#    (lesson 09) whether the difference is more than the luck of the *sentences*. The luck of the seed is not
-#    in it: for that, train twice.
-# 5. 〔英〕`python -m course homework report` puts the score, the difference and its p-value on your page.
+# 1. 开始**之前**写下：你要改什么，为什么改，预计会差多少。
+# 2. 训练它：`python -m course train --corpus multi30k --preset cpu --set ... --epochs ... --out runs/mine --record runs/mine.jsonl`。半小时就足以胜过预设 `small`。没有 Multi30k，就在所有命令里用 `--corpus captions` 和它的 `test` 部分，并与预设 `tiny` 的一次训练比较。
+# 3. 在 val 上选：`python -m course evaluate --checkpoint runs/mine --corpus multi30k --split val`。
+# 4. 全部选定之后，只做一次：`python -m course evaluate --checkpoint runs/mine --corpus multi30k --split test_2016_flickr --against multi30k-de-en`。它用两个模型翻译，再用近似随机化检验（第 09 课）判断差别是否超出**句子**的运气。种子的运气不在里面：要知道那个，就训练两次。
+# 5. `python -m course homework report` 会把分数、差别和它的 p 值写到你的那一页上。
 #
 # ## 你造了什么
 #
-# | 名称 | 输入 | 输出 |
+# | 名字 | 输入 | 输出 |
 # |---|---|---|
-# | 〔英〕`Trial`, `append_trial`, `read_trials` | a file of JSON lines | what was set and what came out of each run |
-# | 〔英〕`run_trial` | preset, changes, seed, budget, pairs | a `Trial` |
-# | 〔英〕`pooled_spread` | groups of equal runs | a `Spread`: `sigma` of one run, `freedom`, `factor(comparisons)` |
-# | 〔英〕`difference` | two lists of scores, their spread | a `Difference`: value, margin, `clear` |
+# | `Trial`、`append_trial`、`read_trials` | 一个由 JSON 行组成的文件 | 每次训练设了什么，得到什么 |
+# | `run_trial` | 预设、改动、种子、预算、句对 | 一个 `Trial` |
+# | `pooled_spread` | 若干组相同的训练 | 一个 `Spread`：一次训练的 `sigma`、`freedom`、`factor(comparisons)` |
+# | `difference` | 两列分数，以及它们的分散程度 | 一个 `Difference`：值、误差范围、`clear` |
 #
 # ## 练习
 #
-# 1. 〔英〕**How many seeds? (1 of 5, 10 minutes)** With the $\sigma$ of section 4, how many runs of base and setting do
-#    you need until a measured difference of 0.2 BLEU is clear? What would that cost in hours? (If the *true*
-#    difference is 0.2, you will then find it only every second time. Why?)
+# 1. **要几个种子？（难度 1/5，10 分钟）** 用第 4 节的 $\sigma$，基准和设置各要训练几次，测得的 0.2 BLEU 之差才算明确？要花几个小时？（如果**真实的**差是 0.2，这样做也只有一半的机会能发现它。为什么？）
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕About 28 of each. The margin is $t \, \sigma \sqrt{2/n}$ with $\sigma = 0.37$; with so many runs $t$ is 2.0, and
-# $2.0 \cdot 0.37 \cdot \sqrt{2/28} = 0.20$. That is 56 runs; at the 5.8 minutes of an average run of the file, more than
-# five hours. If the true difference is 0.2, what one measures lies above 0.2 as often as below, and only above it is clear.
-# To find it nine times in ten takes more than two and a half times as many runs.
+# 各约 28 次。误差范围是 $t \, \sigma \sqrt{2/n}$，其中 $\sigma = 0.37$；次数这么多时 $t$ 是 2.0，而 $2.0 \cdot 0.37 \cdot \sqrt{2/28} = 0.20$。一共 56 次；按文件里平均每次 5.8 分钟算，要五个多小时。如果真实的差是 0.2，测得的值在 0.2 以上和以下的机会一样多，而只有在它以上才算明确。要十次里有九次能发现它，训练次数得再增加到两倍半以上。
 #
 # </details>
 #
-# 2. 〔英〕**The paper's missing margin (2 of 5, 15 minutes).** Suppose its runs scatter with $\sigma = 0.2$ BLEU. Which
-#    rows of Table 3 are clear? (Treat each number as a single run; the paper does not say.)
+# 2. **论文缺少的误差范围（难度 2/5，15 分钟）。** 假设论文的训练以 $\sigma = 0.2$ BLEU 分散。表 3 的哪些行是明确的？（把每个数当作一次训练；论文没有说明。）
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕The margin of one run against one is $1.96 \cdot 0.2 \cdot \sqrt 2 = 0.55$. Six of 19 rows are beyond it: 1 head (−0.9),
-# d_k 16 (−0.7), 2 layers (−2.1), width 256 (−1.3), no dropout (−1.2), big (+0.6). Judged together (Bonferroni, 0.85)
-# four remain: d_k 16 and big go. 4 against 8 heads, label smoothing, positions: all within the luck that we supposed.
+# 一次对一次，误差范围是 $1.96 \cdot 0.2 \cdot \sqrt 2 = 0.55$。19 行里有六行超出：1 个头（−0.9）、d_k 16（−0.7）、2 层（−2.1）、宽度 256（−1.3）、不用暂退法（−1.2）、big（+0.6）。一起评判（Bonferroni，0.85），剩下四行：d_k 16 和 big 出局。4 个头与 8 个头之比、标签平滑、位置：都在我们假设的运气之内。
 #
 # </details>
 #
-# 3. 〔英〕**Equal work (3 of 5, 15 minutes).** Section 5 prints the price of each size in (C). How many passes could each make
-#    for the work of the base's four? Is width 256 the best buy?
+# 3. **同样的工作量（难度 3/5，15 分钟）。** 第 5 节打印了 (C) 里各种尺寸的代价。基准读四遍的工作量，够它们各读几遍？宽度 256 是最划算的吗？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Four divided by the price: 1 layer 5.6, 4 layers 2.5, width 64 9.5, width 256 1.5, d_ff 512 3.3 passes. Width 256 has +2.6
-# BLEU after four passes, for 2.66 times the work. The base after sixteen passes, four times the work, has 37.9: +7.4. So more
-# passes seem the better buy here. To be sure, run both at equal work: width 256 for four passes, the base for 10.6.
+# 四除以代价：1 层 5.6 遍，4 层 2.5 遍，宽度 64 是 9.5 遍，宽度 256 是 1.5 遍，d_ff 512 是 3.3 遍。宽度 256 读四遍，提高 +2.6 BLEU，工作量是 2.66 倍。基准读十六遍，工作量是四倍，得 37.9：提高 +7.4。所以在这里，多读几遍似乎更划算。要弄确切，就让两者工作量相同：宽度 256 读四遍，基准读 10.6 遍。
 #
 # </details>
 #
 # ## 小结
 #
-# - 〔英〕Equal recipes with different seeds differ. Measure that first; a difference within its margin cannot be told
-#   from luck, which does not prove that it is 0.
-# - 〔英〕Single runs may borrow their margin from the pooled scatter of the repeated ones; few repeats make a wide one.
-# - 〔英〕In equal short runs the smaller models were worse; dropout hurt, and with more passes it helped. An ablation
-#   answers for its own budget.
-# - 〔英〕A lower loss mostly means a higher BLEU; label smoothing pulls the two apart. Losses *per token* of different
-#   vocabularies cannot be compared.
-# - 〔英〕Choose on val, compare at equal cost, touch the test set once.
+# - 方案相同、种子不同，结果就不同。先测这个；误差范围之内的差别与运气分不开，但这不证明差别为 0。
+# - 只训练一次的，可以借用重复过的那些合并得出的分散程度；重复得少，误差范围就宽。
+# - 在同样短的训练里，较小的模型较差；暂退法有害，遍数多了就有益。消融实验只对自己的预算作答。
+# - 损失较低，多半 BLEU 较高；标签平滑把两者拉开。词表不同，**每词元**的损失就不能比较。
+# - 在 val 上选，按相同的代价比，测试集只碰一次。
 #
 # ## 延伸阅读
 #
-# - 〔英〕Vaswani et al. 2017, section 6.2 and Table 3.
-# - 〔英〕Reimers and Gurevych 2017, *Reporting Score Distributions Makes a Difference*, arXiv 1707.09861; Dodge et al.
-#   2019, *Show Your Work: Improved Reporting of Experimental Results*, arXiv 1909.03004.
-# - 〔英〕Bouthillier et al. 2021, *Accounting for Variance in Machine Learning Benchmarks*, arXiv 2103.03098.
-# - 〔英〕Araabi and Monz 2020, *Optimizing Transformer for Low-Resource Neural Machine Translation*, arXiv 2011.02266.
+# - Vaswani et al. 2017，6.2 节和表 3。
+# - Reimers and Gurevych 2017, *Reporting Score Distributions Makes a Difference*, arXiv 1707.09861；Dodge et al. 2019, *Show Your Work: Improved Reporting of Experimental Results*, arXiv 1909.03004.
+# - Bouthillier et al. 2021, *Accounting for Variance in Machine Learning Benchmarks*, arXiv 2103.03098.
+# - Araabi and Monz 2020, *Optimizing Transformer for Low-Resource Neural Machine Translation*, arXiv 2011.02266.
 #
-# 〔英〕**Next:** [lesson 10](10_beyond.ipynb) leaves translation: the same layers go on, fill in, and parse.
+# **下一课：** [第 10 课](10_beyond.ipynb)离开翻译：同样的层，会续写，会填空，还会分析句法。
