@@ -27,56 +27,43 @@
 # - 列出训练的下一步取决于哪些东西，并说出忘了其中一样有什么代价；
 # - 让训练礼貌地停下，再接着训练，并证明什么也没有变。
 #
-# **先修：** 第 07 课。**时间：** 70 分钟。**论文：** 5.2 节说训练了多久；途中怎样挺过来的，论文没有说。
+# 〔英〕**You need first** lesson 07. **Time:** 55 minutes. **In the paper:** section 5.2 says how long they trained;
+# how they survived it they do not say.
 #
 # 第一个代码单元格是导出的代码所需要的；带 `#| export` 的单元格合成 `course/runs.py`。
 
 # %%
 #| export
-import hashlib
 import json
 import math
-import os
-import platform
-import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from course import ASSETS
+from course import ASSETS, rundir
 from course.masking import Batch
+from course.rundir import CheckpointError, advised, write_atomically, write_json, write_tensors
 from course.text import BPE, Example, Pair, encode_pairs, make_batches, token_batches
-from course.training import (
-    MODELS,
-    TrainingConfig,
-    average_checkpoints,
-    evaluate_loss,
-    groups_of,
-    learning_rate,
-    load_weights,
-    make_optimizer,
-    train_step,
-    weights_of,
-)
+from course.training import MODELS, TrainingConfig, average_checkpoints, evaluate_loss, groups_of
+from course.training import learning_rate, load_weights, make_optimizer, train_step, weights_of
 from course.transformer import Transformer
 
 # %% [markdown]
 # 演示还需要几样东西，以及一些图片说明。
 
 # %%
+import inspect
+import signal
 import tempfile
+
+from IPython.display import Code
 
 from course.corpora import pairs
 from course.device import by_scale
@@ -107,67 +94,13 @@ small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dr
 # 为什么不用 `torch.save`？它写的是 Python 的 **pickle** 格式，而加载 pickle 时，别人放在里面的任何代码都可能运行。safetensors 文件里只有数和名字，别的什么也没有。
 #
 # 写文件的时候会出什么事？进程被杀掉，或者磁盘满了，好好的文件就只剩半个。办法古老而简单：先写到旁边的另一个文件里，等它真正到了磁盘上（`fsync`），再改名。系统改名是一瞬间的事，不可分割。任何时刻，在那里的不是完整的旧文件，就是完整的新文件。这样的操作叫做**原子**操作（atomic）。
+#
+# 〔英〕Such care with files, disks and signals is a craft of its own, and has a module of its own, `course/rundir.py`. This
+# page shows of it what a run cannot do without. (`advised` turns an error of the system into a `CheckpointError`, which
+# says what failed, why, and what to do; `move` renames.)
 
 # %%
-#| export
-class CheckpointError(RuntimeError):
-    """A checkpoint or a run that cannot be read or written; the message says what to do."""
-
-
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError,
-              SafetensorError)  # what a file raises that is missing, cut, or of something else
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then move it there: a crash leaves the old one whole.
-
-    Raises CheckpointError if the file system refuses, as when the disk is full.
-    """
-    beside = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        move(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise CheckpointError(
-            f"cannot write {path} ({error}). What stood there before is unharmed: make room, or "
-            "mend the permissions, then give the same command again"
-        ) from error
-
-
-def move(source: Path, target: Path, patience: float = 2.0) -> None:
-    """Move a file over another one, at once; on Windows, wait while another program reads it."""
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if sys.platform != "win32" or time.monotonic() > until:
-                raise
-            time.sleep(0.1)
-
-
-# %% [markdown]
-# 这一课写的一切都经过它：JSON 和张量。
-
-# %%
-#| export
-def write_json(path: Path, content: object) -> None:
-    """Write JSON atomically."""
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_atomically(path, lambda p: p.write_text(text + "\n", encoding="utf-8"))
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None
-) -> None:
-    """Write safetensors atomically, with the permissions that any new file gets."""
-    content = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, lambda p: p.write_bytes(tensors_to_bytes(content, metadata)))
+Code(inspect.getsource(write_atomically), language="python")
 
 
 # %% [markdown]
@@ -218,16 +151,10 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
 
     Raises CheckpointError that names what is missing and what can be had.
     """
-    directory = Path(where)
-    if not directory.is_dir() and (SHIPPED / directory).is_dir():
-        directory = SHIPPED / directory
-    if not directory.is_dir():
-        shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
-        raise CheckpointError(
-            f"no checkpoint {str(where)!r}: neither a directory nor one of those that come with "
-            f"the course ({', '.join(shipped) or 'none'}). Train one: python -m course train --help"
-        )
-    try:
+    directory = rundir.found(Path(where), SHIPPED)
+    with advised(f"{directory} is no whole checkpoint", "It needs config.json, tokenizer.json and "
+                 "model.safetensors as `python -m course train` writes them. Copy it again; a run "
+                 "with its state.safetensors becomes whole with --resume"):
         sizes = json.loads((directory / "config.json").read_text("utf-8"))
         model_class, config_class = MODELS[sizes.pop("model")]
         config = config_class(**sizes)
@@ -236,12 +163,6 @@ def load_checkpoint(where: Path | str) -> tuple[Transformer, BPE]:
             raise ValueError(f"{len(bpe)} tokens, but a model for {config.src_vocab}")
         model = model_class(config)
         load_weights(model, load_file(directory / "model.safetensors"))
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"{directory} is no whole checkpoint ({type(error).__name__}: {error}). It needs "
-            "config.json, tokenizer.json and model.safetensors as `python -m course train` writes "
-            "them. Copy it again; a run with its state.safetensors becomes whole with --resume"
-        ) from error
     return model.eval(), bpe
 
 
@@ -317,8 +238,7 @@ def save_state(
         tensors[f"weight.{name}"] = parameter.detach()
         for key, value in optimizer.state[parameter].items():
             tensors[f"{key}.{name}"] = value
-    metadata = {"position": json.dumps(asdict(position))}
-    write_tensors(directory / "state.safetensors", tensors, metadata)
+    write_tensors(directory / "state.safetensors", tensors, {"position": asdict(position)})
 
 
 # %% [markdown]
@@ -326,9 +246,7 @@ def save_state(
 
 # %%
 #| export
-def load_state(
-    directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> Position:
+def load_state(directory: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
     """Read what `save_state` wrote back into the model and the optimizer; return the position.
 
     Raises CheckpointError if there is nothing to resume from.
@@ -337,8 +255,8 @@ def load_state(
     if not path.exists():
         raise CheckpointError(f"nothing to resume: {path} is not there. Start without --resume")
     device = next(model.parameters()).device
-    try:
-        tensors, position = load_file(path), position_of(path)
+    with advised(f"cannot resume: {path} cannot be read, or is of another run", rundir.ANEW):
+        tensors, position = load_file(path), Position(**rundir.header(path)["position"])
         load_weights(model, {k[7:]: v for k, v in tensors.items() if k.startswith("weight.")})
         for name, parameter in model.named_parameters():
             optimizer.state[parameter] = {
@@ -351,18 +269,7 @@ def load_state(
         elif device.type == "mps" and "device_rng" in tensors:
             torch.mps.set_rng_state(tensors["device_rng"])
         torch.set_rng_state(tensors["rng"])
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"cannot resume: {path} cannot be read, or is of another run ({error}). Copy it again, "
-            "or start anew in another directory"
-        ) from error
     return position
-
-
-def position_of(path: Path) -> Position:
-    """Return the position that the header of a state holds."""
-    with safe_open(path, "pt") as file:
-        return Position(**json.loads(file.metadata()["position"]))
 
 
 # %% [markdown]
@@ -414,38 +321,14 @@ print("with the whole state: the same bits")
 # 通常，程序不管走到哪里，按 Ctrl-C 都会引发异常，也许权重正好改了一半。训练期间，我们换一种做法：信号只设一个标志，循环在两步之间看这个标志。一秒或更久之后再按一次 Ctrl-C，就立刻停下，留给没有耐心的人。（同一时刻的两个信号只算一次：有些程序会启动别的程序，并把 Ctrl-C 转给它们，而它们自己也已经收到了。）`kill -9` 谁也防不了，这时就靠磁盘上最后的状态。
 
 # %%
-#| export
-@contextmanager
-def stop_request() -> Iterator[threading.Event]:
-    """Turn Ctrl-C, SIGTERM and SIGHUP into an event, so that a step is never cut in two.
+Code(inspect.getsource(rundir.stop_request), language="python")
 
-    A second Ctrl-C, a second later or more, stops at once. Outside the main thread signals stay
-    as they are.
-    """
-    event = threading.Event()
-    heard = math.inf
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handler(signum, frame) -> None:
-        nonlocal heard
-        now = time.monotonic()
-        if now - heard >= 1:
-            raise KeyboardInterrupt
-        heard = min(heard, now)
-        event.set()
-
-    signals = [signal.SIGINT, signal.SIGTERM]
-    hang_up = getattr(signal, "SIGHUP", None)  # a lost terminal; Windows has none
-    if hang_up and signal.getsignal(hang_up) != signal.SIG_IGN:  # nohup asked to ignore it
-        signals.append(hang_up)
-    before = {s: signal.signal(s, handler) for s in signals}
-    try:
-        yield event
-    finally:
-        for s, old in before.items():
-            signal.signal(s, old)
+# %%
+with rundir.stop_request() as stop:
+    assert not stop.is_set()
+    signal.raise_signal(signal.SIGINT)  # what Ctrl-C sends
+    print("Ctrl-C has come, and the program goes on; the flag is up:", stop.is_set())
+    assert stop.is_set()
 
 
 # %% [markdown]
@@ -528,51 +411,23 @@ class Log:
     def __init__(self, path: Path, position: Position) -> None:
         self.path = path
         here = (position.epoch, position.batch)
-        lines = parse_lines(path) if position.step and path.exists() else []
+        lines = rundir.whole_lines(path) if position.step and path.exists() else []
         kept = [line for line in lines if (line["epoch"], line["batch"]) <= here]
-        write_atomically(path, lambda p: p.write_text("".join(map(as_line, kept)), "utf-8"))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        write_atomically(path, lambda p: p.write_text(text, "utf-8"))
 
     def write(self, position: Position, **values: float) -> None:
         """Append one line."""
         line = {**asdict(position), **values}
         rounded = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(as_line(rounded))
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write {self.path} ({error}): make room, then go on with --resume"
-            ) from error
-
-
-def as_line(values: Mapping[str, float]) -> str:
-    """Return a line of JSON."""
-    return json.dumps(values) + "\n"
-
-
-def parse_lines(path: Path) -> list[dict[str, float]]:
-    """Return the whole lines; one without an end, cut off by a crash, is no line yet.
-
-    Raises CheckpointError that names a damaged line.
-    """
-    lines = []
-    for number, raw in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not raw.endswith(b"\n"):
-            continue
-        try:
-            lines.append(json.loads(raw))
-            int(lines[-1]["step"]), int(lines[-1]["epoch"]), int(lines[-1]["batch"])
-        except UNREADABLE as error:
-            raise CheckpointError(
-                f"{path}, line {number} is no line of a log: {raw[:40]!r}. Delete this line; the "
-                "run needs none of them, only its curves do"
-            ) from error
-    return lines
+        advice = advised(f"cannot write {self.path}", "Make room, then go on with --resume", OSError)
+        with advice, self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(rounded) + "\n")
 
 
 def read_log(directory: Path) -> list[dict[str, float]]:
     """Return the lines of a run's log."""
-    return parse_lines(directory / "log.jsonl")
+    return rundir.whole_lines(directory / "log.jsonl")
 
 
 # %%
@@ -597,113 +452,147 @@ def run_record(
     model: Transformer, bpe: BPE, config: TrainingConfig, budget: Budget, corpus: Sequence[Pair]
 ) -> dict[str, object]:
     """Return what must be the same to resume a run, as JSON holds it."""
-    sizes = {f"model.{name}": value for name, value in asdict(model.config).items()}
     record = {
         **asdict(config),
-        **sizes,
+        **{f"model.{name}": value for name, value in asdict(model.config).items()},
         "budget": budget.unit,
-        "tokenizer": digest([bpe.alphabet, bpe.merges]),
-        "corpus": digest(corpus),
+        "tokenizer": rundir.digest([bpe.alphabet, bpe.merges]),
+        "corpus": rundir.digest(corpus),
     }
     return json.loads(json.dumps(record))
 
 
-def digest(content: object) -> str:
-    """Return a short fingerprint of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
 # %% [markdown]
-# 恢复时比对这份记录，报错说出第一处不同。新的训练写下自己的记录；如果那里已经有一次训练或一个检查点，它就拒绝，因为会覆盖几个小时的成果。一步也没走过的训练不算成果：如果第一次保存时磁盘满了，把同样的命令再运行一次，从头开始就是。
-
-# %%
-#| export
-def read_record(path: Path) -> dict[str, object]:
-    """Return what a run was started with."""
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"cannot tell how this run was started: {path} cannot be read ({error}). Copy it again, "
-            "or start anew in another directory"
-        ) from error
-
-
-def check_record(path: Path, record: Mapping[str, object]) -> None:
-    """Raise CheckpointError that names the first difference from what a run was started with."""
-    started = read_record(path)
-    for name in record:
-        if started.get(name) != record[name]:
-            raise CheckpointError(
-                f"cannot resume {path.parent}: it was started with {name}={started.get(name)!r}, "
-                f"not {record[name]!r}. Give it the same again, or start anew in another directory"
-            )
-
-
-def claim_directory(directory: Path, record: Mapping[str, object], resume: bool) -> None:
-    """Make sure that a run may write here; raises CheckpointError if it would mix or lose runs."""
-    state, model = (directory / f"{name}.safetensors" for name in ("state", "model"))
-    if resume:
-        if state.exists():
-            check_record(directory / "training.json", record)
-        return
-    try:
-        worth = position_of(state).step > 0 if state.exists() else model.exists()
-        way = "go on with --resume, or choose another directory"
-    except UNREADABLE:
-        worth, way = True, "its state cannot be read. Choose another directory"
-    if worth:
-        raise CheckpointError(f"{directory} holds a run already: {way}")
-    write_json(directory / "training.json", record)
-
-
-# %% [markdown]
-# 还有，两个程序不许同时往一个文件夹里写。**锁**（lock）是一种标记，一次只有一个进程能拿着；进程不管怎样结束，系统都会收回它，所以死掉的进程不会把谁锁在外面。锁的主人写在旁边，报错时用得着。
-
-# %%
-#| export
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold a directory for the time of the block; raises CheckpointError that names its owner."""
-    owner = directory / "run.owner"
-    lock = FileLock(directory / "run.lock", timeout=0)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout as error:
-        held = owner.read_text("utf-8") if owner.exists() else "another process"
-        raise CheckpointError(
-            f"{directory} is in use by {held}. Wait until it has ended, or choose another directory"
-        ) from error
-    except NotImplementedError:
-        pass  # a file system without locks: who shares it must take care
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write into {directory} ({error}): choose another directory, or mend the "
-            "permissions"
-        ) from error
-    try:
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        write_atomically(owner, lambda p: p.write_text(
-            f"process {os.getpid()} on {platform.node()}, since {since}", "utf-8"))
-        yield
-    finally:
-        with suppress(OSError):
-            owner.unlink()
-        lock.release()
-
-
-# %% [markdown]
+# 〔英〕On resuming, the record is compared, and the message names the first difference (`check_record` in
+# `course/rundir.py`). A fresh run writes its record; where a run or a checkpoint already lies, it refuses, because it would
+# overwrite hours of work. A run that has made no step yet is no work: if the disk was full at its first save, the
+# same command simply begins again.
+#
+# 〔英〕And two programs must not write into one directory at the same time. A **lock** is a mark that only one
+# process can hold; the system takes it back when the process ends, however it ends, so a dead one locks
+# nobody out. `locked` holds one; its owner stands beside it, for the message.
+#
 # ## 3 · 完整的训练器
 #
-# 现在把各部分合成两个类。第一个类 `Run` 管一步：算学习率，走一步，移动位置，该取快照就取，该保存就保存。它有两种开始方式：从头开始，或恢复。位置后面的快照要删掉：它们的步要么还会重走，要么是更早的一次训练留下的，绝不能混进平均里。
+# 〔英〕Now the parts come together, in three classes. A **stepper** changes the weights. A **desk** writes down what
+# must not be lost. The **trainer** holds both and knows the order of things. A part that is held can be changed
+# for another: lesson 07c puts a faster stepper in this one's place, and on several devices one process alone has a desk.
 #
-# 这个类很长，但每个方法都短。先读 `step`，它是核心；再读 `begin`；然后读它们调用的方法。
+# 〔英〕The stepper first. What is it asked for, beyond a step? Only what several processes must agree on: who writes the
+# files, what time it is, whether to stop. One process has nobody to ask.
 
 # %%
 #| export
-class Run:
-    """A model, its budget and a directory that always holds a way back: one step at a time."""
+class PlainStep:
+    """Lesson 07's step, by one process. What a Trainer asks it for, lesson 07c answers faster."""
+
+    chief = True  # whether this process writes files and shows progress
+
+    def __init__(
+        self, model: Transformer, optimizer: torch.optim.Optimizer, config: TrainingConfig
+    ) -> None:
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.device = next(model.parameters()).device
+
+    def record(self) -> dict[str, bool]:
+        """Return what else must be the same to resume a run."""
+        return {}
+
+    def meet(self, directory: Path) -> None:
+        """Wait until every process knows that the run has begun there."""
+
+    def feed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield the batches of an epoch, ready to be sent to the device."""
+        return batches
+
+    def update(self, batches: Sequence[Batch], rate: float, step: int) -> tuple[float, float]:
+        """Make a step after `step` others; return the loss per token and the gradient's norm."""
+        sent = [batch.to(self.device) for batch in batches]
+        return train_step(self.model, sent, self.optimizer, rate, self.config)
+
+    def clock(self, seconds: float) -> float:
+        """Return the time that counts for every process."""
+        return seconds
+
+    def stops(self, wish: bool) -> bool:
+        """Return whether any process wishes to stop."""
+        return wish
+
+
+# %% [markdown]
+# 〔英〕The desk is opened when the run begins or goes on. Snapshots that lie ahead of the position are deleted: their
+# steps will be made again, or they are left over from an earlier run, and must not get into the average.
+
+# %%
+#| export
+class Desk:
+    """Where a run is written down: its log, its state and checkpoint, its snapshots.
+
+    directory: the run's; position: where it goes on; taken: how many snapshots it has by then.
+    """
+
+    def __init__(self, directory: Path, position: Position, taken: int, quiet: bool) -> None:
+        self.directory, self.taken, self.quiet = directory, taken, quiet
+        for number, path in snapshot_paths(directory).items():
+            if number > taken:  # of steps that will be made again, or of an earlier end
+                path.unlink()
+        self.log = Log(directory / "log.jsonl", position)
+        self.saved = time.monotonic()
+
+    def save(self, run: "Trainer") -> None:
+        """Write the state to resume from, then the checkpoint to translate with."""
+        save_state(self.directory, run.position, run.model, run.optimizer)
+        save_checkpoint(self.directory, run.model, run.bpe)
+        self.saved = time.monotonic()
+
+    def snapshot(self, run: "Trainer") -> None:
+        """Write the weights for the average, if the moment for one has passed."""
+        due = snapshots_due(run.config, run.progress())
+        if due > self.taken:
+            path = self.directory / "snapshots" / f"{due:03d}.safetensors"
+            write_tensors(path, weights_of(run.model))
+            self.taken = due
+
+    def average(self, model: nn.Module) -> int:
+        """Give the model the mean of the snapshots, if there are any; return their number."""
+
+        def read(path: Path) -> dict[str, Tensor]:
+            with advised(f"{path} is no snapshot of this run", "Delete it: with --resume the "
+                         "others are averaged"):
+                weights = load_file(path)
+                load_weights(model, weights)  # does it fit?
+                return weights
+
+        if paths := snapshot_paths(self.directory).values():
+            load_weights(model, average_checkpoints(map(read, paths)))
+        return len(paths)
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the progress bar."""
+        if not self.quiet:
+            rundir.say(text)
+
+
+# %% [markdown]
+# 〔英〕And the trainer. Read `step` first: it is the heart. Compare its method `epoch` with lesson 07's `train`: the
+# core is the same, a seed for each epoch, groups, a step. Around it stand the log, the bar, the
+# flag, and a save each minute. `quiet=True` switches the bar and the lines off. Four decisions deserve a sentence:
+#
+# - 新的训练在第一步之前就保存，每个轮次结束后、验证之前也保存。所以总有退路，哪怕进程在第一分钟里就被杀掉。
+# - 如果时间在验证中途用完，训练就结束，最后一个快照在那里取。
+# - 状态说了算。如果只有旁边的检查点坏了，恢复时会重写；如果坏的是快照，报错会说该删哪一个。这一页的报错所给的每条建议，后面都有一个测试。
+# - 已经完成的训练，用同样的预算恢复，只是加载结果，别的什么也不做。预算大一些，就接着训练：从最后的权重开始，不是从平均开始。
+
+# %%
+#| export
+class Trainer:
+    """A run from its first step to the average at its end; it can be stopped and resumed.
+
+    Writes training.json (what it was started with), log.jsonl (every ten steps and every epoch),
+    state.safetensors (to resume from), snapshots/ and the checkpoint: the latest weights, at the
+    end the average of the snapshots. `quiet`: no progress bar, nothing printed. `stepper`: makes
+    what changes the weights, from model, optimizer and config.
+    """
 
     def __init__(
         self,
@@ -713,125 +602,15 @@ class Run:
         budget: Budget,
         directory: Path | str,
         quiet: bool = False,
+        stepper: Callable[..., PlainStep] = PlainStep,
     ) -> None:
         self.model, self.bpe, self.config = model, bpe, config
         self.budget, self.directory, self.quiet = budget, Path(directory), quiet
-        self.device = next(model.parameters()).device
         self.optimizer = make_optimizer(model, config)
-        self.position = Position()
-
-    def begin(self, corpus: Sequence[Pair], n_batches: int, resume: bool) -> None:
-        """Start afresh, or load the state and forget what came after it."""
-        claim_directory(self.directory, self.record(corpus), resume)
-        if resume:
-            self.position = load_state(self.directory, self.model, self.optimizer)
-        else:
-            torch.manual_seed(self.config.seed)
-        self.n_batches = n_batches
-        self.taken = snapshots_due(self.config, self.progress())
-        for number, path in snapshot_paths(self.directory).items():
-            if number > self.taken:  # of steps that will be made again, or of an earlier end
-                path.unlink()
-        self.log = Log(self.directory / "log.jsonl", self.position)
-        self.begun = time.monotonic() - self.position.seconds
-        self.saved = time.monotonic()
-        if not resume:
-            self.save()  # from now on there is a way back
-
-    def record(self, corpus: Sequence[Pair]) -> dict[str, object]:
-        """Return what must be the same to resume this run."""
-        return run_record(self.model, self.bpe, self.config, self.budget, corpus)
-
-    def progress(self) -> float:
-        """Return the share of the budget that is spent, 0 to 1."""
-        return self.budget.progress(self.position, self.n_batches)
-
-    def step(self, group: Sequence[Batch]) -> dict[str, float]:
-        """Make one step on a group of batches and move the position; return what to log."""
-        step = self.position.step + 1
-        rate = learning_rate(self.config, self.model.config.d_model, step, self.progress())
-        try:
-            loss, norm = self.update(group, rate)
-        except FloatingPointError as error:
-            raise FloatingPointError(
-                f"step {step} at rate {rate:.2g}: {error}. Start again with a lower peak_lr or a "
-                "longer warmup"
-            ) from error
-        self.position = replace(
-            self.position,
-            step=step,
-            batch=self.position.batch + len(group),
-            seconds=self.seconds(),
-            tokens=self.position.tokens + sum(batch.n_tokens for batch in group),
-        )
-        self.take_snapshot()
-        return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
-
-    def update(self, group: Sequence[Batch], rate: float) -> tuple[float, float]:
-        """Change the weights by one step; return the loss per token and the gradient's norm."""
-        batches = [batch.to(self.device) for batch in group]
-        return train_step(self.model, batches, self.optimizer, rate, self.config)
-
-    def seconds(self) -> float:
-        """Return how long this run has trained, earlier parts counted."""
-        return time.monotonic() - self.begun
-
-    def take_snapshot(self) -> None:
-        """Write the weights for the average, if the moment for one has passed."""
-        due = snapshots_due(self.config, self.progress())
-        if due > self.taken:
-            path = self.directory / "snapshots" / f"{due:03d}.safetensors"
-            write_tensors(path, weights_of(self.model))
-            self.taken = due
-
-    def save(self) -> None:
-        """Write the state to resume from, then the checkpoint to translate with."""
-        save_state(self.directory, self.position, self.model, self.optimizer)
-        save_checkpoint(self.directory, self.model, self.bpe)
-        self.saved = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Print a line without breaking the progress bar."""
-        if not self.quiet:
-            tqdm.write(text)
-
-
-# %% [markdown]
-# 进度条显示用掉的预算、剩余的时间、损失，以及每秒多少词元（token）。在要保存输出的笔记本里，用 `quiet=True` 关掉它。
-
-# %%
-#| export
-def progress_bar(initial: float = 0.0, quiet: bool = False) -> tqdm:
-    """Return a bar that shows the share of the budget spent, the time left, loss and tokens/s."""
-    layout = "{percentage:3.0f}% |{bar:20}| {elapsed} gone, {remaining} left{postfix}"
-    return tqdm(total=1.0, initial=initial, bar_format=layout, mininterval=0.5, disable=quiet)
-
-
-def update_bar(bar: tqdm, position: Position, values: Mapping[str, float]) -> None:
-    """Move the bar to the progress of the latest step."""
-    speed = position.tokens / max(position.seconds, 1e-9)
-    text = f"step {position.step}, loss {values['loss']:.3f}, {speed:,.0f} tokens/s"
-    bar.set_postfix_str(text, refresh=False)
-    bar.update(values["progress"] - bar.n)
-
-
-# %% [markdown]
-# 第二个类 `Trainer` 管循环。把它的方法 `epoch` 与第 07 课的 `train` 比一比：核心一样，每个轮次一个随机种子，分组，走一步。外面加上日志、进度条、标志，以及每分钟一次的保存。有几个决定值得说一句：
-#
-# - 新的训练在第一步之前就保存，每个轮次结束后、验证之前也保存。所以总有退路，哪怕进程在第一分钟里就被杀掉。
-# - 如果时间在验证中途用完，训练就结束，最后一个快照在那里取。
-# - 状态说了算。如果只有旁边的检查点坏了，恢复时会重写；如果坏的是快照，报错会说该删哪一个。这一页的报错所给的每条建议，后面都有一个测试。
-# - 已经完成的训练，用同样的预算恢复，只是加载结果，别的什么也不做。预算大一些，就接着训练：从最后的权重开始，不是从平均开始。
-
-# %%
-#| export
-class Trainer(Run):
-    """A run from its first step to the average at its end; it can be stopped and resumed.
-
-    Writes training.json (what it was started with), log.jsonl (every ten steps and every epoch),
-    state.safetensors (to resume from), snapshots/ and the checkpoint: the latest weights, at the
-    end the average of the snapshots. `quiet`: no progress bar, nothing printed.
-    """
+        self.stepper = stepper(model, self.optimizer, config)
+        self.desk: Desk | None = None  # opened when the run begins, by the chief alone
+        self.position, self.n_batches = Position(), 0  # batches an epoch
+        self.begun, self.stop = time.monotonic(), threading.Event()
 
     def run(
         self,
@@ -850,95 +629,126 @@ class Trainer(Run):
         examples = encode_pairs(self.bpe, train_pairs)
         val_batches = list(make_batches(encode_pairs(self.bpe, val_pairs), self.config.max_tokens))
         lengths = [(len(src), len(tgt)) for src, tgt in examples]
-        n_batches = len(token_batches(lengths, self.config.max_tokens))
-        with self.claimed():
-            self.begin(train_pairs, n_batches, resume)
-            with stop_request() as self.stop, progress_bar(self.progress(), self.quiet) as bar:
-                if resume and self.validation_is_missing():  # it was killed while it validated
+        self.n_batches = len(token_batches(lengths, self.config.max_tokens))
+        chief = self.stepper.chief
+        with rundir.locked(self.directory) if chief else nullcontext():
+            self.begin(train_pairs, resume)
+            with (rundir.stop_request() as self.stop,
+                  rundir.bar(self.progress(), self.quiet or not chief) as bar):
+                missing = self.validation_is_due() and not self.logged("val_loss")
+                if resume and missing:  # it was killed while it validated
                     self.validate(val_batches)
                 while self.progress() < 1 and not self.stopped():
                     self.epoch(examples, bar, save_seconds)
-                    self.save()
+                    if self.desk:
+                        self.desk.save(self)
                     if self.validation_is_due():
                         self.validate(val_batches)
-            if done := self.progress() >= 1:
+            if (done := self.progress() >= 1) and chief:
                 self.finish(val_batches)
         self.model.eval()
         return done
 
-    def claimed(self) -> AbstractContextManager[None]:
-        """Hold the directory: no second run may write there."""
-        return locked(self.directory)
+    def begin(self, corpus: Sequence[Pair], resume: bool) -> None:
+        """Start afresh, or load the state and forget what came after it."""
+        if self.stepper.chief:
+            record = run_record(self.model, self.bpe, self.config, self.budget, corpus)
+            rundir.claim(self.directory, record | self.stepper.record(), resume)
+            torch.manual_seed(self.config.seed)
+            if resume:
+                self.position = load_state(self.directory, self.model, self.optimizer)
+            taken = snapshots_due(self.config, self.progress())
+            self.desk = Desk(self.directory, self.position, taken, self.quiet)
+            self.begun = time.monotonic() - self.position.seconds
+            if not resume:
+                self.desk.save(self)  # from now on there is a way back
+        self.stepper.meet(self.directory)
+        if not self.stepper.chief:
+            self.position = load_state(self.directory, self.model, self.optimizer)
 
-    def epoch(self, examples: Sequence[Example], bar: tqdm, save_seconds: float) -> None:
+    def epoch(self, examples: Sequence[Example], bar: rundir.tqdm, save_seconds: float) -> None:
         """Go on from the current position to the end of the epoch, of the budget, or to a stop."""
         self.model.train()
-        for group in groups_of(self.batches(examples), self.config.accumulate):
+        seed = self.config.seed * 1_000_003 + self.position.epoch
+        left = make_batches(examples, self.config.max_tokens, seed, self.position.batch)
+        for group in groups_of(self.stepper.feed(left), self.config.accumulate):
             values = self.step(group)
-            update_bar(bar, self.position, values)
-            if self.position.step % 10 == 0:
-                self.log.write(self.position, **values)
+            rundir.update_bar(bar, self.position, values)
+            if self.desk and self.position.step % 10 == 0:
+                self.desk.log.write(self.position, **values)
             if self.stopped() or self.progress() >= 1:
                 break
-            if time.monotonic() - self.saved > save_seconds:
-                self.save()
+            if self.desk and time.monotonic() - self.desk.saved > save_seconds:
+                self.desk.save(self)
         if self.position.batch >= self.n_batches:
             self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0)
 
-    def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
-        """Yield what is left of the current epoch, in an order that follows from the seed."""
-        seed = self.config.seed * 1_000_003 + self.position.epoch
-        return make_batches(examples, self.config.max_tokens, seed, self.position.batch)
+    def step(self, group: Sequence[Batch]) -> dict[str, float]:
+        """Make one step on a group of batches and move the position; return what to log."""
+        step = self.position.step + 1
+        rate = learning_rate(self.config, self.model.config.d_model, step, self.progress())
+        try:
+            loss, norm = self.stepper.update(group, rate, self.position.step)
+        except FloatingPointError as error:
+            raise FloatingPointError(
+                f"step {step} at rate {rate:.2g}: {error}. Start again with a lower peak_lr or a "
+                "longer warmup"
+            ) from error
+        self.position = replace(
+            self.position,
+            step=step,
+            batch=self.position.batch + len(group),
+            seconds=self.seconds(),
+            tokens=self.position.tokens + sum(batch.n_tokens for batch in group),
+        )
+        if self.desk:
+            self.desk.snapshot(self)
+        return {"loss": loss, "rate": rate, "norm": norm, "progress": self.progress()}
+
+    def progress(self) -> float:
+        """Return the share of the budget that is spent, 0 to 1."""
+        return self.budget.progress(self.position, self.n_batches)
+
+    def seconds(self) -> float:
+        """Return how long this run has trained, earlier parts counted."""
+        return self.stepper.clock(time.monotonic() - self.begun)
 
     def stopped(self) -> bool:
         """Return whether somebody asked the run to stop."""
-        return self.stop.is_set()
+        return self.stepper.stops(self.stop.is_set())
 
     def validation_is_due(self) -> bool:
         """Return whether an epoch, or the budget, has just ended."""
         return self.position.step > 0 and (self.position.batch == 0 or self.progress() >= 1)
 
-    def validation_is_missing(self) -> bool:
-        """Return whether the position asks for a validation that the log does not hold."""
-        step = self.position.step
-        held = ("val_loss" in line and line["step"] == step for line in read_log(self.directory))
-        return self.validation_is_due() and not any(held)
+    def logged(self, name: str) -> bool:
+        """Return whether the log holds such a value for the current step."""
+        here = (line for line in read_log(self.directory) if line["step"] == self.position.step)
+        return any(name in line for line in here)
 
     def validate(self, val_batches: Sequence[Batch]) -> None:
         """Log the loss on the validation set; the time that it takes counts."""
-        val_loss = evaluate_loss(self.model, val_batches)
+        val_loss = evaluate_loss(self.model, val_batches) if self.desk else 0.0
         self.position = replace(self.position, seconds=self.seconds())
-        self.log.write(self.position, val_loss=val_loss)
-        self.say(f"step {self.position.step}: val loss {val_loss:.3f}")
+        if self.desk:
+            self.desk.log.write(self.position, val_loss=val_loss)
+            self.desk.say(f"step {self.position.step}: val loss {val_loss:.3f}")
 
     def finish(self, val_batches: Sequence[Batch]) -> None:
         """Make the average of the snapshots the checkpoint, unless that has been done."""
-        step = self.position.step
-        if any("averaged" in line and line["step"] == step for line in read_log(self.directory)):
-            with suppress(*UNREADABLE):  # a damaged model is averaged once more
+        if self.logged("averaged"):
+            with suppress(*rundir.UNREADABLE):  # a damaged model is averaged once more
                 load_weights(self.model, load_file(self.directory / "model.safetensors"))
-                self.say(f"finished already, at step {step}: a larger budget goes on from there")
+                step = self.position.step
+                self.desk.say(f"finished already: a larger budget goes on from step {step}")
                 return
-        self.take_snapshot()
-        self.save()
-        if paths := snapshot_paths(self.directory).values():
-            load_weights(self.model, average_checkpoints(map(self.snapshot, paths)))
+        self.desk.snapshot(self)
+        self.desk.save(self)
+        if averaged := self.desk.average(self.model):
             save_checkpoint(self.directory, self.model, self.bpe)
         val_loss = evaluate_loss(self.model, val_batches)
-        self.log.write(self.position, averaged=len(paths), val_loss=val_loss)
-        self.say(f"average of {len(paths)} snapshots: val loss {val_loss:.3f}")
-
-    def snapshot(self, path: Path) -> dict[str, Tensor]:
-        """Read a snapshot, and see that it fits the model."""
-        try:
-            weights = load_file(path)
-            load_weights(self.model, weights)
-        except UNREADABLE as error:
-            raise CheckpointError(
-                f"{path} is no snapshot of this run ({error}). Delete it: with --resume the others "
-                "are averaged"
-            ) from error
-        return weights
+        self.desk.log.write(self.position, averaged=averaged, val_loss=val_loss)
+        self.desk.say(f"average of {averaged} snapshots: val loss {val_loss:.3f}")
 
 
 # %% [markdown]
@@ -1036,11 +846,11 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 #
 # | 名称 | 输入 → 输出 |
 # |---|---|
-# | `write_atomically`, `write_json`, `write_tensors` | 整个文件，或者没有文件 |
+# | 〔英〕`write_atomically`, `stop_request` (`course/rundir.py`) | a whole file or none; Ctrl-C raises a flag |
 # | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | 模型和词元化工具 ↔ 文件夹 |
 # | `Position`, `Budget` | 不可更改的记录：训练到了哪里，还要多久 |
-# | `save_state`, `load_state`, `stop_request`, `Log`, `read_log` | 停下、恢复、记住 |
-# | `Trainer(...).run(train_pairs, val_pairs)` | 一次训练，从头到尾；完成则返回 True |
+# | 〔英〕`save_state`, `load_state`, `Log`, `read_log` | resume, remember |
+# | 〔英〕`Trainer(...).run(train_pairs, val_pairs)` | a run from start to end; True if it is finished; it holds a stepper (`PlainStep`) and a `Desk` |
 #
 # ## 小结
 #
