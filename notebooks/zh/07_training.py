@@ -1093,8 +1093,7 @@ def recipe_of(preset: str, changes: Mapping[str, object] | None = None) -> Recip
 
 
 # %% [markdown]
-# 〔英〕From a recipe to a model: `fresh` learns the vocabulary from the training sentences, and the seed
-# decides the first weights. Most often we want a preset as it is:
+# 从配方到模型：`fresh` 从训练句子里学出词表，初始权重由种子决定。大多数时候，预设原样拿来就够了：
 
 # %%
 #| export
@@ -1132,7 +1131,7 @@ for wrong in ({"droput": 0.3}, {"d_model": "wide"}):
 # | `apply_gradient` | 裁剪，拒绝不是有限的数，走一步；给出梯度的范数 |
 # | `evaluate_loss` | 模型、几个批次 → 每个词元的平均损失，不平滑 |
 # | `weights_of`、`load_weights`、`average_checkpoints` | 模型 ↔ 权重；几组权重 → 它们的平均 |
-# | 〔英〕`Recipe`, `PRESETS`, `recipe_of`, `preset_model` | `tiny`, `small`, `cpu`, `rnn-attention`, `base`; changed, built |
+# | `Recipe`、`PRESETS`、`recipe_of`、`preset_model` | `tiny`、`small`、`cpu`、`rnn-attention`、`base`；改动，造出模型 |
 #
 # ## 小结
 #
