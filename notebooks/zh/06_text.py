@@ -1457,7 +1457,7 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # | `BPE.learn`、`encode`、`decode` | 训练句子；文本 | 编号，以及变回来的规范化文本 |
 # | `BPE.save`、`BPE.load` | 一个路径 | 同样的词元化程序 |
 # | `to_tokenizers` | 一个 `BPE` | `tokenizers` 库里同样的词元化程序 |
-# | 〔英〕`encode_sentence`, `encode_pairs` | sentences, sentence pairs | examples `(src, tgt)`, each ending in `EOS` |
+# | `encode_sentence`、`encode_pairs` | 句子；若干句对 | 编号；例子 `(src, tgt)`，都以 `EOS` 结尾 |
 # | `token_batches` | 长度、预算、种子 | 由序号组成的列表，每个序号恰好一次 |
 # | `make_batches` | 例子、预算、种子 | `Batch`：src (B, S)，tgt_in 和 tgt_out (B, T) |
 #
