@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONUTF8 := 1
+ifeq ($(LANG),zh)  # make lab LANG=zh
+export COURSE_LANG := zh
+endif
 
 .PHONY: lab walkthrough test test-all check test-book book release test-torchtext bench page gpu
 

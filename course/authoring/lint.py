@@ -13,7 +13,7 @@ from course import ASSETS
 HAN, WIDE = r"[\u3400-\u9fff]", "，。；：？！、（）《》“”‘’"
 CODE, FORMULA, TAG, TARGET = r"`+[^`]+`+", r"\$[^$]+\$", r"</?\w[^<>]*>", r"\]\([^()\s]*\)"
 SIGNS = re.compile(f"({CODE})|({FORMULA})|({TAG}|{TARGET})")
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+NUMBER = re.compile(r"(?<![A-Za-z_\d])\d+(?:[.,]\d+)*")
 NUMBER_WORDS = re.compile(r"\b(?:zero|no|one|two|three|four|five|six|seven|eight|nine|ten|eleven|"
                           r"twelve|both|once|twice|double|first|second|third|fourth|half|quarter)",
                           re.I)

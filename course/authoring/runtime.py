@@ -22,7 +22,8 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”"],
                              "Right for {1}. Not for {2}: {3}. Probably {4}",
                              "Right for {1}. Not for {2}: {3}"]}
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}"}
-NO_SENTENCE = re.compile(r"</?\w+[ >]|style=|^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
+NO_SENTENCE = re.compile(
+    r"\\|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
 
 
 def sources() -> dict[str, list[Path]]:

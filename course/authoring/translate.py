@@ -146,12 +146,15 @@ def translated(markdown: str, of: Callable[[str], str | None]) -> str:
 
 
 def originals(names: list[str] | None = None) -> dict[str, Path]:
-    """Return the English pages that are translated: {name: stored notebook}.
+    """Return the English pages that are translated, README too: {name: stored notebook}.
 
     Of homework it is the learner's copy: the solutions are not translated.
     """
-    found = {}
-    for source in sources(names):
+    readme, found = authoring.ROOT / "README.md", {}
+    if readme.exists() and "README" in (names or ["README"]):
+        found["README"] = readme
+    pages = [name for name in names or () if name != "README"]
+    for source in sources(pages) if pages or not names else ():
         name = source.stem
         if is_homework(source):
             found[f"homework/{name}"] = source.parents[2] / "release" / name / f"{name}.ipynb"
@@ -201,10 +204,17 @@ def translation(message: Message | None) -> str | None:
     return message.string if message and message.string and not message.fuzzy else None
 
 
+def cells_of(stored: Path) -> list[dict]:
+    """Return the cells of a notebook; a file of markdown is one cell."""
+    text = stored.read_text("utf-8")
+    return (json.loads(text)["cells"] if stored.suffix == ".ipynb" else
+            [{"cell_type": "markdown", "source": [text]}])
+
+
 def extracted(stored: Path, name: str) -> Catalog:
     """Return the messages of an English page in its order, each with its cells, counted from 1."""
     catalogue = empty()
-    for number, cell in enumerate(json.loads(stored.read_text("utf-8"))["cells"], 1):
+    for number, cell in enumerate(cells_of(stored), 1):
         if cell["cell_type"] == "markdown":
             for block in cut("".join(cell["source"])):
                 if block.words:
@@ -256,6 +266,8 @@ def known() -> dict[str, str]:
 
 def page_path(stored: Path) -> Path:
     """Return where an English page's Chinese one is: notebooks/zh/NAME, zh/homework/NAME/NAME."""
+    if stored.suffix == ".md":
+        return stored.with_suffix(".zh.md")
     within = stored.relative_to(authoring.NOTEBOOKS).as_posix()
     return authoring.NOTEBOOKS / "zh" / within.replace("homework/release/", "homework/")
 
@@ -298,8 +310,14 @@ def generated(name: str, stored: Path) -> dict[Path, bytes]:
     if not any(message.id and translation(message) for message in catalogue):
         return {}
     pages = {path for other, path in originals().items() if catalogue_path(other).exists()}
-    made = page(stored, lambda words: translation(catalogue.get(words)), pages)
+    def of(words: str) -> str | None:
+        return translation(catalogue.get(words))
+
     path = page_path(stored)
+    if stored.suffix == ".md":
+        text = relinked(translated(stored.read_text("utf-8"), of), stored, pages - {stored})
+        return {path: text.encode()}
+    made = page(stored, of, pages)
     stored_text = json.dumps(made, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     text = jupytext.writes(nbformat.reads(stored_text, as_version=4), fmt="py:percent")
     return {path: stored_text.encode(), path.with_suffix(".py"): text.encode()}
@@ -333,14 +351,14 @@ def lint_problems(name: str) -> list[str]:
 
 def problems(names: list[str] | None = None) -> list[str]:
     """Return which catalogues and Chinese pages are not current, what lint finds, what mends it."""
-    found, words = [], known()
+    found = []
     for name, stored in originals(names).items():
         path = catalogue_path(name)
         if not path.exists():
             continue
         files = generated(name, stored)
         old = [p for p, data in files.items() if not p.exists() or p.read_bytes() != data]
-        if merged(name, words) != path.read_bytes() or old:
+        if merged(name, {}) != path.read_bytes() or old:
             found.append(f"the Chinese page of {name} is not that of its English one. Mend: "
                          f"python -m course.authoring translate {name} (and translate what "
                          "`translate todo` lists)")
@@ -348,7 +366,7 @@ def problems(names: list[str] | None = None) -> list[str]:
     for name in () if names else runtime.sources():
         if (path := catalogue_path(name)).exists():
             complete = COMPLETE in read_catalogue(path).header_comment.splitlines()
-            if complete and merged(name, words) != path.read_bytes():
+            if complete and merged(name, {}) != path.read_bytes():
                 found.append(f"sentences of {name} have changed. Mend: python -m course.authoring "
                              "translate runtime (and translate what `translate todo` lists)")
             found += lint_problems(name)
