@@ -17,7 +17,7 @@ from pathlib import Path
 
 from course import ASSETS, output_folder
 from course.corpora import CORPORA, CorpusError
-from course.messages import say
+from course.messages import language, say
 
 MAX_LINE_TOKENS = 500
 OUT = "where to write; else build/ of the course, or your own data folder if that is read-only"
@@ -579,7 +579,8 @@ def lab(options: argparse.Namespace) -> int:
     """Start JupyterLab with the course's settings; its exit status."""
     settings = [str(ASSETS / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
     os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, settings))
-    first = options.page or ASSETS.parent / "notebooks" / "00_start_here.ipynb"
+    pages = ASSETS.parent / "notebooks" / ("zh" if language() else "")
+    first = options.page or pages / "00_start_here.ipynb"
     return subprocess.run([sys.executable, "-m", "jupyterlab", str(first)], check=False).returncode
 
 

@@ -7,7 +7,7 @@ in the catalogues of po/zh_CN as a whole, then as one made from a template ("You
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -77,11 +77,11 @@ def _whole(text: str, folder: str) -> str | None:
         if words in sentences:
             return sentences[words] + more
     for words, more in ((text, ""), (bare, {".": "。", ":": "：", "": ""}[end])):
-        for pattern, _, chinese in templates:
+        for pattern, english, chinese in templates:
             if found := pattern.fullmatch(words):
-                values = [_said(value, folder) for value in found.groups()]
-                fill: Callable[[re.Match], str] = lambda place: values[int(place[0][1]) - 1]  # noqa: B023, E731
-                return re.sub(PLACE, fill, chinese) + more
+                values = {place: _said(value, folder) for place, value in
+                          zip(re.findall(PLACE, english), found.groups())}
+                return re.sub(PLACE, lambda place: values.get(place[0], ""), chinese) + more  # noqa: B023
     return None
 
 

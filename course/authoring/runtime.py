@@ -23,7 +23,8 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”"],
                              "Right for {1}. Not for {2}: {3}"]}
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}"}
 NO_SENTENCE = re.compile(
-    r"\\|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
+    r"\\|\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|"
+    r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
 
 
 def sources() -> dict[str, list[Path]]:

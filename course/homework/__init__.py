@@ -45,16 +45,18 @@ class CheckResult:
     given: str = ""
 
     def __str__(self) -> str:
-        lines = [f"{'PASSED' if self.passed else 'NOT YET'}  {self.name}: {self.message}"]
+        mark = say("PASSED") if self.passed else say("NOT YET")
+        lines = [f"{mark}  {self.name}: {self.message}"]
         for title, text in self._example():
             lines += [f"  {title}:", textwrap.indent(text, "    ")]
-        lines += [f"  hint: {hint}" for hint in self.hints]
+        lines += [f"  {say('hint')}: {hint}" for hint in self.hints]
         return "\n".join(lines)
 
     __repr__ = __str__
 
     def _example(self) -> list[tuple[str, str]]:
-        named = (("expected", self.expected), ("yours", self.actual), ("called", self.given))
+        named = ((say("expected"), self.expected), (say("yours"), self.actual),
+                 (say("called"), self.given))
         return [(title, text) for title, text in named if text]
 
     def _repr_html_(self) -> str:
@@ -65,11 +67,11 @@ class CheckResult:
             for title, text in self._example()
         )
         hints = "".join(
-            f"<details{' open' if hint is self.hints[-1] else ''}><summary>hint</summary>"
+            f"<details{' open' if hint is self.hints[-1] else ''}><summary>{say('hint')}</summary>"
             f"{html.escape(hint)}</details>"
             for hint in self.hints
         )
-        verdict = "✓ passed" if self.passed else "✗ not yet"
+        verdict = f"✓ {say('passed')}" if self.passed else f"✗ {say('not yet')}"
         return (
             f'<div style="border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0">'
             f"<b>{verdict}</b> <code>{html.escape(self.name)}</code>"
