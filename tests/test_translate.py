@@ -1,7 +1,5 @@
 """The Chinese edition: blocks, catalogues, pages, and what lint sees."""
 
-import json
-
 import nbformat
 import pytest
 from babel.messages.catalog import Message
@@ -47,7 +45,7 @@ It ends.
 
 @pytest.mark.parametrize("name", translate.originals())
 def test_blocks_joined_are_the_page_again(name):
-    for cell in json.loads(translate.originals()[name].read_text("utf-8"))["cells"]:
+    for cell in translate.cells_of(translate.originals()[name]):
         if cell["cell_type"] == "markdown":
             markdown = "".join(cell["source"])
             assert "".join(block.raw for block in translate.cut(markdown)) == markdown
