@@ -25,7 +25,7 @@ ALSO = {
     "alignment": ["对齐"], "attend to": ["看", "注意"], "attention head": ["头"],
     "autograd": ["autograd"], "batch": ["批"], "bias": ["偏差", "偏向"], "BLEU": ["BLEU"],
     "compatibility function": ["打分"], "corpus": ["语料"], "decoding": ["解码"],
-    "dropout": ["dropout"], "element-wise": ["逐元素", "逐个"], "epoch": ["轮", "遍"],
+    "dropout": ["dropout", "暂退"], "element-wise": ["逐元素", "逐个"], "epoch": ["轮", "遍"],
     "gate": ["门"], "gated recurrent unit": ["GRU"], "hidden state": ["状态"],
     "hypothesis": ["假设", "译文"], "inference": ["推断", "推理"], "kernel": ["核"],
     "layer normalization": ["层规范化", "LayerNorm"], "long short-term memory": ["LSTM"],
