@@ -61,11 +61,15 @@ class CheckResult:
 
     def _repr_html_(self) -> str:
         colour = "#009E73" if self.passed else "#D55E00"  # a bar: text has the theme's
-        boxes = "".join(
-            f'<div style="margin-right:2em"><b>{title}</b>'
-            f'<pre style="margin:.2em 0;font:90%/1.4 monospace">{html.escape(text)}</pre></div>'
+        example = [
+            (title, f'<pre style="margin:.2em 0;font:90%/1.4 monospace">{html.escape(text)}</pre>')
             for title, text in self._example()
-        )
+        ]
+        called = ""
+        if len(example) > 1 and self.given:  # long, and so below what it led to
+            called = f"<details><summary>called</summary>{example.pop()[1]}</details>"
+        boxes = "".join(f'<div style="margin-right:2em"><b>{title}</b>{text}</div>'
+                        for title, text in example)
         hints = "".join(
             f"<details{' open' if hint is self.hints[-1] else ''}><summary>{say('hint')}</summary>"
             f"{html.escape(hint)}</details>"
@@ -76,7 +80,7 @@ class CheckResult:
             f'<div style="border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0">'
             f"<b>{verdict}</b> <code>{html.escape(self.name)}</code>"
             f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'
-            f"<p>{html.escape(self.message)}</p>{hints}</div>"
+            f"<p>{html.escape(self.message)}</p>{hints}{called}</div>"
         )
 
 

@@ -134,8 +134,8 @@ def test_the_example_says_which_of_a_pair_was_compared_and_names_arguments():
     assert result.expected.startswith("output, shape") and result.actual.startswith("output, shape")
     assert "query=tensor (1, 2, 3) float32" in result.given and "\nkey: shape" in result.given
     html = result._repr_html_()
-    assert html.index(">expected<") < html.index(">yours<") < html.index(">called<")
-    assert html.index(">called<") < html.index("<p>")
+    assert html.index(">expected<") < html.index(">yours<") < html.index("<p>")
+    assert html.index("<p>") < html.index("<details><summary>called<")
 
 
 @pytest.mark.parametrize("name", sorted(EXERCISES))
