@@ -214,16 +214,23 @@ window.vegaEmbed("#chart", {spec}, {{"actions": false}});</script>
 """
 
 
+class NoSentence(ValueError):
+    """Raised for what can't be looked at; a notebook shows its message without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def checked(sentence: str, bpe: BPE) -> str:
     """Return a sentence in one line; raises TypeError or ValueError that says what to write."""
     if not isinstance(sentence, str):
         raise TypeError(f"look takes one sentence, a text in quotes, not {type(sentence).__name__}")
     sentence = normalise(sentence)
     if not sentence:
-        raise ValueError('there is no sentence: write one, like "Ein Hund rennt durch den Schnee."')
+        raise NoSentence('there is no sentence: write one, like "Ein Hund rennt durch den Schnee."')
     length = len(bpe.encode(sentence)) if len(sentence) < 100 * LONGEST else len(sentence)
     if length > LONGEST:
-        raise ValueError(f"this is long: {length:,} tokens, and the picture can show {LONGEST}. "
+        raise NoSentence(f"this is long: {length:,} tokens, and the picture can show {LONGEST}. "
                          "The model knows single sentences of a dozen words: give it one of them")
     return sentence
 

@@ -100,8 +100,9 @@ def test_line_breaks_and_taken_apart_umlauts_change_nothing():
     ("Hund " * 400, f"can show {LONGEST}"), ("ä" * 2000, f"can show {LONGEST}"),
 ])
 def test_what_cannot_be_shown_is_told_kindly(sentence, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as told:
         look(sentence)
+    assert told.value._render_traceback_() == [str(told.value)]  # a notebook shows no more
     with pytest.raises(TypeError, match="in quotes, not list"):
         look([SNOW])
 
