@@ -27,8 +27,7 @@
 # - 列出训练的下一步取决于哪些东西，并说出忘了其中一样有什么代价；
 # - 让训练礼貌地停下，再接着训练，并证明什么也没有变。
 #
-# 〔英〕**You need first** lesson 07. **Time:** 55 minutes. **In the paper:** section 5.2 says how long they trained;
-# how they survived it they do not say.
+# **先修：** 第 07 课。**时间：** 55 分钟。**论文：** 5.2 节说训练了多久；途中怎样挺过来的，论文没有说。
 #
 # 第一个代码单元格是导出的代码所需要的；带 `#| export` 的单元格合成 `course/runs.py`。
 
@@ -95,9 +94,7 @@ small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dr
 #
 # 写文件的时候会出什么事？进程被杀掉，或者磁盘满了，好好的文件就只剩半个。办法古老而简单：先写到旁边的另一个文件里，等它真正到了磁盘上（`fsync`），再改名。系统改名是一瞬间的事，不可分割。任何时刻，在那里的不是完整的旧文件，就是完整的新文件。这样的操作叫做**原子**操作（atomic）。
 #
-# 〔英〕Such care with files, disks and signals is a craft of its own, and has a module of its own, `course/rundir.py`. This
-# page shows of it what a run cannot do without. (`advised` turns an error of the system into a `CheckpointError`, which
-# says what failed, why, and what to do; `move` renames.)
+# 文件、磁盘和信号要这样小心对待，本身就是一门手艺，所以另有一个模块 `course/rundir.py`。这一页只展示其中训练离不开的部分。（`advised` 把系统的错误变成 `CheckpointError`，说清什么失败了、为什么、该怎么办；`move` 负责改名。）
 
 # %%
 Code(inspect.getsource(write_atomically), language="python")
@@ -463,23 +460,15 @@ def run_record(
 
 
 # %% [markdown]
-# 〔英〕On resuming, the record is compared, and the message names the first difference (`check_record` in
-# `course/rundir.py`). A fresh run writes its record; where a run or a checkpoint already lies, it refuses, because it would
-# overwrite hours of work. A run that has made no step yet is no work: if the disk was full at its first save, the
-# same command simply begins again.
+# 恢复时比对这份记录，报错说出第一处不同（`course/rundir.py` 里的 `check_record`）。新的训练写下自己的记录；如果那里已经有一次训练或一个检查点，它就拒绝，因为会覆盖几个小时的成果。一步也没走过的训练不算成果：如果第一次保存时磁盘满了，把同样的命令再运行一次，从头开始就是。
 #
-# 〔英〕And two programs must not write into one directory at the same time. A **lock** is a mark that only one
-# process can hold; the system takes it back when the process ends, however it ends, so a dead one locks
-# nobody out. `locked` holds one; its owner stands beside it, for the message.
+# 还有，两个程序不许同时往一个文件夹里写。**锁**（lock）是一种标记，一次只有一个进程能拿着；进程不管怎样结束，系统都会收回它，所以死掉的进程不会把谁锁在外面。`locked` 拿着一把锁；锁的主人写在旁边，报错时用得着。
 #
 # ## 3 · 完整的训练器
 #
-# 〔英〕Now the parts come together, in three classes. A **stepper** changes the weights. A **desk** writes down what
-# must not be lost. The **trainer** holds both and knows the order of things. A part that is held can be changed
-# for another: lesson 07c puts a faster stepper in this one's place, and on several devices one process alone has a desk.
+# 现在把各部分合起来，分成三个类。**步进器**（stepper）改变权重。**书桌**（desk）记下不能丢的东西。**训练器**（trainer）拿着前两样，知道先做什么、后做什么。拿着的部件可以换：第 07c 课换上一个更快的步进器；在几台设备上训练时，只有一个进程有书桌。
 #
-# 〔英〕The stepper first. What is it asked for, beyond a step? Only what several processes must agree on: who writes the
-# files, what time it is, whether to stop. One process has nobody to ask.
+# 先看步进器。除了走一步，还要问它什么？只有几个进程必须商量一致的事：谁写文件，现在几点，要不要停。只有一个进程时，没有谁可商量。
 
 # %%
 #| export
@@ -520,8 +509,7 @@ class PlainStep:
 
 
 # %% [markdown]
-# 〔英〕The desk is opened when the run begins or goes on. Snapshots that lie ahead of the position are deleted: their
-# steps will be made again, or they are left over from an earlier run, and must not get into the average.
+# 书桌在训练开始或恢复时打开。位置后面的快照要删掉：它们的步要么还会重走，要么是更早的一次训练留下的，绝不能混进平均里。
 
 # %%
 #| export
@@ -574,9 +562,7 @@ class Desk:
 
 
 # %% [markdown]
-# 〔英〕And the trainer. Read `step` first: it is the heart. Compare its method `epoch` with lesson 07's `train`: the
-# core is the same, a seed for each epoch, groups, a step. Around it stand the log, the bar, the
-# flag, and a save each minute. `quiet=True` switches the bar and the lines off. Four decisions deserve a sentence:
+# 再看训练器。先读 `step`，它是核心。把它的方法 `epoch` 与第 07 课的 `train` 比一比：核心一样，每个轮次一个随机种子，分组，走一步。外面加上日志、进度条、标志，以及每分钟一次的保存。`quiet=True` 关掉进度条和打印。有四个决定值得说一句：
 #
 # - 新的训练在第一步之前就保存，每个轮次结束后、验证之前也保存。所以总有退路，哪怕进程在第一分钟里就被杀掉。
 # - 如果时间在验证中途用完，训练就结束，最后一个快照在那里取。
@@ -846,11 +832,11 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 #
 # | 名称 | 输入 → 输出 |
 # |---|---|
-# | 〔英〕`write_atomically`, `stop_request` (`course/rundir.py`) | a whole file or none; Ctrl-C raises a flag |
+# | `write_atomically`, `stop_request` (`course/rundir.py`) | 整个文件，或者没有文件；Ctrl-C 变成一个标志 |
 # | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | 模型和词元化工具 ↔ 文件夹 |
 # | `Position`, `Budget` | 不可更改的记录：训练到了哪里，还要多久 |
-# | 〔英〕`save_state`, `load_state`, `Log`, `read_log` | resume, remember |
-# | 〔英〕`Trainer(...).run(train_pairs, val_pairs)` | a run from start to end; True if it is finished; it holds a stepper (`PlainStep`) and a `Desk` |
+# | `save_state`, `load_state`, `Log`, `read_log` | 恢复、记住 |
+# | `Trainer(...).run(train_pairs, val_pairs)` | 一次训练，从头到尾；完成则返回 True；它拿着一个步进器（`PlainStep`）和一个 `Desk` |
 #
 # ## 小结
 #

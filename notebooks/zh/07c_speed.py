@@ -14,28 +14,23 @@
 # ---
 
 # %% [markdown]
-# # 〔英〕07c · Fast, on one device and on many
+# # 07c · 加速：一台设备，许多台设备
 #
-# > 〔英〕Speed: cheaper steps, 16-bit products, compiled kernels, several devices (paper, section 5.2).
+# > 速度：更便宜的一步、16 位乘法、编译的内核、几台设备（论文 5.2 节）。
 #
-# 〔英〕The paper's base model was trained for twelve hours on eight GPUs. You have perhaps two processor
-# cores. Both need the same skill: to know where the time goes, to take away what is not needed, and to
-# be sure that the result stays the same. Lesson 07 made training *right*. This lesson makes the same
-# steps *fast*, first on one device, then on several at once.
+# 论文的 base 模型在八块 GPU 上训练了十二小时。你也许只有两个处理器核。两者需要同样的本领：知道时间花在哪里，去掉不必要的，并确保结果不变。第 07 课让训练**正确**。这一课让同样的步变**快**，先在一台设备上，再同时在几台上。
 #
 # **学完这一课，你能**
 #
-# - 〔英〕say how many multiplications a training step needs, and which share of your device it uses;
-# - 〔英〕name seven reasons why a plain loop is slow, and measure those that count on your own machine;
-# - 〔英〕tell which 16-bit format to use for what, and why the sums stay in 32 bits;
-# - 〔英〕split a step among several processes so that the result is the step of one;
-# - 〔英〕start, kill and continue a run on several devices, and estimate what the network costs.
+# - 说出一个训练步要多少次乘法，用到了你的设备的几成速度；
+# - 说出普通的循环为什么慢的七个原因，并在自己的机器上测量其中要紧的几个；
+# - 说明哪种 16 位格式用在哪里，为什么求和仍用 32 位；
+# - 把一步分给几个进程，让结果与一个进程的一步相同；
+# - 在几台设备上启动、杀掉、接着跑一次训练，并估计网络要花多少时间。
 #
-# 〔英〕**You need first** lessons 06 and 07. **Time:** 85 minutes. **In the paper:** section 5.2 (hardware
-# and schedule); section 3.2.1 says why dot products are fast: "matrix multiplication code".
+# **先修：** 第 06 和 07 课。**时间：** 85 分钟。**论文：** 5.2 节（硬件和训练时间）；3.2.1 节说了点积为什么快：“matrix multiplication code”（矩阵乘法的代码）。
 #
-# 〔英〕Every timing on this page was measured on the machine that ran it, except where a device is named.
-# The text says what was the same each time that we looked; read your own numbers beside it.
+# 除非写明了设备，这一页的每个时间都是在运行这一页的机器上测的。正文只说每次看都一样的结论；请在旁边对照你自己的数字。
 
 # %%
 #| export
@@ -98,24 +93,17 @@ DEVICE = pick()
 WORK = Path(tempfile.mkdtemp())
 
 # %% [markdown]
-# ## 〔英〕1 · How fast could it be?
+# ## 1 · 最快能有多快？
 #
-# 〔英〕Before you make anything faster, compute what is possible. Nearly all the work of a Transformer is
-# matrix products, and a product of an $(n, m)$ with an $(m, p)$ matrix costs $2nmp$ floating-point
-# operations (FLOPs): $nmp$ multiplications, as many additions. A weight matrix with $P$ numbers that
-# meets one token costs $2P$. The backward pass needs two products for each one of the forward pass,
-# one for the gradient of the weights and one for the gradient of the input. So, for weights that meet
-# every token,
+# 加速之前，先算一算可能有多快。Transformer 的计算几乎全是矩阵乘法。$(n, m)$ 的矩阵乘 $(m, p)$ 的矩阵，要 $2nmp$ 次浮点运算（FLOPs）：$nmp$ 次乘法，加法也这么多。一个有 $P$ 个数的权重矩阵，碰上一个词元（token）要 $2P$ 次。前向的每个乘法，反向要两个：一个算权重的梯度，一个算输入的梯度。所以，只要每个词元都碰到这些权重，就有
 #
 # $$\text{FLOPs of a training step} \approx 6 \cdot P \cdot \text{tokens} .$$
 #
-# 〔英〕How many FLOPs a second can the device do? Multiply two large matrices and look at the clock. The
-# share of that rate which a training step reaches tells how much there is to gain: it is called
-# *utilisation*.
+# 设备每秒能做多少 FLOPs？把两个大矩阵相乘，看看时钟就知道。训练步达到的速度是它的几成，就说明还有多大的余地：这叫做**利用率**（utilisation）。
 #
-# 〔英〕We take a small model and real batches, the captions of this course, and the plain step of lesson 07.
+# 我们用一个小模型和真实的批次，即课程的图片说明，走第 07 课的普通的步。
 #
-# 〔英〕**Guess:** which share of its speed does your device use in that step: 90 %, 60 %, 30 %, 5 %?
+# **先猜**：在这一步里，你的设备用到了几成速度：90%、60%、30%，还是 5%？
 
 # %%
 corpus = pairs("captions", "train")[: by_scale(smoke=800, cpu=3000, gpu=12000)]
@@ -159,10 +147,7 @@ for name, rate in rates.items():
 print(f"the step reaches {utilisation:.0%} of what the device can do")
 
 # %% [markdown]
-# 〔英〕The rule $6P$ per token is good enough for the back of an envelope. Is the exact count close to it?
-# Almost every weight meets each token of its side once (in cross-attention $W^K$ and $W^V$ belong to the
-# decoder and meet the source: a small error here); the tied table meets the target tokens, in the projection.
-# What the rule leaves out is attention itself, whose products have no weights.
+# 每词元 $6P$，用来粗略估算足够了。精确的数与它接近吗？几乎每个权重都与自己那一侧的每个词元碰一次（交叉注意力的 $W^K$ 和 $W^V$ 属于解码器，碰到的却是源句：这里有一点误差）；共享的表在投影里与目标词元相乘。这条规则没有算的是注意力本身，它的乘法不含权重。
 
 # %%
 batch = max(few, key=lambda batch: batch.n_tokens)
@@ -175,8 +160,7 @@ assert abs(exact / by_rule - 1) < 0.1
 print(f"6P per token: {by_rule / 1e9:.2f} GFLOP, counted product by product: {exact / 1e9:.2f} GFLOP")
 
 # %% [markdown]
-# 〔英〕Where does the rest of the time go? PyTorch's *profiler* notes every operation. We sort them into
-# a few groups.
+# 其余的时间去了哪里？PyTorch 的**性能分析器**（profiler）记下每个运算。我们把它们分成几组。
 
 # %%
 GROUPS = {  # what the names of PyTorch's operations have in them; the first that fits counts
@@ -211,25 +195,19 @@ assert shares["products with weights"] > 0 and math.isclose(sum(shares.values())
 draw.time_shares(shares)
 
 # %% [markdown]
-# 〔英〕The products with weights, in blue, and the two products of attention (with its softmax, in one program) are the
-# useful arithmetic. All the rest only serves it; on a CPU, look at the random numbers of dropout. The wider
-# the model, the larger the share of the products: they grow with the square of the width, all the rest only in
-# proportion.
+# 蓝色是与权重的乘法，再加上注意力的两个乘法（连同 softmax，合在一个程序里），这些才是有用的计算。其余的都是为它们服务的；在 CPU 上，看看暂退法的随机数占了多少。模型越宽，乘法占的份额越大：乘法按宽度的平方增长，其余的只按正比增长。
 #
-# > 〔英〕**Try it.** Take the preset `tiny` instead of `small`, then `cpu`. What becomes of the utilisation?
+# > **试一试。** 把预设 `small` 换成 `tiny`，再换成 `cpu`。利用率会怎样？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕It falls with `tiny` (width 64) and rises with `cpu` (width 256): the products grow with the square of the width, all the
-# rest only in proportion. On the machine of section 11 a model of width 256 does 9 times the FLOPs of width 64 in 3.5
-# times the time, so 2.5 times as many a second.
+# 换成 `tiny`（宽 64）下降，换成 `cpu`（宽 256）上升：乘法按宽度的平方增长，其余的只按正比增长。在第 11 节的机器上，宽 256 的模型与宽 64 的相比，FLOPs 是 9 倍，时间是 3.5 倍，所以每秒做的是 2.5 倍。
 #
 # </details>
 #
-# ## 〔英〕2 · The naive loop, and what it wastes
+# ## 2 · 朴素的循环，浪费在哪里
 #
-# 〔英〕This is the loop of many tutorials. It takes sentences in random order, pads all of them to a fixed
-# length of 72, and projects every position to the vocabulary.
+# 许多教程里的循环就是这样：句子按随机次序取，全部填充到固定长度 72，每个位置都投影到词表。
 
 # %%
 def naive_batches(steps: int, sentences: int = 64, length: int = 72) -> list[tuple[Tensor, Tensor]]:
@@ -259,9 +237,7 @@ def naive_step(optimizer: torch.optim.Optimizer, model: Transformer, loss: Tenso
     return loss.item()
 
 # %% [markdown]
-# 〔英〕It is not wrong. With the same sentences it follows the same gradient as ours, as the next cell shows.
-# Only, most of its work is for nothing. **Guess:** our captions have about fourteen tokens. Which share
-# of the naive loop's positions is padding? And which share in the sorted batches of lesson 06?
+# 它没有错。下一个单元格会证明，同样的句子，它得到的梯度和我们的一样。只是大部分计算白做了。**先猜**：我们的图片说明大约十四个词元。朴素循环的位置里，填充占多大比例？第 06 课排过序的批次呢？
 
 # %%
 padded_to_72 = naive_batches(by_scale(smoke=3, cpu=8, gpu=8))
@@ -287,23 +263,15 @@ for name, weight in twin.named_parameters():
 print("the same weights after one step: padding costs time, and changes nothing")
 
 # %% [markdown]
-# 〔英〕That was the first reason, and the largest. The second is the **projection**: for a small model it is
-# the widest matrix of all, and the naive loop multiplies it with every padded position. Ours picks the
-# real positions first (lesson 07, section 2). The third is the **optimizer**: Adam works on four numbers for
-# each weight (weight, gradient, two averages); written as ten separate operations it walks through the
-# memory ten times, *fused* it walks once.
+# 这是第一个原因，也是最大的。第二个是**投影**：在小模型里，它是最宽的矩阵，而朴素循环让它与每个填充的位置相乘。我们先挑出真实的位置（第 07 课第 2 节）。第三个是**优化器**：Adam 对每个权重要处理四个数（权重、梯度、两个滑动平均）；写成十个单独的运算，就把内存走十遍，**融合**（fused）之后只走一遍。
 #
-# 〔英〕These three were switched on in lesson 07 already. Now four more, one by one.
+# 这三样在第 07 课就已经打开了。现在再来四样，一样一样地看。
 #
-# ## 〔英〕3 · Cheaper dice: dropout from bytes
+# ## 3 · 便宜的骰子：用字节做暂退法
 #
-# 〔英〕Dropout throws a die for every number: keep it with probability $1 - P_{\mathrm{drop}}$. On most CPUs PyTorch
-# draws these decisions one after another, each from a random number of 32 bits or more. (On Intel's processors a
-# library draws many at once. The ratio that the next cell prints is of the processor that ran this page.) That is far more precision than the question needs. One random **byte** has 256 values. Keep the element if its
-# byte is at least $t$: the probability to drop is $t / 256$, so a $P_{\mathrm{drop}}$ of 0.1 becomes
-# $26/256 = 0.1016$. One random number of 64 bits gives eight decisions.
+# 暂退法为每个数掷一次骰子：以概率 $1 - P_{\mathrm{drop}}$ 留下。在大多数 CPU 上，PyTorch 一个接一个地抽，每次用一个 32 位或更长的随机数。（Intel 的处理器上有一个库能一次抽许多个。下一个单元格打印的倍数，是运行这一页的处理器的。）这个问题远用不着那么高的精度。一个随机**字节**有 256 个值，不小于 $t$ 就留下：丢掉的概率是 $t / 256$，所以 $P_{\mathrm{drop}}$ 为 0.1 就变成 $26/256 = 0.1016$。一个 64 位的随机数，可以做八次决定。
 #
-# 〔英〕To keep the expected value, divide by the probability that is *really* used, $1 - t/256$.
+# 为了保持期望值，要除以**真正**用到的概率 $1 - t/256$。
 
 # %%
 #| export
@@ -339,9 +307,7 @@ def replace_dropout(model: nn.Module) -> None:
                 setattr(module, name, ByteDropout(child.p).train(child.training))
 
 # %% [markdown]
-# 〔英〕Claims: the share of dropped elements is what it should be, neighbours are independent although they
-# come from one random number, and the mean stays. And the thing must really be random in *all* eight
-# bytes: a generator that gives 63 bits would leave the top byte below 128.
+# 断言：丢掉的比例符合要求；相邻的数虽然来自同一个随机数，却互相独立；平均值不变。而且八个字节**全都**必须真的随机：如果发生器只给 63 位，最高的字节就总在 128 以下。
 
 # %%
 x = torch.ones(1_000_000)
@@ -361,20 +327,13 @@ low, middle, high = dice.ratio("bytes", "torch")
 print(f"bytes are {middle:.1f} times as fast here ({low:.1f} to {high:.1f})")
 
 # %% [markdown]
-# 〔英〕On a GPU nothing is to be gained. CUDA's generator (*Philox*) needs no turn-taking: it computes the random number of
-# each place from one seed and a counter, so thousands of cores draw at the same time, in one program. So this is a
-# switch for CPUs.
+# 在 GPU 上，这样做没有好处。CUDA 的发生器（**Philox**）不用排队：每个位置的随机数由同一个种子和一个计数器算出，所以几千个核同时抽，在一个程序里完成。因此这个开关只给 CPU 用。
 #
-# ## 〔英〕4 · Memory that stays
+# ## 4 · 留住内存
 #
-# 〔英〕A training step makes hundreds of large tensors and throws them away. Where does their memory come
-# from? `glibc`, the C library of most Linux systems, asks the operating system for a fresh piece for a very
-# large tensor (always above 32 MiB), and gives freed memory back as soon as much of it lies together. Fresh memory is expensive: the system hands it out in
-# *pages* of 4 KiB, each filled with zeros at the first touch (a *page fault*). The logits of a batch of 2,000
-# tokens, times 5,000 words, times 4 bytes, are 40 MB, or 9,800 pages.
+# 一个训练步造出几百个大张量，又扔掉。它们的内存从哪里来？大多数 Linux 系统的 C 库是 `glibc`。遇到很大的张量，它就向操作系统要一块新内存（超过 32 MiB 的总是这样）；释放的内存只要连成一大片，就马上还回去。新内存很贵：系统按**页**（page）发放，每页 4 KiB，第一次碰到时要先填上零（这叫**缺页**，page fault）。一批 2,000 个词元的 logit，乘以 5,000 个词，再乘以 4 字节，就是 40 MB，即 9,800 页。
 #
-# 〔英〕Nothing forbids the process to keep what it has. `glibc` has a setting for it, `mallopt`. (On a GPU, PyTorch does this by itself; its *caching allocator* is the same idea. macOS and
-# Windows have other libraries; there the function does nothing and says so.)
+# 没有谁规定进程不能留着已有的内存。`glibc` 有一个设置管这件事：`mallopt`。（在 GPU 上，PyTorch 自己就这样做，它的**缓存分配器**（caching allocator）是同样的想法。macOS 和 Windows 用别的库；在那里，这个函数什么也不做，并且会说明。）
 
 # %%
 #| export
@@ -424,28 +383,21 @@ else:
     print("this system's C library has no mallopt: the switch does nothing here")
 
 # %% [markdown]
-# 〔英〕What does it cost? The process holds on to the most that it ever needed. For training that is fine; on a
-# machine that you share it may not be.
+# 代价是什么？进程一直占着它曾经用到的最大内存。训练时没有关系；在与人共用的机器上，也许就有关系了。
 #
-# ## 〔英〕5 · Sixteen bits: bfloat16
+# ## 5 · 十六位：bfloat16
 #
-# 〔英〕A `float32` has 1 bit for the sign, 8 for the exponent and 23 for the digits. Half of that is enough for
-# many purposes; there are two ways to save.
+# 一个 `float32` 有 1 位符号、8 位指数、23 位尾数。许多用途只要一半就够了，而省的办法有两种。
 #
-# | 〔英〕format | sign, exponent, digits | largest number | next number after 1 |
+# | 格式 | 符号、指数、尾数 | 最大的数 | 1 之后的下一个数 |
 # |---|---|---|---|
-# | 〔英〕float32 | 1, 8, 23 | $3.4 \cdot 10^{38}$ | $1 + 1.2 \cdot 10^{-7}$ |
-# | 〔英〕float16 | 1, 5, 10 | 65,504 | $1 + 0.00098$ |
-# | 〔英〕bfloat16 | 1, 8, 7 | $3.4 \cdot 10^{38}$ | $1 + 0.0078$ |
+# | float32 | 1, 8, 23 | $3.4 \cdot 10^{38}$ | $1 + 1.2 \cdot 10^{-7}$ |
+# | float16 | 1, 5, 10 | 65,504 | $1 + 0.00098$ |
+# | bfloat16 | 1, 8, 7 | $3.4 \cdot 10^{38}$ | $1 + 0.0078$ |
 #
-# 〔英〕float16 keeps three decimal digits and loses the range: gradients below $3 \cdot 10^{-8}$ become 0,
-# scores above 65,504 become infinite, and training needs a trick (*loss scaling*) to stay in between.
-# bfloat16 (from Google *Brain*) keeps the range and has barely more than two digits. Networks do not
-# mind rough numbers, since a gradient from a batch is rough already; they do mind numbers that are
-# not there.
+# float16 保住了三位十进制数字，却丢了范围：小于 $3 \cdot 10^{-8}$ 的梯度变成 0，大于 65,504 的分数变成无穷大，训练要靠一个技巧（**损失缩放**，loss scaling）才能待在两者之间。bfloat16（b 来自 Google **Brain**）保住了范围，只有两位多一点的数字。网络不怕数粗糙，因为由一个批次算出的梯度本来就粗糙；怕的是数没了。
 #
-# 〔英〕**Guess:** in bfloat16, what is 256 + 1? And what is the sum of ten thousand times 0.01, one after
-# another?
+# **先猜**：在 bfloat16 里，256 + 1 是多少？把 0.01 一个接一个地加一万次，和是多少？
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -460,16 +412,9 @@ assert one_more == 256 and total < 5
 print(f"256 + 1 = {one_more:.0f}; ten thousand times 0.01 = {total.item():.2f}, not 100")
 
 # %% [markdown]
-# 〔英〕The sum sticks at 4: from there on, 0.01 is less than half the distance to the next number. So the
-# rule is: **multiply in 16 bits, add in 32.** The hardware multiplies two bfloat16 matrices and sums in
-# float32 by itself. The weights stay in float32, because a step of Adam is far smaller than a weight, and
-# would be rounded away like the 1 above.
+# 和停在了 4：从那里起，0.01 不到它与下一个数的距离的一半。所以规则是：**用 16 位乘，用 32 位加。** 硬件把两个 bfloat16 矩阵相乘时，自己就用 float32 求和。权重仍用 float32，因为 Adam 的一步比权重小得多，会像上面的 1 那样舍掉。
 #
-# 〔英〕`torch.autocast` does this: within its block, matrix products get their inputs rounded to bfloat16, and the
-# weights themselves stay as they are. On CUDA it also computes softmax, norms and losses in float32. On a CPU
-# these take the type of what they are given: our norms get float32 (the residual stream is a sum, and stays
-# in 32 bits), the loss gets the bfloat16 scores of the last product. So lesson 07's loss turns its scores to
-# float32 first: summed in bfloat16, a loss of 2587.8 came out as 2592.
+# `torch.autocast` 做的就是这个：在它的代码块里，矩阵乘法的输入舍入到 bfloat16，而权重本身不变。在 CUDA 上，softmax、归一化和损失也用 float32 计算。在 CPU 上，给它们什么类型，它们就用什么类型：我们的归一化拿到的是 float32（残差的通路是一个和，仍用 32 位），损失拿到的却是最后一个乘法的 bfloat16 分数。所以第 07 课的损失先把分数变成 float32：用 bfloat16 求和的话，2587.8 的损失算出来是 2592。
 
 # %%
 #| export
@@ -497,10 +442,7 @@ else:
     print(f"{DEVICE}: a bfloat16 product is {gain:.2f} times as fast as a float32 product")
 
 # %% [markdown]
-# 〔英〕Is it faster on your machine? NVIDIA's GPUs since 2020 (Ampere) have units for it, and some processors, too (AVX512-BF16,
-# AMX, recent ARM). Others imitate it and are *slower*, some by far. So we do not ask for the name of the
-# processor, we measure. Where it is slower, this page makes no long run with it. The answer is one of the switches of
-# a run:
+# 在你的机器上它更快吗？NVIDIA 2020 年以来的 GPU（Ampere）有专门的单元，有些处理器也有（AVX512-BF16、AMX、较新的 ARM）。别的只是模拟，反而**更慢**，有的慢得多。所以我们不问处理器叫什么名字，而是测一测。在它更慢的机器上，这一页就不用它跑长的训练。测出的答案是训练的一个开关：
 
 # %%
 #| export
@@ -522,20 +464,13 @@ class Switches:
         return cls(cheap_dropout=on_cpu, keep_memory=on_cpu, bfloat16=bfloat16)
 
 # %% [markdown]
-# ## 〔英〕6 · One kernel for many: torch.compile
+# ## 6 · 许多内核合成一个：torch.compile
 #
-# 〔英〕Look at one residual: dropout, an addition, a norm. Each is a *kernel*, a small program that reads its
-# input from memory and writes its output back. The arithmetic is nothing; the reading and writing is
-# all. `torch.compile` traces the model, writes new kernels that do several operations at one reading, and
-# compiles them, for a GPU or (with a C++ compiler) for a CPU. This takes a minute or so at the start.
+# 看一个残差：暂退法、一次加法、一次归一化。每一个都是一个**内核**（kernel），也就是一个小程序，从内存读输入，再把输出写回去。计算本身算不了什么，时间全在读写上。`torch.compile` 跟踪模型，写出新的内核，读一次就做几个运算，然后为 GPU（或者有 C++ 编译器时，为 CPU）编译。开头大约要花一分钟。
 #
-# 〔英〕One trap: by default the compiler makes a program for the exact *shapes* that it sees first, and when another
-# shape comes, it compiles once more, for any shape. Our batches have another shape each time: `dynamic=True`
-# makes the general program at once. What it gains depends on the device more than any other trick; the ladder of
-# section 8 measures it on CUDA, where it is meant for. On other devices this lesson only checks that the
-# numbers stay.
+# 有一个陷阱：默认情况下，编译器只为它最先看到的**形状**写程序；来了另一个形状，就再编译一次，适用于任何形状。我们的批次每次形状都不同：`dynamic=True` 一开始就写通用的程序。它有多少好处，比别的技巧更取决于设备；第 8 节的阶梯在 CUDA 上测量它，那是它的用武之地。在别的设备上，这一课只检查数字不变。
 #
-# 〔英〕The switches come together in one module, whose `forward` is the loss of a batch.
+# 各个开关合在一个模块里，它的 `forward` 就是一个批次的损失。
 
 # %%
 #| export
@@ -567,9 +502,7 @@ def lower_precision(device: torch.device) -> Iterator[None]:
         yield
 
 # %% [markdown]
-# 〔英〕The claims. With a dropout of 0, the first two switches must change nothing. bfloat16 may change the loss by one
-# percent, and its gradient must point in the same direction. `compile` is tried on one layer, in the cell
-# after this one.
+# 断言：暂退法为 0 时，前两个开关必须什么也不改变。bfloat16 可以让损失变百分之一，但梯度必须指向同一方向。`compile` 在下一个单元格里，用一层来试。
 
 # %%
 def loss_and_gradient(switches: Switches) -> tuple[float, Tensor]:
@@ -615,15 +548,12 @@ except Exception as error:  # no compiler on this machine: the lesson goes on wi
     print(f"torch.compile does not work here ({type(error).__name__}); everything else does")
 
 # %% [markdown]
-# ## 〔英〕7 · The step
+# ## 7 · 一步
 #
-# 〔英〕`FastStep` is lesson 07's `train_step` with the switches. (It can also share its work with others: that is
-# section 10; ignore `ranks` for now.) On a GPU the loss is fetched once a step, not after every batch:
-# each `.item()` makes the processor wait until the GPU has done everything.
+# `FastStep` 就是第 07 课的 `train_step` 加上这些开关。（它还能与别人分担工作：那是第 10 节的事，`ranks` 先不管。）在 GPU 上，损失每步只取一次，不是每个批次都取：每个 `.item()` 都让处理器等到 GPU 把一切做完。
 
 # %% [markdown]
-# 〔英〕First a small record that section 10 will need: which of several processes this is. Alone, it is rank 0
-# of 1, and its `share` of a batch is the batch.
+# 先准备一条第 10 节要用的小记录：这是几个进程里的哪一个。单独一个时，它就是 1 个进程里的第 0 号，批次里归它的 `share`（一份）就是整个批次。
 
 # %%
 #| export
@@ -742,11 +672,11 @@ class FastStep:
         return self.ranks.total(exact).item()
 
 # %% [markdown]
-# ## 〔英〕8 · The ladder
+# ## 8 · 阶梯
 #
-# 〔英〕Now all of it, measured on your device: from the naive loop up, one trick after the other.
+# 现在在你的设备上全部测一遍：从朴素的循环往上，一次加一个技巧。
 #
-# 〔英〕**Guess:** which rung brings the largest gain? By which factor is the top faster than the bottom?
+# **先猜**：哪一级的收益最大？最上面的速度是最下面的几倍？
 
 # %%
 def naive_work(model: Transformer, real: bool) -> Callable[[], Work]:
@@ -822,11 +752,7 @@ if on_cpu or by_scale(smoke=600, cpu=1600, gpu=8000) > 1000:  # a GPU is idle wi
 draw_race.ladder({result.name: result.rates for result in ladder}, f"target tokens on {DEVICE},")
 
 # %% [markdown]
-# 〔英〕The largest step is free of any hardware: do not compute what nobody needs. (The rung "similar lengths" changes
-# two things, the padding and the number of real tokens in a step; both count here.) The model is small, so
-# that the page stays quick, and so are its tensors: cheap bytes and memory that stays have little to save here, and
-# may even cost a little. `python -m course bench train` measures the preset `cpu`, in separate
-# processes and against PyTorch's own `nn.Transformer`. Its figures, from a named machine:
+# 最大的一级与硬件毫无关系：谁也不需要的，就不算。（“similar lengths”这一级同时改了两样，填充和一步里的真实词元数；两者都算在这里。）为了让这一页跑得快，模型用小的，张量也就小：便宜的字节和留住的内存在这里省不了多少，甚至可能多花一点。`python -m course bench train` 在单独的进程里测量预设 `cpu`，并与 PyTorch 自己的 `nn.Transformer` 比较。它在一台写明名称的机器上得到的数字是：
 
 # %%
 stored = json.loads((ASSETS / "results" / "bench_train.json").read_text("utf-8"))
@@ -1266,7 +1192,7 @@ draw_race.growth(growth)
 #
 # ## 你造了什么
 #
-# | 〔英〕name | takes → gives |
+# | 名称 | 输入 → 输出 |
 # |---|---|
 # | 〔英〕`byte_mask`, `ByteDropout`, `replace_dropout` | x → mask of the same shape; a model with cheap dice |
 # | 〔英〕`keep_freed_memory` | glibc keeps what it has; True where that works |
