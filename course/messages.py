@@ -46,6 +46,10 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str, 
                 if not message.id or not message.string or message.fuzzy:
                     continue
                 sentences.setdefault(message.id, message.string)
+                if re.match(r"\d+ · ", message.id):  # a heading, as a reason names it
+                    title, said = (re.sub(r"^\d+ · ", "", text) for text in
+                                   (message.id, message.string))
+                    sentences.setdefault(title, said)
                 if message.id.startswith(WHY):
                     said = re.sub(r"^\*+[^*]+\*+[：:]?\s*", "", message.string)
                     sentences.setdefault(message.id.removeprefix(WHY), said)
