@@ -14,25 +14,19 @@
 # ---
 
 # %% [markdown]
-# # 〔英〕08 · Decoding
+# # 08 · 解码
 #
-# > 〔英〕Decoding: greedy search, beam search with a length penalty, and BLEU (paper, section 6.1).
+# > 解码：贪心搜索、带长度惩罚的束搜索，以及 BLEU（论文 6.1 节）。
 #
-# 〔英〕The model of lesson 07 does not write sentences. It gives probabilities for **one next word**.
-# This lesson turns such probabilities into a translation, and then puts a number on how good the
-# translation is.
+# 第 07 课的模型并不会写句子，它只给出**下一个词**的概率。这一课把这些概率变成译文，再用一个数来衡量译文有多好。
 #
-# **你将学会：**
-# - 〔英〕write greedy search and beam search,
-# - 〔英〕say why a beam needs a length penalty, and what α = 0.6 in the paper does,
-# - 〔英〕compute BLEU by hand, and report it so that others can compare,
-# - 〔英〕say what a wider beam, and a higher BLEU, do *not* promise.
+# **你将学会**
+# - 写出贪心搜索和束搜索；
+# - 说出束搜索为什么需要长度惩罚，论文里的 α = 0.6 起什么作用；
+# - 手算 BLEU，并且报告得让别人能够比较；
+# - 说出束更宽、BLEU 更高，**不能**保证什么。
 #
-# 〔英〕**You need first:** lesson 04 (masks), 05 (the model), 06 (token ids), 07 (training).
-# **Time:** 55 minutes; 70 with all that is marked *more*. **In the paper:** section 6.1, the BLEU
-# columns of table 2, and one sentence of section 3 ("auto-regressive": each word is an input for the
-# next one). **Where you are:** on the path. The code is written to be read; the machine room
-# [08b](08b_cache.ipynb) makes the same searches fast.
+# **先修：** 第 04 课（掩码）、第 05 课（模型）、第 06 课（词元编号）、第 07 课（训练）。**时间：** 55 分钟；连标有“选读”的部分一起 70 分钟。**论文：** 6.1 节，表 2 的 BLEU 几栏，以及第 3 节的一句话（“auto-regressive”即自回归：每个词都是下一个词的输入）。**位置：** 主线。这里的代码为了好读而写；机房里的 [08b](08b_cache.ipynb) 让同样的搜索变快。
 
 # %%
 #| export
@@ -46,10 +40,10 @@ from torch import Tensor
 
 from course.masking import causal_mask, padding_mask
 from course.seq2seq import Translator
-from course.text import BOS, BPE, EOS, PAD, UNK, encode_sentence
+from course.text import BOS, BPE, EOS, PAD, UNK
 
 # %% [markdown]
-# 〔英〕The next cell holds what only the demonstrations of this page need.
+# 下一个单元格里的东西，只有这一页的演示要用。
 
 # %%
 import itertools
@@ -68,22 +62,16 @@ from course.training import PRESETS, preset_model
 from course.viz import decoding as draw
 
 # %% [markdown]
-# ## 〔英〕1 · What the model answers, and what we ask
+# ## 1 · 模型回答什么，我们问什么
 #
-# 〔英〕A model is asked: *given the source sentence $x$ and the words $y_1 \dots y_{t-1}$ written so
-# far, how likely is each word to come next?* We ask: *which whole sentence $y$ is the likeliest?*
-# The two are linked by the chain rule of probability. The probability of a sentence is a product:
+# 问模型的是：“已知源句 $x$ 和已经写出的词 $y_1 \dots y_{t-1}$，每个词作为下一个词有多大可能？”我们要问的是：“哪个**完整**的句子 $y$ 可能性最大？”两者由概率的链式法则联系起来。句子的概率是一个乘积：
 #
 # $$P(y \mid x) = \prod_{t=1}^{T} P(y_t \mid y_1 \dots y_{t-1}, x)
 # \qquad\quad \log P(y \mid x) = \sum_{t=1}^{T} \log P(y_t \mid y_1 \dots y_{t-1}, x)$$
 #
-# 〔英〕The last word $y_T$ is always `</s>`, the sign for "end of sentence": a sentence that does not
-# end is no sentence yet. We work with the sum of logarithms, because a product of many small
-# numbers soon becomes too small for a computer's floating point. The logarithm of a probability
-# is at most 0. Remember that: **each further word makes the sum smaller, or leaves it as it is.**
+# 最后一个词 $y_T$ 总是 `</s>`，即“句子结束”的标志：没有结束的句子还不算句子。我们用对数之和，因为许多小数相乘，很快就小得计算机的浮点数存不下。概率的对数最大是 0。记住这一点：**每多一个词，这个和就变小，最多保持不变。**
 #
-# 〔英〕**Guess first:** a vocabulary of 5,000 words, sentences of 20 words. How many sentences are
-# there to choose from? Could a computer look at all of them?
+# **先猜**：词表（vocabulary）有 5,000 个词，句子有 20 个词，一共有多少个句子可选？计算机能全部看一遍吗？
 
 # %%
 n_sentences = 5_000**20
@@ -93,23 +81,19 @@ assert 1e73 < n_sentences < 1e74 and years > 1e57
 print(f"{n_sentences:.1e} sentences; at a billion a second, {years:.0e} years")
 
 # %% [markdown]
-# 〔英〕So we cannot look at all sentences. We must **search**: look at a few, and choose well which ones.
+# 不可能看完所有句子。所以必须**搜索**：只看几个，而且要选得好。
 #
-# 〔英〕A search does not need to know what a Transformer is. It needs one function, which we call
-# `score`:
+# 搜索不必知道 Transformer 是什么。它只要一个函数，我们叫它 `score`：
 #
-# - 〔英〕in: prefixes (beginnings of sentences, as token ids, each starting with `<s>`) and, for each
-#   prefix, the number of the source sentence it belongs to (its *row*),
-# - 〔英〕out: the log-probability of every word of the vocabulary to come next.
+# - 输入：若干前缀（句子的开头，写成词元编号，都以 `<s>` 开始），以及每个前缀属于第几个源句（它的“行”，row）；
+# - 输出：词表里每个词作为下一个词的对数概率。
 
 # %%
 #| export
 NextLogProbs = Callable[[Tensor, Tensor], Tensor]  # prefixes (n, t), rows (n,) -> (n, V)
 
 # %% [markdown]
-# 〔英〕Because the search sees only this function, we can first give it a *toy model*: a small table
-# with probabilities that you can multiply in your head. Here is one for "Ein Hund schläft." It
-# knows twelve English sentences, and after three words it always ends.
+# 搜索只看得到这个函数，所以可以先给它一个**玩具模型**：一张小小的概率表，你用心算就能乘。下面这张表翻译的是“Ein Hund schläft.”（一只狗在睡觉）。它会说十二个英语句子，写满三个词就结束。
 
 # %%
 TABLE = {
@@ -134,9 +118,7 @@ def say(ids) -> str:
 
 
 # %% [markdown]
-# 〔英〕Two lines turn such a table into a `score` function: look up what was written, and put the
-# logarithms of the probabilities in the right columns. A word that is not in the table is
-# impossible: its probability is 0, and its logarithm is $-\infty$.
+# 两行代码就把这样的表变成 `score` 函数：查已经写了什么，把概率的对数放进对应的列。表里没有的词是不可能的：概率是 0，对数是 $-\infty$。
 
 # %%
 def table_score(table: dict[str, dict[str, float]]):
@@ -158,23 +140,19 @@ assert torch.isclose(first.exp().sum(), torch.tensor(1.0))
 print("the likeliest first word is", say(first.argmax(-1)), f"with {first.exp().max():.1f}")
 
 # %% [markdown]
-# ## 〔英〕2 · Greedy search
+# ## 2 · 贪心搜索
 #
-# 〔英〕The simplest search: take the likeliest word, write it down, ask again. Never look back.
+# 最简单的搜索：取可能性最大的词，写下来，再问。从不回头。
 #
 # $$y_t = \operatorname{argmax}_{w} \; \log P(w \mid y_1 \dots y_{t-1}, x)$$
 #
-# 〔英〕**Guess first:** look at the table. Which sentence does greedy search write, and with which
-# probability? Is there a better one?
+# **先猜**：看看表。贪心搜索（greedy search）会写出哪个句子？它的概率是多少？有没有更好的句子？
 
 # %%
 mine = None  # your guess: the probability of what greedy search writes
 
 # %% [markdown]
-# 〔英〕When does a sentence stop? When the model writes `</s>`. But a model, above all a badly trained
-# one, may never do so. So there is also a limit. The paper allows *the length of the input plus
-# 50 tokens*. The limit belongs to one sentence, not to the batch: otherwise the neighbours of a
-# sentence could change its translation.
+# 句子什么时候停？模型写出 `</s>` 的时候。可是模型，尤其是没训练好的模型，可能永远不写。所以还要有一个上限。论文允许的是“输入长度加 50 个词元（token）”。上限属于一个句子，不属于整个批次（batch）：不然，旁边的句子就会影响它的译文。
 
 # %%
 #| export
@@ -200,9 +178,7 @@ def until_eos(prefix: Sequence[int]) -> list[int]:
 
 
 # %% [markdown]
-# 〔英〕Now the search. All sentences of a batch grow by one word at a time. A sentence that has ended
-# **leaves the batch**, so that no work is spent on it. This is why `rows` exists: it remembers
-# which sentences are still there.
+# 现在写搜索。一个批次的所有句子每次都加一个词。已经结束的句子**离开批次**，不再为它花工夫。`rows` 就是为此而设的：它记住还有哪些句子在里面。
 
 # %%
 #| export
@@ -233,9 +209,7 @@ def greedy_search(
 
 
 # %% [markdown]
-# 〔英〕To judge its answer we want the probability of a given sentence, and the best sentence of all. The
-# table is so small that we can try every sentence: that is called **exhaustive search**. It is the
-# truth against which we measure the others.
+# 要评判它的答案，需要知道一个给定句子的概率，以及所有句子中最好的是哪个。表很小，每个句子都可以试一遍，这叫**穷举搜索**（exhaustive search）。它给出的是真相，别的方法都拿来和它比。
 
 # %%
 def probability(ids) -> float:
@@ -257,39 +231,30 @@ print(f"best:   {say(best)}, 0.4 · 0.9 · 0.7 = {probability(best):.3f}")
 compare(mine, probability(greedy), "08: probability of greedy search's sentence")
 
 # %% [markdown]
-# 〔英〕Greedy search takes "the", because 0.5 is more than 0.4. But after "the" the model is undecided,
-# and after "a" it is nearly sure. Greedy search finds this out when it is too late. Its sentence
-# is less than half as likely as the best one.
+# 贪心搜索选“the”，因为 0.5 大于 0.4。可是在“the”之后，模型拿不定主意；在“a”之后，它几乎确定。等贪心搜索发现这一点，已经晚了。它写的句子，可能性还不到最好句子的一半。
 #
-# > 〔英〕**Try it.** Change one number of the table (and one more, so that the sum stays 1) so that
-# > greedy search finds the best sentence. Take from "the" what you give to "a": above which first
-# > probability of "a" does greedy search succeed?
+# > **试一试。** 改动表里的一个数（再改另一个，让总和仍是 1），使贪心搜索找到最好的句子。从“the”那里拿走多少，就给“a”多少：“a”作为第一个词的概率超过多少，贪心搜索才会成功？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Together they have 0.9, so "a" is taken first when it gets more than 0.45. With 0.46 for "a" and 0.44 for "the" greedy
-# search writes "a dog sleeps"; with 0.44 for "a" it still writes "the dog sleeps". What comes *after* the first word
-# never enters its choice.
+# 两者合起来是 0.9，所以“a”超过 0.45 就会先选它。“a”取 0.46、“the”取 0.44，贪心搜索写出“a dog sleeps”；“a”取 0.44，它还是写“the dog sleeps”。第一个词**后面**会怎样，从来不影响它的选择。
 #
 # </details>
 #
-# 〔英〕Greedy search writes one word after the other. What does that mean for a machine that likes to do many things at
-# once? Answer by `check("parallel_writing", "b")`.
+# 贪心搜索一个词接一个词地写。对喜欢同时做许多事的机器来说，这意味着什么？用 `check("parallel_writing", "b")` 作答。
 
 # %%
 check("parallel_writing")
 
 # %% [markdown]
-# ## 〔英〕3 · Beam search
+# ## 3 · 束搜索
 #
-# 〔英〕The remedy: keep not one prefix but the $k$ likeliest ones, the **beam**. At each step,
+# 办法是：不只留一个前缀，而是留下可能性最大的 $k$ 个，这叫**束**（beam）。每一步：
 #
-# 1. 〔英〕let each of the $k$ prefixes go on with each of the $V$ words: $k \cdot V$ sums,
-# 2. 〔英〕keep the $k$ largest.
+# 1. 让 $k$ 个前缀各自接上 $V$ 个词中的每一个，得到 $k \cdot V$ 个和；
+# 2. 留下最大的 $k$ 个。
 #
-# 〔英〕And a prefix that has written `</s>`? It is **finished** and must stop growing. It stays in the
-# beam and competes with the others, but the model is not asked about it: it may go on with `</s>`
-# once more, and that costs nothing, $\log 1 = 0$.
+# 已经写出 `</s>` 的前缀呢？它**完成**了，不许再增长。它留在束里和别的前缀竞争，但不再拿去问模型：它只能再接一个 `</s>`，而且不花代价，$\log 1 = 0$。
 
 # %%
 #| export
@@ -309,10 +274,7 @@ def continuations(score: NextLogProbs, row: int, prefixes: Tensor, totals: Tenso
 
 
 # %% [markdown]
-# 〔英〕One step of the search sorts all these candidates and takes the first. They stand in one long row, $V$ for
-# each prefix, so a candidate's place, divided by $V$ and rounded down, tells which prefix it comes from; the
-# rest of the division is its word. `stable` says that of two equal sums the earlier one stays first: so the
-# answer is the same on every machine.
+# 搜索的一步，就是把所有候选排好序，取最前面的。候选排成长长的一行，每个前缀占 $V$ 个，所以候选的位置除以 $V$ 再向下取整，就知道它来自哪个前缀；余数就是它的词。`stable` 表示两个和相等时，在前的仍在前：这样在任何机器上答案都一样。
 
 # %%
 #| export
@@ -333,9 +295,7 @@ def beam_step(
 
 
 # %% [markdown]
-# 〔英〕Let us watch it. The search starts with one prefix, `<s>`, not with two: two equal prefixes would
-# have equal children, and the beam would be filled with twins. **Guess first:** with a beam of 2,
-# which two prefixes are kept after the first word, and which two after the second?
+# 来看它怎么走。搜索从一个前缀 `<s>` 开始，不是两个：两个相同的前缀，后代也相同，束里就全是双胞胎。**先猜**：束宽为 2，第一个词之后留下哪两个前缀？第二个词之后呢？
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -347,37 +307,27 @@ for _ in range(4):
 
 
 # %% [markdown]
-# 〔英〕The second line is the moment that counts: "a dog" (0.36) overtakes "the dog" (0.20), because it
-# was still in the beam. The same search as a tree, with every continuation that the model gave a
-# probability:
+# 关键是第二行：“a dog”（0.36）超过了“the dog”（0.20），因为它还在束里。把同样的搜索画成树，凡是模型给了概率的续写都画上：
 
 # %%
 nodes = draw.search_tree(score, WORDS, beam=2)
 draw.beam_tree(nodes, 'A beam of 2 keeps "a" alive and reaches 0.252; greedy search, 0.120')
 
 # %% [markdown]
-# 〔英〕On each edge stands the probability of one word, in each box that of the whole prefix. Grey
-# boxes did not enter the beam. Note what the beam missed: its second sentence, "the dog
-# sleeps" (0.120), is not the second best of all. That is "the puppy sleeps" (0.5 · 0.35 · 0.7 =
-# 0.1225), and its beginning was dropped. **A beam is a better search, not a perfect one.**
+# 边上写的是一个词的概率，方框里写的是整个前缀的概率。灰色的方框没有进入束。注意束漏掉了什么：它的第二名“the dog sleeps”（0.120）并不是真正的第二名。真正的第二名是“the puppy sleeps”（0.5 · 0.35 · 0.7 = 0.1225），它的开头早就扔掉了。**束搜索是更好的搜索，不是完美的搜索。**
 #
-# > 〔英〕**Try it.** Draw the trees for `beam=1` and `beam=3`. With which beam is "the puppy sleeps"
-# > found?
+# > **试一试。** 画出 `beam=1` 和 `beam=3` 的树。束宽多少，才能找到“the puppy sleeps”？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕With beam 3, as the second best: after two words "a dog" (0.36), "the dog" (0.20) and "the puppy" (0.175) are kept. The
-# tree of beam 1 is the line of greedy search, and ends at 0.120.
+# 束宽 3，它排第二：两个词之后，留下“a dog”（0.36）、“the dog”（0.20）和“the puppy”（0.175）。束宽 1 的树就是贪心搜索的那条线，终点是 0.120。
 #
 # </details>
 
 # %% [markdown]
-# ## 〔英〕4 · Short sentences win too easily
+# ## 4 · 短句赢得太容易
 #
-# 〔英〕A beam ends with several finished sentences, of different lengths. Which one do we return? The
-# one with the largest log-probability, one would think. **Guess first:** here is a table for "Ein
-# Hund schläft auf dem Sofa." The model thinks, wrongly, that "a dog" may be all there is to say
-# (0.42), but it prefers to go on (0.58). Which finished sentence is the likeliest?
+# 束搜索结束时，手里有几个完成的句子，长短不一。返回哪一个？似乎应该是对数概率最大的。**先猜**：下面这张表翻译的是“Ein Hund schläft auf dem Sofa.”（一只狗在沙发上睡觉）。模型误以为说到“a dog”可能就够了（0.42），不过它更愿意往下写（0.58）。哪个完成的句子可能性最大？
 
 # %%
 LONG_TABLE = {
@@ -394,20 +344,14 @@ assert short > long
 print(f"a dog: {short:.4f}   a dog sleeps on the sofa: 0.58 · 0.8 · 0.8 = {long:.4f}")
 
 # %% [markdown]
-# 〔英〕The half sentence wins, though at every step the model preferred to go on! Each further word
-# multiplies by a number of at most 1. So a comparison of sums is a race in which each step costs
-# something, and who stops early pays least. It is a **bias towards short sentences**. And the
-# wider the beam, the more often an early `</s>` is among what it finds.
+# 半句话赢了，尽管每一步模型都更愿意往下写！每多一个词，就要乘以一个不超过 1 的数。所以比较这些和，就像一场每走一步都要付钱的比赛，谁停得早，谁付得最少。这就是**偏向短句**。而且束越宽，它找到的句子里越常有过早的 `</s>`。
 #
-# 〔英〕The remedy of Wu et al. (2016, equation 14, without its coverage term), which the paper uses with
-# $\alpha = 0.6$: divide the sum by a number that grows with the length $|Y|$, the **length penalty**.
+# Wu 等（2016，公式 14，去掉其中的覆盖项）给出了办法，论文也用它，取 $\alpha = 0.6$：把和除以一个随长度 $|Y|$ 增大的数，即**长度惩罚**（length penalty）。
 #
 # $$s(Y, X) = \frac{\log P(Y \mid X)}{\operatorname{lp}(Y)} \qquad\quad
 # \operatorname{lp}(Y) = \frac{(5 + |Y|)^{\alpha}}{(5 + 1)^{\alpha}}$$
 #
-# 〔英〕The sum is negative, so dividing it by a larger number makes it *better*. The name misleads: for
-# long sentences it is a bonus. $\alpha = 0$ changes nothing; with $\alpha = 1$ long sentences are ranked almost
-# as by the mean per word. We count `</s>` as a word of $Y$, since its probability is in the sum.
+# 和是负数，除以更大的数，反而变**好**。这个名字容易误导人：对长句来说，它是奖励。$\alpha = 0$ 什么也不改变；$\alpha = 1$ 时，长句几乎是按每个词的平均值来排名的。`</s>` 也算 $Y$ 的一个词，因为和里有它的概率。
 
 # %%
 #| export
@@ -420,9 +364,7 @@ def length_penalty(length: int, alpha: float) -> float:
 
 
 # %% [markdown]
-# 〔英〕**Guess first:** from which $\alpha$ on does the long sentence win? The scores are equal where
-# $\log 0.42 / 8^{\alpha} = \log 0.3712 / 12^{\alpha}$ (the lengths are 3 and 7, and each is 5
-# larger in the formula). Solve for $\alpha$, then run the cell.
+# **先猜**：$\alpha$ 从多大开始，长句会赢？两个分数在 $\log 0.42 / 8^{\alpha} = \log 0.3712 / 12^{\alpha}$ 时相等（长度是 3 和 7，公式里各加 5）。解出 $\alpha$，再运行单元格。
 
 # %%
 mine = None  # your guess: from which alpha on, 0 to 1
@@ -439,12 +381,9 @@ sentences = {"a dog": (math.log(short), 3), "a dog sleeps on the sofa": (math.lo
 draw.length_penalties(length_penalty, sentences, (0.0, 0.6, 1.0, 2.0), crossing)
 
 # %% [markdown]
-# 〔英〕Left: how fast the divisor grows. Right: both scores rise with α, the long sentence's faster.
+# 左图：除数增长得多快。右图：两个分数都随 α 上升，长句的升得更快。
 #
-# 〔英〕Now all parts are there. What a search returns is a **hypothesis**: a sentence and its score.
-# One decision is left: what if a prefix reaches the limit and has not ended? It is half a
-# sentence, so a finished hypothesis always goes before it, whatever its score. Only if nothing is
-# finished do we return what we have, as greedy search does.
+# 现在部件都齐了。搜索返回的叫**候选译文**（hypothesis）：一个句子和它的分数。还要定一件事：前缀到了上限还没有结束，怎么办？它只是半句话，所以完成了的候选译文不管分数多少，总是排在它前面。只有一个完成的都没有时，我们才有什么返回什么，和贪心搜索一样。
 
 # %%
 #| export
@@ -472,8 +411,7 @@ def ranked(
 
 
 # %% [markdown]
-# 〔英〕And the search itself. For each sentence it repeats `beam_step` until every prefix has ended, or the
-# limit is reached. Two numbers come from outside, so it first asks whether they mean anything.
+# 再来写搜索本身。对每个句子，它重复 `beam_step`，直到所有前缀都结束，或者到了上限。有两个数是从外面来的，所以它先检查这两个数有没有意义。
 
 # %%
 #| export
@@ -521,18 +459,15 @@ for alpha in (0.0, 0.6):
     print(f"alpha {alpha}: {listed}")
 
 # %% [markdown]
-# 〔英〕Both searches found the same two sentences. In our search α only *chooses* among what the beam
-# holds at the end; which prefixes are kept is decided by the plain sums.
+# 两次搜索找到的是同样的两个句子。在我们的搜索里，α 只在束最后留下的句子当中**挑选**；哪些前缀留下来，由没有惩罚的和决定。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕Is the search right? · more
+# ### 搜索写对了吗？· 选读
 #
-# 〔英〕Three statements, tested on models of which we know everything. For those who want to see a search checked.
+# 三条断言，在我们完全了解的模型上检验。写给想看看怎样检查搜索的读者。
 
 # %% [markdown]
-# 〔英〕Each of the random trees
-# below has three words, ends after four words at the latest, and so has $1 + 3 + 9 + 27 + 81 =
-# 121$ sentences. The score function holds a different tree for every row of the batch.
+# 下面每棵随机的树有三个词，最多四个词就结束，所以共有 $1 + 3 + 9 + 27 + 81 = 121$ 个句子。打分函数给批次的每一行一棵不同的树。
 
 # %%
 N_WORDS, DEPTH = 3, 4
@@ -560,8 +495,7 @@ def random_trees(n_trees: int, seed: int):
 
 
 # %% [markdown]
-# 〔英〕**Claim 1: a beam of 1 is greedy search**, word for word, whatever α is. This is so by construction: with one place in the
-# beam, the first `</s>` that wins takes it, and the search is over. The cell tests the code, not the statement.
+# **断言 1：束宽为 1 就是贪心搜索**，逐词相同，不管 α 是多少。这是构造决定的：束里只有一个位置，第一个获胜的 `</s>` 占了它，搜索就结束。单元格检验的是代码，不是这句话。
 
 # %%
 N_TREES = 1_000
@@ -573,9 +507,7 @@ for alpha in (0.0, 0.6, 2.0):
 print(f"{N_TREES} random models: beam 1 and greedy search write the same words")
 
 # %% [markdown]
-# 〔英〕**Claim 2: a beam as wide as the tree is exhaustive search,** by construction, too: nothing
-# is ever dropped. To test the code, we score all 121 sentences of
-# every tree without any search, divide by the length penalty, and take the best.
+# **断言 2：束宽到能容纳整棵树，就是穷举搜索。** 这也是构造决定的：什么也没有扔掉。要检验代码，我们不用任何搜索，给每棵树的全部 121 个句子打分，除以长度惩罚，取最好的。
 
 # %%
 N_FULL = 50  # the first 50 trees are enough here
@@ -596,9 +528,7 @@ for alpha in (0.0, 0.6, 1.0, 2.0):
 print(f"{len(all_sentences)} sentences in each tree: the full beam finds the best, for every alpha")
 
 # %% [markdown]
-# 〔英〕**Claim 3: a wider beam finds likelier sentences, on average. For one sentence it need not.**
-# **Guess first:** in how many of the 1,000 trees is the sentence of beam 2 *less* likely than
-# that of greedy search? How can looking at more ever find something worse?
+# **断言 3：束更宽，平均来说找到的句子可能性更大；对单个句子不一定。** **先猜**：1,000 棵树里，有多少棵树上，束宽 2 找到的句子可能性**小于**贪心搜索的句子？看得更多，怎么会找到更差的？
 
 # %%
 mine = None  # your guess: so many of the 1,000 trees
@@ -619,10 +549,7 @@ for b in (1, 2):
 compare(mine, len(worse), "08: trees in which beam 2 finds less than greedy search")
 
 # %% [markdown]
-# 〔英〕It is rare, but it happens. Here is how, with numbers that you can multiply. After the first
-# word, "the" leads. After the second, both places of the beam are taken by children of "a" (0.35
-# · 0.5 = 0.175 each), and "the dog" (0.4 · 0.4 = 0.16) is dropped: the very prefix that would
-# have lost nothing more.
+# 少见，但确实会发生。下面用你能心算的数说明。第一个词之后，“the”领先。第二个词之后，束的两个位置都让“a”的后代占了（各是 0.35 · 0.5 = 0.175），“the dog”（0.4 · 0.4 = 0.16）就扔掉了，而恰恰是它，后面一点概率也不会再丢。
 
 # %%
 TRAP = {
@@ -642,31 +569,21 @@ for beam in (1, 2, 3):
 assert torch.allclose(torch.tensor(probabilities), torch.tensor([0.16, 0.105, 0.16]))
 
 # %% [markdown]
-# > 〔英〕**Try it.** Make the trees surer of themselves (multiply the random numbers by 5 instead of 2)
-# > and less sure (by 0.5). When does a beam help most? Why?
+# > **试一试。** 让这些树更有把握（随机数乘以 5，而不是 2），再让它们更没把握（乘以 0.5）。束搜索什么时候最有用？为什么？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Of 300 trees greedy search misses the best of beam 8 in 70; in 19 where the trees are surer, in 127 where they are less
-# sure. A sure model puts nearly all probability on one word, so the first choice is right. Where many words are about
-# equally likely, what comes later decides, and only a beam waits for it.
+# 300 棵树里，贪心搜索有 70 棵错过了束宽 8 找到的最好句子；树更有把握时是 19 棵，更没把握时是 127 棵。有把握的模型把几乎全部概率给一个词，所以第一次就选对了。许多词的可能性差不多时，后面的内容才起决定作用，而只有束搜索会等到后面。
 #
 # </details>
 
 # %% [markdown]
-# ## 〔英〕5 · A Transformer as score function
+# ## 5 · 用 Transformer 当打分函数
 #
-# 〔英〕The searches know nothing of Transformers. What is missing is a `score` function that asks one.
-# The encoder reads the source **once**; the decoder reads every prefix and answers for its last
-# position. Two questions to decide:
+# 搜索对 Transformer 一无所知。还缺一个会去问 Transformer 的 `score` 函数。编码器把源句读**一遍**；解码器读每个前缀，给出最后一个位置的答案。有两个问题要定：
 #
-# - 〔英〕*May the model write `<pad>` or `<s>`?* They are signs of our own, never part of a
-#   translation, and neither is `<unk>`, for with a BPE vocabulary no word is unknown. A trained
-#   model gives them almost no probability, but not zero. We set their logits to $-\infty$ before
-#   the softmax: so they cannot be written, and the other probabilities still sum to 1.
-# - 〔英〕*What about dropout?* A search must not be random, so the model must be in eval mode. After
-#   training it is not, and nothing would look wrong; the translations would only be worse. So we
-#   check.
+# - **模型可以写 `<pad>` 或 `<s>` 吗？** 它们是我们自己的记号，从来不是译文的一部分。`<unk>` 也不是，因为用 BPE 词表，没有不认识的词。训练好的模型几乎不给它们概率，但不是零。我们在 softmax 之前把它们的 logit 设为 $-\infty$：这样写不出它们，其余的概率加起来仍是 1。
+# - **暂退法（dropout）怎么办？** 搜索不能是随机的，所以模型必须处于 eval 模式。刚训练完它并不是，而且什么也看不出来，只是译文会差一些。所以我们要检查。
 
 # %%
 #| export
@@ -708,9 +625,7 @@ def next_log_probs(model: Translator, src: Tensor) -> NextLogProbs:
 
 
 # %% [markdown]
-# 〔英〕One function takes sentences to their translations. Two things are easy to get wrong: an **empty line** must
-# stay an empty line, or all later lines are compared with the wrong reference; and the **limit** (input + 50)
-# belongs to each sentence.
+# 一个函数就把句子变成译文。有两处很容易写错：**空行**必须仍是空行，不然后面的每一行都会和错的参考译文比较；**上限**（输入加 50）要按每个句子来算。
 
 # %%
 #| export
@@ -725,7 +640,7 @@ def translate(
     """
     translations = []
     for sentence in sentences:
-        source = encode_sentence(bpe, sentence)
+        source = [*bpe.encode(sentence), EOS]
         src = torch.tensor([source], device=next(model.parameters()).device)  # (1, S)
         score, limit = next_log_probs(model, src), len(source) + 50
         found = beam_search(score, 1, limit, beam, alpha, src.device)[0]
@@ -734,9 +649,7 @@ def translate(
 
 
 # %% [markdown]
-# 〔英〕Now a real model. We train the `tiny` preset of lesson 07 on the captions corpus, and stop **too
-# early on purpose**: a model that never errs has nothing to teach about search. Do not wonder how good
-# it is all the same: a small grammar made these captions, and they are much easier than real ones.
+# 现在用真正的模型。我们用第 07 课的 `tiny` 预设在图片说明的语料库上训练，而且**故意停得太早**：从不出错的模型，关于搜索什么也教不了你。它还是相当好，不要奇怪：这些说明是一个小语法生成的，比真实的容易得多。
 
 # %%
 train_pairs = pairs("captions", "train")[: device.by_scale(smoke=2000, cpu=12000, gpu=12000)]
@@ -762,10 +675,7 @@ for i in different[:3]:
 print(f"greedy search and beam 4 differ in {len(different)} of {len(german)} sentences")
 
 # %% [markdown]
-# 〔英〕**Claim 4: with a wide beam, the mean log-probability of the translations is higher.** It need not be so, as
-# claim 3 showed for single sentences; so we measure it over the captions, with $\alpha = 0$. The cell asserts it
-# for the widest beam against greedy search; read in its output whether the beams between stand in order. We keep
-# the whole beams; section 8 needs them again.
+# **断言 4：束很宽时，译文的平均对数概率更高。** 不一定总是这样，断言 3 在单个句子上已经看到了；所以我们在图片说明上测量，取 $\alpha = 0$。单元格断言的是最宽的束与贪心搜索之比；中间各种束宽是不是依次排列，你看输出。所有的束都留着，第 8 节还要用。
 
 # %%
 BEAMS = (1, 2, 4, 8)
@@ -781,22 +691,17 @@ print("mean log-probability:", ", ".join(f"beam {b}: {s:.2f}" for b, s in zip(BE
 
 
 # %% [markdown]
-# 〔英〕With the wide beam the model likes its own translations better. Do *we*? For that we need a judge who
-# does not ask the model.
+# 束很宽时，模型更喜欢自己的译文。那**我们**呢？这需要一位不去问模型的裁判。
 
 # %% [markdown]
-# ## 〔英〕6 · BLEU: how good is a translation?
+# ## 6 · BLEU：译文有多好？
 #
-# 〔英〕BLEU (Papineni et al. 2002) compares a translation, the *hypothesis*, with one written by a
-# human, the *reference*. It asks two questions:
+# BLEU（Papineni 等 2002）把一个译文，即“候选译文”（hypothesis），与人写的译文，即“参考译文”（reference），作比较。它问两个问题：
 #
-# 1. 〔英〕**Precision:** how many of the hypothesis's words, and runs of 2, 3 and 4 words (*n-grams*),
-#    are in the reference?
-# 2. 〔英〕**Length:** is the hypothesis shorter than the reference? Then it had an easy game and must
-#    pay.
+# 1. **精确率（precision）：** 候选译文里的词，以及连续 2、3、4 个词（n 元语法，n-gram），有多少出现在参考译文里？
+# 2. **长度：** 候选译文比参考译文短吗？短了，就是捡了便宜，要付代价。
 #
-# 〔英〕We do one pair by hand. **Guess first:** how many of the nine words of the hypothesis, the full
-# stop counted, does the reference confirm? Look twice at "the".
+# 我们手算一对。**先猜**：候选译文连句号在内有九个词，参考译文能证实几个？“the”要看两遍。
 
 # %%
 mine = None  # your guess: 0 to 9
@@ -823,30 +728,21 @@ assert matched == [8, 5, 2, 0] and total == [9, 8, 7, 6]
 compare(mine, matched[0], "08: words of nine that the reference confirms")
 
 # %% [markdown]
-# 〔英〕Eight words, not nine. "the" comes twice in the hypothesis, once in the reference, so only one
-# of them counts. The counts are **clipped**: each n-gram counts at most as often as the reference
-# has it. Without clipping, the "translation" *the the the the* would get a precision of 100 %. In
-# Python, `&` between two `Counter`s is this minimum.
+# 八个，不是九个。“the”在候选译文里有两个，在参考译文里只有一个，所以只算一个。计数是**截断**的（clipped）：每个 n 元语法最多算参考译文里有的那么多次。不截断，“译文”“the the the the”就会得到 100 % 的精确率。在 Python 里，两个 `Counter` 之间的 `&` 就是取这个较小值。
 
 # %%
 draw.ngram_boxes(hypothesis, reference)
 
 # %% [markdown]
-# 〔英〕Each bar is one n-gram of the hypothesis. Precision asks only about words that *are* there, so the
-# first row does not see that "is" is missing. The longer runs do: each run that crosses the gap
-# between "dog" and "sleeping" is broken. Single words measure the choice of words; long n-grams
-# measure word order and fluency.
+# 每一条横杠是候选译文的一个 n 元语法。精确率只问写**出来**的词，所以第一行看不出少了“is”。更长的片段看得出：凡是跨过“dog”和“sleeping”之间那个缺口的，都断了。单个的词衡量用词，长的 n 元语法衡量词序和通顺。
 #
-# 〔英〕BLEU is the geometric mean of the four precisions $p_n$, times the **brevity penalty** BP. With
-# $c$ tokens in the hypotheses and $r$ in the references:
+# BLEU 是四个精确率 $p_n$ 的几何平均，再乘以**简短惩罚**（brevity penalty）BP。设候选译文共有 $c$ 个词元，参考译文共有 $r$ 个：
 #
 # $$\operatorname{BLEU} = 100 \cdot \operatorname{BP}
 # \cdot \left( p_1 \, p_2 \, p_3 \, p_4 \right)^{1/4}
 # \qquad\quad \operatorname{BP} = \min\left(1, \; e^{1 - r/c}\right)$$
 #
-# 〔英〕Our pair has no 4-gram in common: $p_4 = 0$, and BLEU is 0 for a quite good sentence. So BLEU is
-# meant for a **corpus**: the counts of all sentences are added first, and divided only then. Here
-# is a second pair, and the whole calculation by hand.
+# 我们这一对没有共同的 4 元语法：$p_4 = 0$，一个相当好的句子，BLEU 却是 0。所以 BLEU 是给**语料库**（corpus）用的：先把所有句子的计数加起来，最后才相除。下面再加一对，把整个计算手算一遍。
 
 # %%
 references = [reference, str.split("two children are playing with a ball in the park .")]
@@ -864,7 +760,7 @@ print(f"c = {c}, r = {r}, brevity penalty e^(1 - {r}/{c}) = {brevity:.3f}, BLEU 
 assert matched == [18, 13, 8, 5] and total == [20, 18, 16, 14] and (c, r) == (20, 21)
 
 # %% [markdown]
-# 〔英〕As a function, with logarithms in place of the fourth root of a product:
+# 写成函数，用对数代替乘积的四次方根：
 
 # %%
 #| export
@@ -894,8 +790,7 @@ def bleu(hypotheses: Iterable[Sequence[str]], references: Iterable[Sequence[str]
 
 
 # %% [markdown]
-# 〔英〕`sacrebleu`, the program that papers use, takes plain text and cuts it into tokens by its own rules, called
-# `13a`. With the same tokens our function does the same:
+# 论文都用的程序 `sacrebleu` 接受普通文本，按自己的规则（叫 `13a`）切成词元。词元相同，我们的函数给出同样的结果：
 
 # %%
 split_13a = Tokenizer13a()
@@ -917,15 +812,12 @@ check("bleu_clip")
 check("bleu_brevity")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕Against `sacrebleu` · more
+# ### 与 `sacrebleu` 对照 · 选读
 #
-# 〔英〕The same numbers as the program that papers use; what smoothing does; why a mean of sentence BLEUs is something else.
+# 与论文都用的程序数字相同；平滑做了什么；句子 BLEU 的平均为什么是另一回事。
 
 # %% [markdown]
-# 〔英〕**Claim 5: our BLEU is the BLEU of `sacrebleu`,** the program that papers use. It takes plain
-# text and cuts it into tokens by its own rules, called `13a`; we give our function the same
-# tokens. We compare on the model's translations with every beam, and on nonsense: 200 small
-# corpora of random words.
+# **断言 5：我们的 BLEU 就是 `sacrebleu` 的 BLEU。** `sacrebleu` 是论文都用的程序。它接受普通文本，按自己的规则（叫 `13a`）切成词元；我们把同样的词元交给自己的函数。比较用的是模型在各种束宽下的译文，还有胡言乱语：200 个由随机的词组成的小语料库。
 
 # %%
 generator = torch.Generator().manual_seed(0)
@@ -947,10 +839,7 @@ for texts_, gold in corpora:
 print(f"{len(corpora)} corpora: the same BLEU")
 
 # %% [markdown]
-# 〔英〕Why `smooth_method="none"`? By default sacrebleu *smooths* (`exp`): where a precision is 0, it
-# puts a small number in its place (half of one match for the first such $n$, a quarter for the
-# next, and so on). Another way is `floor`, which puts a fixed small number there. On a test set
-# of a thousand sentences no precision is 0, and all agree. On one sentence they differ a lot:
+# 为什么要 `smooth_method="none"`？sacrebleu 默认会**平滑**（`exp`）：精确率为 0 时，用一个小数代替它（第一个这样的 $n$ 算半次匹配，下一个算四分之一，依此类推）。另一种方式是 `floor`，放一个固定的小数。测试集有一千个句子时，没有哪个精确率是 0，几种方式都一样。只有一个句子时，差别很大：
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -964,7 +853,7 @@ assert 10 < smoothed["floor"] < smoothed["exp"]
 print(", ".join(f"{method}: {value:.1f}" for method, value in smoothed.items()))
 
 # %% [markdown]
-# 〔英〕**Corpus BLEU is not the mean of the sentences' BLEUs.** Our two sentences:
+# **语料库的 BLEU 不是各句 BLEU 的平均。** 我们的两个句子：
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -974,15 +863,11 @@ assert math.isclose(whole, by_hand) and abs(sum(each) / 2 - whole) > 5
 print(f"sentences: {each[0]:.1f} and {each[1]:.1f}, mean {sum(each) / 2:.1f}; corpus: {whole:.1f}")
 
 # %% [markdown]
-# > 〔英〕**Try it.** In which order does the mean of sentence BLEUs put two systems, and in which order
-# > corpus BLEU? Write two systems of two sentences each for which the orders differ.
+# > **试一试。** 按句子 BLEU 的平均，两个系统谁先谁后？按语料库的 BLEU 呢？写出两个系统，各两个句子，使两种次序不同。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕References: *a dog runs fast .* and *two old men are playing chess in the park today .* System A has the short one right
-# and writes *two old men are playing cards at a table .*; B writes *one cat sleeps here .* and has the long one right. Mean of
-# sentence BLEUs: 68.6 and 50.0. Corpus: 53.8 and 75.3. For the mean both
-# sentences count the same; in the corpus the long one has more n-grams.
+# 参考译文：“a dog runs fast .”和“two old men are playing chess in the park today .”。系统 A 短句全对，长句写成“two old men are playing cards at a table .”；系统 B 短句写成“one cat sleeps here .”，长句全对。句子 BLEU 的平均：68.6 和 50.0。语料库：53.8 和 75.3。取平均时，两个句子一样重；在语料库里，长句的 n 元语法更多。
 #
 # </details>
 
@@ -990,11 +875,9 @@ print(f"sentences: {each[0]:.1f} and {each[1]:.1f}, mean {sum(each) / 2:.1f}; co
 check("bleu_corpus")
 
 # %% [markdown]
-# ## 〔英〕7 · How to report BLEU, and what it misses
+# ## 7 · 怎样报告 BLEU，它又漏掉了什么
 #
-# 〔英〕The number depends on how the text was cut into tokens and on upper and lower case. So two
-# papers' BLEUs can be compared only if all this is the same (Post 2018). **Guess first:** the
-# same two sentences, scored in four ways: which way gives the highest number?
+# 这个数取决于文本怎样切成词元，也取决于大小写。所以只有这些都相同，两篇论文的 BLEU 才能比较（Post 2018）。**先猜**：同样的两个句子，用四种方式算分，哪种得到的数最大？
 
 # %%
 system = ["A man's well-known dog doesn't sleep.", "The old woman is reading a blue book."]
@@ -1012,12 +895,10 @@ for name, value in ways.items():
     print(f"{value:5.1f}  {name}")
 
 # %% [markdown]
-# 〔英〕Nothing was translated better from line to line. Two rules follow:
+# 这四行里，译文没有变好一点。由此得到两条规矩：
 #
-# - 〔英〕**Score detokenised text.** Give sacrebleu whole sentences as people write them (`bpe.decode`
-#   returns them), against the untouched reference file. Then nobody's tokeniser, vocabulary or
-#   lower-casing is inside the number.
-# - 〔英〕**Print the signature.** It names every choice:
+# - **用去词元化的文本打分。** 给 sacrebleu 完整的、像人写的句子（`bpe.decode` 返回的就是），对照原封不动的参考译文文件。这样，谁的分词程序、词表、转小写都不会混进这个数里。
+# - **打印签名（signature）。** 它写明每一个选择：
 
 # %%
 metric = sacrebleu.BLEU()
@@ -1027,23 +908,15 @@ assert signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|versio
 print(signature)
 
 # %% [markdown]
-# 〔英〕One reference for each sentence (`nrefs:1`); upper and lower case differ (`case:mixed`); always
-# four precisions, even for short sentences (`eff:no`); tokens by the rules `13a`; smoothing
-# `exp`; the program's version. The paper's 27.3 and 28.4 for English-German are *tokenised* BLEU, as
-# was usual in 2017: on text cut into tokens by another program, with German compounds split at their
-# hyphens. Post (2018) found up to 1.8 points between settings that are in common use. So your number
-# and the paper's cannot be compared to the point.
+# 每个句子一个参考译文（`nrefs:1`）；区分大小写（`case:mixed`）；总是用四个精确率，短句也一样（`eff:no`）；按 `13a` 的规则切词元；平滑用 `exp`；程序的版本。论文在英德上的 27.3 和 28.4 是**词元化之后**的 BLEU，2017 年通常都这样：文本由另一个程序切成词元，德语复合词在连字符处断开。Post（2018）发现，常见的几种设置之间最多相差 1.8 分。所以你的数和论文的数，没法一分一分地比。
 
 # %%
 check("bleu_tokens")
 
 # %% [markdown]
-# ### 〔英〕What BLEU misses
+# ### BLEU 漏掉了什么
 #
-# 〔英〕BLEU sees words, not meaning. **Guess first:** one reference, four translations. Which of them
-# has the best BLEU, and which would you choose? The last column is another number, easily mistaken
-# for BLEU: both texts are laid side by side and compared place by place. It is the share of places
-# that hold the same token.
+# BLEU 看得见词，看不见意思。**先猜**：一个参考译文，四个译文，哪个 BLEU 最好？你会选哪个？最后一栏是另一个数，容易当成 BLEU：把两段文本并排放，逐个位置比较，看词元相同的位置占多大比例。
 
 # %%
 gold = "A dog is sleeping on the red sofa in the kitchen ."
@@ -1072,25 +945,19 @@ assert rated["one small word too many"][0] > 70 and rated["one small word too ma
 draw.what_is_missed(rated)
 
 # %% [markdown]
-# - 〔英〕A good paraphrase gets nothing. A "not" that reverses the meaning costs 24 points of 100,
-#   a wrong noun 17: the count does not know which word matters.
-# - 〔英〕Position accuracy gives 0 to a right text that is shifted by one word. So always say which
-#   metric a number is.
-# - 〔英〕A difference between two systems on one test set can be chance; below about one point, do not
-#   build a theory on it.
+# - 换一种说法、意思很好的译文什么也得不到。一个让意思颠倒的“not”，100 分里只扣 24 分；一个错的名词扣 17 分：计数不知道哪个词要紧。
+# - 译文是对的，只是错开了一个词，按位置的准确率就给 0。所以一定要说明一个数是哪种指标。
+# - 两个系统在一个测试集上的差别可能是偶然的；差不到一分左右，不要据此建立理论。
 #
-# 〔英〕BLEU is still useful: it is cheap, everybody has it, and over a thousand sentences the small
-# injustices average out. Read some translations too.
+# BLEU 仍然有用：它便宜，人人都有，一千个句子下来，小的不公平就互相抵消了。也要读一些译文。
 
 # %%
 check("bleu_meaning")
 
 # %% [markdown]
-# ## 〔英〕8 · BLEU over beam and α
+# ## 8 · BLEU 与束宽、α 的关系
 #
-# 〔英〕Now both parts of the lesson meet. The beams of claim 4 hold up to eight sentences for each
-# source. As α only chooses among them, we need not search again: we choose again, with each α.
-# **Guess first:** from beam 1 to 8 the mean model score rose. And BLEU? And the length?
+# 现在这一课的两部分合到一起。断言 4 的束，每个源句最多留了八个句子。α 只在它们当中挑选，所以不必重新搜索，只要用各个 α 重新挑一遍。**先猜**：束宽从 1 到 8，模型的平均分数升高了。BLEU 呢？长度呢？
 
 # %%
 ALPHAS = (0.0, 0.6, 1.0, 2.0)
@@ -1121,51 +988,32 @@ print("alpha 0.6 changes the BLEU of alpha 0 by", ", ".join(more[1:]))
 draw.over_beam(BEAMS, model_score, bleus, lengths)
 
 # %% [markdown]
-# 〔英〕Left, what the search promises: likelier sentences. Right, what comes with it. Look at $\alpha =
-# 0$ first: the likelier sentences are usually the shorter ones, as section 4 said; where the beam grows,
-# the text shrinks. And in the middle, what we want: better translations. Without the penalty a
-# wider beam need not help, and it hurts where the text becomes too short, for BLEU's brevity
-# penalty counts every missing word. What $\alpha = 0.6$ makes of the same beams stands in the last
-# line of the output above.
+# 左图是搜索所保证的：可能性更大的句子。右图是随之而来的。先看 $\alpha = 0$：正如第 4 节所说，可能性更大的句子通常也更短；束变宽的地方，文本变短。中间的图是我们想要的：更好的译文。没有惩罚，束更宽不一定有用；文本变得太短时还会有害，因为 BLEU 的简短惩罚对缺少的每个词都要算账。同样的束用 $\alpha = 0.6$ 会怎样，写在上面输出的最后一行。
 #
-# 〔英〕**Do not take these BLEUs for usual ones.** A small grammar made the captions, so that even a small
-# model reaches above 80 after a short training (in the run that this page stores). On real captions,
-# lesson 09 gets about 40.
+# **不要把这里的 BLEU 当作通常的水平。** 这些说明是一个小语法生成的，所以连小模型短短训练一下也能超过 80（在这一页存下来的那次运行里）。在真实的图片说明上，第 09 课得到的大约是 40。
 #
-# 〔英〕Do not take the best α from this picture either: one small model, few sentences. The paper chose beam 4 and
-# $\alpha = 0.6$ on development data, and for parsing beam 21 and $\alpha = 0.3$ (section 6.3).
+# 也不要根据这张图来选 α：只有一个小模型、几个句子。论文的束宽 4 和 $\alpha = 0.6$ 是在开发集上选的；做句法分析时用的是束宽 21 和 $\alpha = 0.3$（6.3 节）。
 #
-# 〔英〕Is a better search always better? No. Stahlberg and Byrne
-# (2019) searched exactly, and found that for more than half of their sentences the *likeliest*
-# translation of a good model was the empty one. A narrow beam protects us from what the model
-# really believes. That is a strange state of affairs, and an open problem.
+# 搜索更好，结果就总是更好吗？不是。Stahlberg 和 Byrne（2019）做了精确的搜索，发现在一半以上的句子上，一个好模型认为**可能性最大**的译文是空的。窄的束反而保护了我们，让我们看不到模型真正相信的东西。这很奇怪，至今还是未解决的问题。
 #
 # > **试一试。**
-# > 1. 〔英〕Draw the curves for the beams 16 and 32. Does BLEU still follow the model score?
-# > 2. 〔英〕Replace `argmax` in `greedy_search` by drawing a word from its probabilities
-# >    (`torch.multinomial`). What happens to BLEU, and for which task would you prefer it?
+# > 1. 画出束宽 16 和 32 的曲线。BLEU 还跟着模型的分数走吗？
+# > 2. 在 `greedy_search` 里不用 `argmax`，改成按概率抽取一个词（`torch.multinomial`）。BLEU 会怎样？什么任务更适合这样做？
 #
 # <details><summary>答案</summary>
 #
-# 1. 〔英〕Add 16 and 32 to `BEAMS` (it takes minutes). The model score can go on rising, by less and less; BLEU need not
-#    follow, and at $\alpha = 0$ it falls where the text gets shorter. Lesson 09b has the same picture for real captions.
-# 2. 〔英〕Expect BLEU to fall: words that the model holds to be unlikely are written, too, and each wrong word breaks up to ten
-#    n-grams. For a translation the source has said what comes; for a story or a chat, where many texts are right, drawing is better
-#    (lesson 10 measures it).
+# 1. 在 `BEAMS` 里加上 16 和 32（要花几分钟）。模型的分数可以继续上升，但升得越来越少；BLEU 不一定跟着升，在 $\alpha = 0$ 时，文本变短的地方它会下降。第 09b 课有真实图片说明的同样的图。
+# 2. BLEU 多半会下降：模型认为不大可能的词也会写出来，而每个错词最多会打断十个 n 元语法。做翻译，源句已经说了该写什么；写故事或聊天，许多写法都对，抽取就更好（第 10 课会测量）。
 #
 # </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 〔英〕Another search, another α · more
+# ### 换一种搜索，换一个 α · 选读
 #
-# 〔英〕The best α belongs to a model **and to a search**. For those who want to compare their α with the paper's.
+# 最好的 α 属于一个模型，**也属于一种搜索**。写给想把自己的 α 与论文的比较的读者。
 
 # %% [markdown]
-# 〔英〕In our search a finished prefix keeps its place in the beam, and α only chooses among what is there at the
-# end. The paper's own code (tensor2tensor) keeps finished prefixes **apart**: they take no place from the
-# others, they are ranked by their *penalised* score at once, and the search goes on until no live prefix can
-# beat the worst of the kept ones. There α also decides how long to go on. **Guess first:** for which of the two
-# searches is a large α dangerous?
+# 在我们的搜索里，完成的前缀仍占着束里的位置，α 只在最后剩下的当中挑选。论文自己的代码（tensor2tensor）把完成的前缀**另外存放**：不占别人的位置，立刻按**惩罚后**的分数排名；搜索一直进行，直到没有哪个还在增长的前缀能胜过存着的最差的一个。在那里，α 还决定要写多久。**先猜**：大的 α 对哪一种搜索有危险？
 
 # %%
 #| export
@@ -1203,8 +1051,7 @@ def beam_apart(
 
 
 # %% [markdown]
-# 〔英〕A beam as wide as the tree must find the best sentence here, too. Then the shipped translator on Multi30k's
-# validation set, beam 4; the table was measured by `python -m course.authoring.alpha`.
+# 束宽到能容纳整棵树，在这里也必须找到最好的句子。然后在 Multi30k 的验证集上用课程附带的翻译模型，束宽 4；表由 `python -m course.authoring.alpha` 测得。
 
 # %%
 for alpha in (0.0, 0.6, 2.0):
@@ -1227,50 +1074,34 @@ in_beam, apart = (
 assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 
 # %% [markdown]
-# 〔英〕At 0.6 the two searches score alike. In ours a larger α gains a little up to 2.1: it only chooses among the few candidates
-# that the beam still holds. Kept apart, 1.5 is the best of the three, and 2.1 costs 3.6 BLEU: now α also says whom to keep
-# and when to stop, and the text becomes 9 % longer than the reference. So the α of a paper says little without its search.
+# 在 0.6 处，两种搜索的分数一样。我们的搜索里，α 加大到 2.1，还略有好处：它只在束里剩下的几个候选当中挑选。另外存放的那种，三个值里 1.5 最好，2.1 损失 3.6 BLEU：这时 α 还决定留下谁、什么时候停，文本变得比参考译文长 9 %。所以不说明用的是哪种搜索，一篇论文的 α 说明不了多少。
 
 # %% [markdown]
 # ## 你造了什么
 #
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
-# | 〔英〕`next_log_probs(model, src)` | src (B, S) | a function: prefixes (n, t), rows (n,) -> (n, V) |
-# | 〔英〕`greedy_search(score, n, max_len)` | that function | n lists of ids |
-# | 〔英〕`beam_step(score, row, prefixes, totals, beam)` | (k, t), (k,) | (k, t + 1), (k,) |
-# | 〔英〕`beam_search(score, n, max_len, beam, alpha)` | that function | n lists of `Hypothesis` |
-# | 〔英〕`length_penalty(length, alpha)` | a length in tokens | a divisor |
-# | 〔英〕`translate(model, bpe, sentences)` | n sentences | n sentences |
-# | 〔英〕`bleu(hypotheses, references)` | lists of tokens | 0 to 100 |
+# | `next_log_probs(model, src)` | src (B, S) | 一个函数：前缀 (n, t)、行号 (n,) -> (n, V) |
+# | `greedy_search(score, n, max_len)` | 上面的函数 | n 个编号列表 |
+# | `beam_step(score, row, prefixes, totals, beam)` | (k, t)、(k,) | (k, t + 1)、(k,) |
+# | `beam_search(score, n, max_len, beam, alpha)` | 上面的函数 | n 个 `Hypothesis` 列表 |
+# | `length_penalty(length, alpha)` | 以词元计的长度 | 一个除数 |
+# | `translate(model, bpe, sentences)` | n 个句子 | n 个句子 |
+# | `bleu(hypotheses, references)` | 词元列表 | 0 到 100 |
 #
 # ## 小结
 #
-# 〔英〕A model gives the next word's probabilities; a search turns them into a sentence. Greedy search
-# takes the likeliest word each time and can miss a likelier sentence. Beam search keeps the $k$
-# likeliest prefixes; finished ones stop growing. $k = 1$ is greedy search; a beam as wide as the
-# tree is exhaustive search; in between, the mean score rises with $k$, though not for every
-# sentence. Sums of log-probabilities favour short sentences; dividing by $((5 + |Y|)/6)^{\alpha}$
-# corrects that. BLEU is the geometric mean of clipped n-gram precisions times a brevity penalty,
-# counted over a corpus. Report it with sacrebleu, on detokenised text, with its signature.
+# 模型给出下一个词的概率，搜索把这些概率变成句子。贪心搜索每次取可能性最大的词，可能错过可能性更大的句子。束搜索留下可能性最大的 $k$ 个前缀，完成的不再增长。$k = 1$ 就是贪心搜索；束宽到能容纳整棵树，就是穷举搜索；在两者之间，平均分数随 $k$ 上升，但不是每个句子都如此。对数概率之和偏爱短句，除以 $((5 + |Y|)/6)^{\alpha}$ 可以纠正。BLEU 是截断的 n 元语法精确率的几何平均，再乘以简短惩罚，计数对整个语料库相加。报告时用 sacrebleu，在去词元化的文本上计算，并附上签名。
 #
 # ## 延伸阅读
 #
-# - 〔英〕Sutskever, Vinyals, Le (2014), *Sequence to Sequence Learning with Neural Networks*, arXiv
-#   1409.3215: a beam of 2 already gives most of the gain.
-# - 〔英〕Wu et al. (2016), *Google's Neural Machine Translation System*, arXiv 1609.08144: section 7,
-#   the length penalty.
-# - 〔英〕Koehn, Knowles (2017), *Six Challenges for Neural Machine Translation*, arXiv 1706.03872:
-#   quality falls again with wide beams.
-# - 〔英〕Stahlberg, Byrne (2019), *On NMT Search Errors and Model Errors: Cat Got Your Tongue?*, arXiv
-#   1908.10090.
-# - 〔英〕Papineni, Roukos, Ward, Zhu (2002), *BLEU: a Method for Automatic Evaluation of Machine
-#   Translation*, ACL.
-# - 〔英〕Post (2018), *A Call for Clarity in Reporting BLEU Scores*, arXiv 1804.08771.
+# - Sutskever, Vinyals, Le (2014), *Sequence to Sequence Learning with Neural Networks*, arXiv 1409.3215：束宽 2 就已得到大部分好处。
+# - Wu et al. (2016), *Google's Neural Machine Translation System*, arXiv 1609.08144：第 7 节，长度惩罚。
+# - Koehn, Knowles (2017), *Six Challenges for Neural Machine Translation*, arXiv 1706.03872：束宽了，质量又下降。
+# - Stahlberg, Byrne (2019), *On NMT Search Errors and Model Errors: Cat Got Your Tongue?*, arXiv 1908.10090.
+# - Papineni, Roukos, Ward, Zhu (2002), *BLEU: a Method for Automatic Evaluation of Machine Translation*, ACL.
+# - Post (2018), *A Call for Clarity in Reporting BLEU Scores*, arXiv 1804.08771.
 #
-# 〔英〕**Homework.** [Assignment decoding](homework/decoding/decoding.ipynb): write greedy
-# search, beam search, and BLEU yourself; the check names what went wrong.
+# **作业。** [作业：解码](homework/decoding/decoding.ipynb)：自己写出贪心搜索、束搜索和 BLEU；哪里错了，检查会指出来。
 #
-# 〔英〕**Next:** [lesson 08b](08b_cache.ipynb) makes the searches fast (you may skip it);
-# [lesson 09](09_evaluation.ipynb) puts everything together: real captions, a real model, and
-# a BLEU with its signature.
+# **下一课：** [第 08b 课](08b_cache.ipynb)让搜索变快（可以跳过）；[第 09 课](09_evaluation.ipynb)把一切合在一起：真实的图片说明、真正的模型，以及带签名的 BLEU。
