@@ -40,7 +40,7 @@ from torch import Tensor
 
 from course.masking import causal_mask, padding_mask
 from course.seq2seq import Translator
-from course.text import BOS, BPE, EOS, PAD, UNK
+from course.text import BOS, BPE, EOS, PAD, UNK, encode_sentence
 
 # %% [markdown]
 # 下一个单元格里的东西，只有这一页的演示要用。
@@ -640,7 +640,7 @@ def translate(
     """
     translations = []
     for sentence in sentences:
-        source = [*bpe.encode(sentence), EOS]
+        source = encode_sentence(bpe, sentence)
         src = torch.tensor([source], device=next(model.parameters()).device)  # (1, S)
         score, limit = next_log_probs(model, src), len(source) + 50
         found = beam_search(score, 1, limit, beam, alpha, src.device)[0]
