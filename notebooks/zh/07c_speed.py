@@ -412,7 +412,7 @@ assert one_more == 256 and total < 5
 print(f"256 + 1 = {one_more:.0f}; ten thousand times 0.01 = {total.item():.2f}, not 100")
 
 # %% [markdown]
-# 和停在了 4：从那里起，0.01 不到它与下一个数的距离的一半。所以规则是：**用 16 位乘，用 32 位加。** 硬件把两个 bfloat16 矩阵相乘时，自己就用 float32 求和。权重仍用 float32，因为 Adam 的一步比权重小得多，会像上面的 1 那样舍掉。
+# 和停在了 4：从那里起，0.01 还不到相邻两个数间距的一半。所以规则是：**用 16 位乘，用 32 位加。** 硬件把两个 bfloat16 矩阵相乘时，自己就用 float32 求和。权重仍用 float32，因为 Adam 的一步比权重小得多，会像上面的 1 那样舍掉。
 #
 # `torch.autocast` 做的就是这个：在它的代码块里，矩阵乘法的输入舍入到 bfloat16，而权重本身不变。在 CUDA 上，softmax、归一化和损失也用 float32 计算。在 CPU 上，给它们什么类型，它们就用什么类型：我们的归一化拿到的是 float32（残差的通路是一个和，仍用 32 位），损失拿到的却是最后一个乘法的 bfloat16 分数。所以第 07 课的损失先把分数变成 float32：用 bfloat16 求和的话，2587.8 的损失算出来是 2592。
 
@@ -764,8 +764,7 @@ print(f"bytes and memory that stays, over lesson 07: {rate_of['ours'] / rate_of[
       f"bfloat16 on top: {rate_of['ours-bfloat16'] / rate_of['ours']:.2f} times")
 
 # %% [markdown]
-# 〔英〕Is it still the same training? A fast step that learns something else is worth nothing. We train some dozens
-# of steps with lesson 07's step and with all the tricks.
+# 它还是同样的训练吗？快的一步如果学到了别的东西，就毫无价值。我们分别用第 07 课的步和全部技巧，训练几十步。
 
 # %%
 def curve_of(switches: Switches, seed: int = 1) -> tuple[list[float], float]:
@@ -793,26 +792,19 @@ if gain <= 1:
 draw.same_curves({name: losses for name, (losses, _) in curves.items()}, ends)
 
 # %% [markdown]
-# 〔英〕The curves would lie on each other, so the picture on the right shows their differences. They are not equal number by
-# number: the masks of dropout differ, as they do between the two seeds of lesson 07. The blue curve says how far that
-# alone takes two runs apart.
+# 两条曲线会叠在一起，所以右边的图画它们的差。它们并不是每个数都相等：暂退法的掩码不同，就像第 07 课的两个随机种子之间那样。蓝色曲线说明，单凭这一点，两次训练会相差多远。
 #
-# > 〔英〕**Try it.** Double the epochs in `curve_of`. Do the tricks differ by more than the seeds now?
+# > **试一试。** 把 `curve_of` 里的轮次加倍。现在技巧带来的差别，比随机种子带来的大吗？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Begin with what is here: after the two passes that this page stores, another seed is 0.007 nats away on val, all tricks
-# 0.015. Both grow and shrink by chance. A trick that broke the gradient would be further away with every pass, and on
-# one side.
+# 先看这里已有的：这一页存下的是两个轮次之后的结果，在验证集（val）上，另一个随机种子差 0.007 奈特，全部技巧差 0.015。两者时大时小，纯属偶然。如果哪个技巧弄坏了梯度，每过一遍就会差得更远，而且总偏向一边。
 #
 # </details>
 #
-# ## 〔英〕9 · Feeding a GPU
+# ## 9 · 喂饱 GPU
 #
-# 〔英〕A GPU does not wait for the program: PyTorch only *queues* kernels. The GPU is idle whenever the queue is
-# empty, for example while the program builds the next batch from Python lists. Two cures. A **thread**
-# prepares the next batches while the current one is in use. And memory that is **pinned**, which the
-# operating system promises not to move, can be read by the GPU itself, while it computes.
+# GPU 不等程序：PyTorch 只是让内核**排队**。队列一空，GPU 就闲着，例如程序正在用 Python 列表拼下一个批次的时候。有两个办法。一是用一个**线程**，在用当前批次的同时准备后面的批次。二是用**锁页**（pinned）内存：操作系统保证不移动它，GPU 就能一边计算，一边自己来读。
 
 # %%
 #| export
@@ -849,33 +841,20 @@ assert seen == list(range(6))
 print("in order, and the next one is made while one is in use")
 
 # %% [markdown]
-# ## 〔英〕10 · Many devices: one step, shared (paper, section 5.2)
+# ## 10 · 许多设备：一步大家走（论文 5.2 节）
 #
-# 〔英〕Eight GPUs took 0.4 seconds for a step of the base model. How do eight processes make *one* step? Each
-# holds a copy of the model, called a *replica*. Each takes its share of the sentences and computes the
-# gradient of that share. Then the gradients are added up over all processes, which is called
-# **all-reduce**, and every process makes the same step with the same sum. The replicas stay equal, because
-# they started equal and made equal steps. A process is called a *rank*; their number is the *world*.
+# base 模型的一步，八块 GPU 用了 0.4 秒。八个进程怎样走**一**步？每个进程拿着模型的一份拷贝，叫做**副本**（replica）。每个进程领走自己那一份句子，算出这一份的梯度。然后把所有进程的梯度加起来，这叫 **all-reduce**（全归约），每个进程再用同样的和走同样的一步。副本始终相等，因为起点相等，走的步也相等。一个进程叫做一个 **rank**；rank 的总数叫 **world**。
 #
-# 〔英〕The trap is the one of lesson 07, section 5: the ranks hold **different numbers of tokens**, so the mean
-# of their means is wrong. With $L_r$ the summed loss of rank $r$ and $n$ the tokens of the *whole* step,
+# 陷阱就是第 07 课第 5 节的那个：各个 rank 的**词元数不同**，所以平均的平均是错的。设 $L_r$ 是 rank $r$ 的损失之和，$n$ 是**整个**一步的词元数，那么
 #
 # $$\nabla L = \frac{1}{n} \sum_{r} \nabla L_r
 # = \frac{1}{W} \sum_{r} \nabla \left( \frac{W}{n} L_r \right) .$$
 #
-# 〔英〕PyTorch's `DistributedDataParallel` (DDP) averages over the $W$ ranks; that is the right-hand side. So we
-# hand it the summed loss, times $W$, over the tokens of all. In `FastStep` above it is one line.
+# PyTorch 的 `DistributedDataParallel`（DDP）在 $W$ 个 rank 上求平均，那就是等式的右边。所以我们交给它的是：损失之和，乘以 $W$，除以全体的词元数。在上面的 `FastStep` 里只占一行。
 #
-# 〔英〕How do we split the data? We give rank $r$ the sentences $r, r + W, r + 2W, \dots$ of *every* batch.
-# Then the batches, the steps and the learning rate are the same for any number of ranks: more ranks
-# change the speed, not the run (only the masks of dropout differ). To use the memory of all devices,
-# raise `max_tokens`. A batch may
-# have fewer sentences than there are ranks. A rank without a sentence must still take part in the
-# all-reduce, or the others wait for it for ever. It gets a sentence with nothing to predict: lesson 07
-# showed that its loss is 0 and its gradient exactly 0.
+# 数据怎样分？**每个**批次里，rank $r$ 拿第 $r, r + W, r + 2W, \dots$ 个句子。这样，不管有几个 rank，批次、步数和学习率都一样：rank 多了，改变的是速度，不是训练本身（只有暂退法的掩码不同）。想用上所有设备的内存，就调大 `max_tokens`。一个批次的句子可能比 rank 还少。没有分到句子的 rank 也必须参加 all-reduce，不然别的 rank 会永远等下去。它分到一个没有东西要预测的句子：第 07 课证明过，这样的句子损失是 0，梯度恰好是 0。
 #
-# 〔英〕That is the record `Ranks` of section 7, and its method `share`. We can check the formula without any second
-# process: the gradients of the shares, computed one after another, must add up to the gradient of the whole.
+# 这就是第 7 节的记录 `Ranks` 和它的方法 `share`。不用第二个进程也能检验公式：把各份的梯度一个接一个算出来，加起来必须等于整体的梯度。
 
 # %%
 def gradient_of(batches: Sequence[Batch], per: Sequence[int]) -> Tensor:
@@ -900,19 +879,13 @@ for world in (2, 3, 9):
     print(f"{world} ranks with {tokens} tokens: sum exact, mean of means off by {error:.0%}")
 
 # %% [markdown]
-# 〔英〕Nine ranks for seven sentences: two of them had nothing to do, and did it correctly.
+# 九个 rank，七个句子：有两个没事可做，而且做得正确。
 #
-# 〔英〕What does DDP do better than a loop that adds up gradients at the end? It does not wait. The gradients of
-# the last layers are ready first; DDP sends them in buckets of 25 MB while the earlier layers are still
-# computing. And with accumulation it sends only after the last batch of the step (`no_sync`).
+# DDP 比“最后再把梯度加起来”的循环好在哪里？它不等。最后几层的梯度最先算好；前面的层还在计算，DDP 就把它们按 25 MB 一桶送出去了。有梯度累积时，它只在一步的最后一个批次之后才送（`no_sync`）。
 #
-# ### 〔英〕The trainer, on one rank or several
+# ### 训练器：一个 rank 或几个
 #
-# 〔英〕`torchrun --nproc-per-node 2 program` starts the program twice and tells each process, in environment
-# variables, who it is. The processes find each other at a *rendezvous*: an address that all of them know, where each
-# leaves word of its own. After a crash the words of the dead still lie there, and a new process would wait for
-# somebody who no longer answers; so each restart gets a drawer of its own (`PrefixStore`). The library that carries the
-# gradients is *nccl* for GPUs and *gloo* for CPUs.
+# `torchrun --nproc-per-node 2 program` 把程序启动两次，用环境变量告诉每个进程它是谁。进程在**会合点**（rendezvous）找到彼此：那是大家都知道的一个地址，每个进程都在那里留言。崩溃之后，死去的进程的留言还在，新的进程就会去等一个再也不会回答的人；所以每次重启都用自己的一个抽屉（`PrefixStore`）。传送梯度的库，GPU 用 **nccl**，CPU 用 **gloo**。
 
 # %%
 #| export
@@ -956,13 +929,7 @@ def restarted(directory: Path) -> bool:
     return mark.exists() and mark.read_text("utf-8") == os.environ.get("TORCHELASTIC_RUN_ID")
 
 # %% [markdown]
-# 〔英〕What must be one, although there are many? One progress bar, one log, one checkpoint: the first rank writes
-# them; on the others the trainer has no desk. One clock, or a budget of minutes would end at different steps. One
-# decision to stop: Ctrl-C may reach one rank a step earlier than another, and the others would wait for it for ever. The
-# methods `clock` and `stops` of `FastStep`, which every rank calls after every step, are where they agree on both; in
-# `meet` the others wait until the first rank has written what they start from. So the trainer of lesson 07b needs no
-# change: `Trainer(..., stepper=FastStep)`, and with the choices made,
-# `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`.
+# 进程虽多，什么必须只有一个？一个进度条，一份日志，一个检查点：由第一个 rank 来写；其他 rank 上的训练器没有书桌。一个时钟，不然按分钟的预算会在不同的步结束。一个停止的决定：Ctrl-C 到达各个 rank 可能前后差一步，别的 rank 就会永远等下去。`FastStep` 的方法 `clock` 和 `stops`，每个 rank 每步之后都要调用，大家就在那里统一这两件事；在 `meet` 里，其他 rank 等第一个 rank 写好大家的起点。所以第 07b 课的训练器不用改：`Trainer(..., stepper=FastStep)`；要指定选项，就写 `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`。
 
 # %%
 #| export
@@ -972,12 +939,9 @@ def recorded_switches(directory: Path) -> Switches:
     return Switches(**{f.name: record.get(f"switches.{f.name}", False) for f in fields(Switches)})
 
 # %% [markdown]
-# 〔英〕Now the proof, with two real processes. One run alone, one run with two ranks, without dropout (each rank
-# throws its own dice), on captions. Both run on the CPU, one core for each process, whatever device this page
-# uses. A third run has one rank, and gives it both cores as two threads: that is what a reader with one
-# machine would do otherwise.
+# 现在来证明，用两个真正的进程。在图片说明上，一次训练单独跑，一次用两个 rank，都不用暂退法（因为每个 rank 自己掷骰子）。不管这一页用什么设备，两次都在 CPU 上跑，一个进程一个核。第三次用一个 rank，把两个核作为两个线程都给它：只有一台机器的读者，本来就会这样做。
 #
-# 〔英〕**Guess:** two ranks on two cores of one machine: twice as fast? And two threads?
+# **先猜**：在一台机器的两个核上，两个 rank 能快一倍吗？两个线程呢？
 
 # %%
 def train(name: str, ranks: int) -> list[str]:
@@ -1010,16 +974,11 @@ else:
     print("torchrun does not start on Windows: read on, or use WSL")
 
 # %% [markdown]
-# 〔英〕The same run, up to rounding: floating-point sums depend on their order, and every step makes a
-# difference in the last digit a little larger. Every sentence was used exactly once an epoch: the token
-# counts agree.
+# 除了舍入误差，是同一次训练：浮点求和的结果与次序有关，每一步又把末位的差放大一点。每个轮次里，每个句子恰好用了一次：词元数对得上。
 #
-# ### 〔英〕A rank dies
+# ### 一个 rank 死了
 #
-# 〔英〕Machines fail; when Llama 3 was trained on 16,384 GPUs, something broke down about every three hours (Meta
-# 2024). We start a run on two ranks, wait for its
-# first checkpoint, and `kill -9` one of them. torchrun notices, stops the other, and starts both again
-# (`--max-restarts`). The program sees that it was restarted, finds the state on disk, and goes on.
+# 机器会坏；Llama 3 在 16,384 块 GPU 上训练时，大约每三小时就有什么东西出故障（Meta 2024）。我们用两个 rank 开始训练，等到第一个检查点，就 `kill -9` 杀掉其中一个。torchrun 发现后停下另一个，再把两个都重新启动（`--max-restarts`）。程序看出自己是重启的，在磁盘上找到状态，接着训练。
 
 # %%
 if TORCHRUN:
@@ -1054,11 +1013,11 @@ if TORCHRUN:
           f"unbroken {logs['two'][-1]['val_loss']}")
 
 # %% [markdown]
-# 〔英〕The same loss, to the last digit that the log holds.
+# 损失相同，直到日志记下的最后一位。
 #
-# ### 〔英〕Several machines
+# ### 几台机器
 #
-# 〔英〕On each of 4 machines with 8 GPUs, the same command, with the address of one of them:
+# 有 4 台机器，每台 8 块 GPU，就在每台上运行同样的命令，写上其中一台的地址：
 #
 # ```
 # export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1   # fresh addresses after a restart
@@ -1066,20 +1025,13 @@ if TORCHRUN:
 #     --rdzv-id base-run --max-restarts 3 -m course train --corpus multi30k --preset base --out /shared/runs/base --epochs 30
 # ```
 #
-# 〔英〕`--out` must be a directory that all machines see (the first rank writes, all read when they start). The id
-# names the run: the same command, given again, goes on with it.
-# Nothing in the program changes. What changes is the way that the gradients travel.
+# `--out` 必须是所有机器都看得到的文件夹（第一个 rank 写，启动时大家读）。id 是这次训练的名字：同样的命令再运行一次，就接着训练。程序里什么也不用改，改变的是梯度传送的方式。
 #
-# 〔英〕**What does the network cost?** In a *ring* all-reduce each of $W$ ranks sends and receives
-# $2 (W-1)/W$ times the size of the gradient (once around to add up, once around to distribute). With
-# $G$ bytes of gradient, a bandwidth of $b$ bytes a second and a delay $\ell$ for each of the $2(W-1)$
-# messages,
+# **网络要花多少时间？** 在**环形**（ring）all-reduce 里，$W$ 个 rank 中的每一个，收和发的数据量都是梯度大小的 $2 (W-1)/W$ 倍（转一圈相加，再转一圈分发）。设梯度有 $G$ 字节，带宽每秒 $b$ 字节，$2(W-1)$ 条消息每条延迟 $\ell$，那么
 #
 # $$t_{\text{network}} = 2\,\frac{W-1}{W} \cdot \frac{G}{b} + 2 (W-1)\, \ell .$$
 #
-# 〔英〕The first term stays below $2G/b$ for any number of ranks. The second grows with $W$, but is small until there
-# are very many. This is why the ring is a standard scheme (for many machines, libraries also use trees). The
-# base model has 65 million parameters, $G = 260$ MB.
+# 不管有多少个 rank，第一项总小于 $2G/b$。第二项随 $W$ 增长，但要到 rank 非常多时才不可忽略。所以环形是标准的做法（机器很多时，库也用树形）。base 模型有 6500 万参数，$G = 260$ MB。
 
 # %%
 def ring_seconds(gradient: float, world: int, bandwidth: float, delay: float = 5e-6) -> float:
@@ -1103,17 +1055,9 @@ for name, shares in efficiency.items():
 draw.efficiency(worlds, efficiency)
 
 # %% [markdown]
-# 〔英〕The figure takes the paper's 0.4 s a step as computing alone. They are the time on eight GPUs and hold their exchange
-# already, so the computing was shorter, and each curve is a little too high. It also assumes that the batch grows with
-# the ranks. (With a fixed batch, as in our `share`, each rank computes less, and the network's share is
-# larger.) And it assumes no overlap: DDP hides a large part of the traffic behind the backward pass, so real
-# runs do better. It says what to look at: within one
-# machine the network hardly matters; between machines with ordinary Ethernet the gradient of 260 MB takes
-# as long as the step itself. The cures follow from the formula: fewer bytes (send bfloat16), or more
-# computing for each exchange (accumulation, larger batches).
+# 图中把论文的每步 0.4 秒都算作计算。这其实是八块 GPU 上的时间，已经包含交换梯度，所以计算没有那么长，每条曲线都略偏高。图中还假定批次随 rank 数增大。（如果像我们的 `share` 那样批次固定，每个 rank 算得少，网络占的份额就更大。）图中也没有考虑重叠：DDP 把大部分传送藏在反向传播后面，所以实际的训练会更好。图告诉我们该注意什么：在一台机器内部，网络几乎不要紧；机器之间如果是普通的以太网，传送 260 MB 的梯度就和一步本身一样久。办法从公式就能看出：少传字节（传 bfloat16），或者每次交换之间多算一些（梯度累积、更大的批次）。
 #
-# 〔英〕Two ranks on *this* machine let us measure $b$, and see whether one $b$ fits all sizes. Here the "network" is
-# the operating system: gloo sends through local connections, and the bytes are copied in memory.
+# 在**这台**机器上用两个 rank，就能测出 $b$，看看同一个 $b$ 是否适用于各种大小。这里的“网络”就是操作系统：gloo 通过本机连接传送，字节在内存里复制。
 
 # %%
 if TORCHRUN:
@@ -1150,26 +1094,19 @@ dist.destroy_process_group()
           f"formula, {lost / step_seconds:.1%} of a step of {1e3 * step_seconds:.0f} ms")
 
 # %% [markdown]
-# 〔英〕Look at the share before you blame the network: for a model as small as this, the exchange is a small part of a
-# step, and cannot explain what two ranks lack to twice the speed. What is left: each waits for the slower one
-# (their shares have different lengths); each steps on all weights; one alone validates and saves; and two cores
-# share one memory. To find out, time a `dist.barrier()` before the exchange.
+# 先看它占的份额，再怪网络：模型这么小，交换只占一步的一小部分，两个 rank 没有快一倍，不能怪它。剩下的原因是：双方都要等慢的那个（两份的长度不同）；双方都要更新全部权重；验证和保存只由一个来做；两个核共用一份内存。想弄清楚，就在交换之前测一测 `dist.barrier()` 的时间。
 #
-# > 〔英〕**Try it.** Run the two-rank command with `--set max_tokens=1000`, then with 16000. When does the factor
-# > grow? Which term of the formula stayed the same?
+# > **试一试。** 运行两个 rank 的命令，先加 `--set max_tokens=1000`，再用 16000。倍数什么时候变大？公式的哪一项没有变？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕With the large batches. What an exchange costs, $2 \frac{W-1}{W} \cdot \frac{G}{b}$, follows from the size of the gradient and
-# not from the tokens: it is the same for each step, and a long step has more computing to set against it. Large batches are
-# also shared more evenly between the ranks.
+# 批次大的时候。一次交换的代价 $2 \frac{W-1}{W} \cdot \frac{G}{b}$ 取决于梯度的大小，与词元数无关：每一步都一样，而长的一步有更多的计算来分摊它。而且大批次在 rank 之间也分得更均匀。
 #
 # </details>
 #
-# ## 〔英〕11 · How the cost grows
+# ## 11 · 代价怎样增长
 #
-# 〔英〕The last question: what does a larger model cost? `python -m course bench train --growth` trains models of
-# several widths; the curves below are the file that it wrote on the machine that is named below.
+# 最后一个问题：模型大了，代价增加多少？`python -m course bench train --growth` 训练几种宽度的模型；下面的曲线就是它写出的文件，机器的名称写在下面。
 
 # %%
 growth = json.loads((ASSETS / "results" / "bench_train_growth.json").read_text("utf-8"))
@@ -1184,52 +1121,42 @@ for i, (narrow, wide) in enumerate(zip(widths, widths[1:])):
 draw_race.growth(growth)
 
 # %% [markdown]
-# 〔英〕Twice the width has four times the weights in the layers, but only twice as many in the table of the
-# vocabulary: the FLOPs grow by a factor in between. The time grows even less while the device is far from its
-# rate, since wide products use it better; so no single power fits the whole curve, and the one in the legend is
-# only its mean slope (the band: quartiles of the repeats). Lesson 03 measured the other axis, the length:
-# attention grows with its square.
+# 宽度加倍，层里的权重变成四倍，词表里却只有两倍：FLOPs 的增长在两者之间。只要设备离最高速度还远，时间就增长得更慢，因为宽的乘法更能发挥设备的能力；所以没有哪一个幂能配合整条曲线，图例里的只是平均斜率（色带：重复测量的四分位数）。另一个方向是长度，第 03 课测过：注意力按长度的平方增长。
 #
 # ## 你造了什么
 #
 # | 名称 | 输入 → 输出 |
 # |---|---|
-# | 〔英〕`byte_mask`, `ByteDropout`, `replace_dropout` | x → mask of the same shape; a model with cheap dice |
-# | 〔英〕`keep_freed_memory` | glibc keeps what it has; True where that works |
-# | 〔英〕`bfloat16_gain` | device → how many times faster its 16-bit products are |
-# | 〔英〕`Switches`, `Switches.best(device)` | the tricks, on or off; what pays on a device |
-# | 〔英〕`Objective`, `lower_precision` | `Batch` → summed loss, cast and compiled as switched |
-# | 〔英〕`FastStep(...).update(batches, rate)` | batches → loss per token, norm of the gradient |
-# | 〔英〕`ahead` | an iterator → the same, prepared by a thread |
-# | 〔英〕`Ranks`, `joined`, `device_of_rank`, `restarted` | who this process is among several |
-# | 〔英〕`Trainer(..., stepper=FastStep)` | lesson 07b's `Trainer`, fast and on any number of ranks |
+# | `byte_mask`, `ByteDropout`, `replace_dropout` | x → 形状相同的掩码；用便宜骰子的模型 |
+# | `keep_freed_memory` | glibc 留住已有的内存；有效时返回 True |
+# | `bfloat16_gain` | 设备 → 它的 16 位乘法快几倍 |
+# | `Switches`, `Switches.best(device)` | 各个技巧的开关；在某个设备上值得打开哪些 |
+# | `Objective`, `lower_precision` | `Batch` → 损失之和，按开关转换和编译 |
+# | `FastStep(...).update(batches, rate)` | 批次 → 每词元的损失、梯度的范数 |
+# | `ahead` | 一个迭代器 → 同样的内容，由线程提前准备 |
+# | `Ranks`, `joined`, `device_of_rank`, `restarted` | 在几个进程中，这一个是谁 |
+# | `Trainer(..., stepper=FastStep)` | 第 07b 课的 `Trainer`，又快，又能用任意多个 rank |
 #
-# 〔英〕`python -m course train` uses all of it: `--precision`, `--compile`, and torchrun in front of it.
+# `python -m course train` 把这些都用上了：`--precision`、`--compile`，前面还可以加 torchrun。
 #
 # ## 小结
 #
-# - 〔英〕A training step costs about $6P$ FLOPs a token. Divide by the clock and compare with a plain matrix product:
-#   that is the utilisation.
-# - 〔英〕Most of the naive loop's time goes into padding. Sort by length, project only real tokens, fuse the optimizer.
-# - 〔英〕On a CPU, cheap random bytes and memory that stays can save more, where tensors are large: measure it. Multiply
-#   in bfloat16, add in float32; keep float32 weights.
-# - 〔英〕Several ranks make one step: share the sentences, sum the gradients, divide by the tokens of all. The mean of
-#   means is wrong.
-# - 〔英〕A ring all-reduce moves at most twice the gradient through each link, however many ranks there are.
+# - 一个训练步，每词元大约 $6P$ 次 FLOPs。除以时间，再与普通的矩阵乘法比较，就是利用率。
+# - 朴素循环的时间大多花在填充上。按长度排序，只投影真实的词元，把优化器融合起来。
+# - 在 CPU 上，如果张量很大，便宜的随机字节和留住的内存还能再省：测一测。用 bfloat16 乘，用 float32 加，权重保持 float32。
+# - 几个 rank 走一步：把句子分开，梯度求和，除以全体的词元数。平均的平均是错的。
+# - 环形 all-reduce 在每条链路上传送的数据最多是梯度的两倍，不管有多少个 rank。
 #
 # ## 延伸阅读
 #
-# - 〔英〕Kaplan et al. 2020, *Scaling Laws for Neural Language Models*, section 2.1: counting FLOPs. arXiv 2001.08361
-# - 〔英〕Micikevicius et al. 2018, *Mixed Precision Training*. arXiv 1710.03740
-# - 〔英〕Kalamkar et al. 2019, *A Study of BFLOAT16 for Deep Learning Training*. arXiv 1905.12322
-# - 〔英〕Ansel et al. 2024, *PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and
-#   Graph Compilation*, ASPLOS
-# - 〔英〕Li et al. 2020, *PyTorch Distributed: Experiences on Accelerating Data Parallel Training*. arXiv 2006.15704
-# - 〔英〕Meta 2024, *The Llama 3 Herd of Models*, section 3.3.4: 419 interruptions in 54 days. arXiv 2407.21783
-# - 〔英〕Patarasuk, Yuan 2009, *Bandwidth optimal all-reduce algorithms for clusters of workstations*, JPDC 69
+# - Kaplan et al. 2020, *Scaling Laws for Neural Language Models*, 2.1 节：怎样数 FLOPs。arXiv 2001.08361
+# - Micikevicius et al. 2018, *Mixed Precision Training*. arXiv 1710.03740
+# - Kalamkar et al. 2019, *A Study of BFLOAT16 for Deep Learning Training*. arXiv 1905.12322
+# - Ansel et al. 2024, *PyTorch 2: Faster Machine Learning Through Dynamic Python Bytecode Transformation and Graph Compilation*, ASPLOS
+# - Li et al. 2020, *PyTorch Distributed: Experiences on Accelerating Data Parallel Training*. arXiv 2006.15704
+# - Meta 2024, *The Llama 3 Herd of Models*, 3.3.4 节：54 天里中断 419 次。arXiv 2407.21783
+# - Patarasuk, Yuan 2009, *Bandwidth optimal all-reduce algorithms for clusters of workstations*, JPDC 69
 #
-# 〔英〕**Homework.** Write a test: cut a batch in two, add the gradients of the halves, and divide by the real tokens of
-# the whole batch. It must give the gradient of the uncut batch; the mean of the two means must not.
-# [Assignment training](homework/training/training.ipynb) has the loss and the optimiser.
+# **作业。** 写一个测试：把一个批次切成两半，把两半的梯度加起来，再除以整个批次的真实词元数。它必须等于没切开的批次的梯度；而两个平均的平均必须不等。[作业 training](homework/training/training.ipynb)里有损失和优化器。
 #
-# 〔英〕**Next:** [lesson 08](08_decoding.ipynb): from the trained model to sentences, and fast there, too.
+# **下一课：** [第 08 课](08_decoding.ipynb)：从训练好的模型到句子，那里也要快。
