@@ -48,7 +48,8 @@ STRANGERS = {
     "calls": ([CAUSAL.format("import urllib.request as u; u.urlopen('http://127.0.0.1:{}')")],
               0, "marked"),
     "leaves": ([CAUSAL.format("import os; os._exit(0)")], None, "ends the process"),
-    "loops": (["def causal_mask(length):\n    while True: pass"], 0, "marked"),
+    "loops": (["def padding_mask(ids, pad_id=0):\n    while True: pass",
+               "def causal_mask(length): return padding_mask(2)"], 0, "marked"),
     "eats": ([CAUSAL.format("x = [[0] * 2**24 for _ in range(10**6)]")], 0, "marked"),
     "talks": ([CAUSAL.format("print('x' * 2**26)"), "while True: print('x' * 2**20)"],
               1, "marked"),
@@ -91,6 +92,13 @@ def graded(tmp_path_factory):
 def test_everybody_gets_what_they_wrote(graded, student):
     mark, (_, points, said) = graded[0][student], STRANGERS[student]
     assert (mark.points, said in mark.status) == (points, True), mark
+
+
+@closed
+def test_what_does_not_return_is_waited_for_once(graded):
+    said = {name: said for name, (_, said) in graded[0]["loops"].checks.items()}
+    assert "had not returned after 20 s" in said["padding_mask"]
+    assert said["causal_mask"] == "it uses padding_mask, which does not return"
 
 
 @closed
