@@ -1,12 +1,13 @@
 """nbgrader's settings for the homework: `cd notebooks/homework`, then nbgrader's own commands."""
 
+import atexit
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from nbgrader.converters import Autograde
-from nbgrader.preprocessors import DeduplicateIds
+from nbgrader.preprocessors import DeduplicateIds, OverwriteCells
 
 from course.authoring import STUB
 
@@ -34,9 +35,45 @@ class ForgetCopies(DeduplicateIds):
         return cell, resources
 
 
+restored = []  # "STUDENT, ASSIGNMENT: cells"
+
+
+class Restore(OverwriteCells):
+    """A test cell that a learner deleted or converted comes back; without this, its points go."""
+
+    def preprocess(self, nb, resources):
+        before = {cell.metadata.nbgrader.get("grade_id"): cell.cell_type
+                  for cell in nb.cells if "nbgrader" in cell.metadata}
+        nb, resources = super().preprocess(nb, resources)
+        with self.gradebook:
+            book = self.gradebook.find_notebook(self.notebook_id, self.assignment_id)
+            points = {cell.name: cell.max_score for cell in book.grade_cells}
+            written = {cell.name for cell in book.solution_cells}
+            back = [cell for cell in book.source_cells
+                    if cell.name in points and cell.name not in before]
+            # at the end: there, everything that a test needs is defined
+            nb.cells += [self.missing_cell_transform(cell, points[cell.name], cell.name in written)
+                         for cell in back]
+        names = [cell.name for cell in back] + [
+            cell.metadata.nbgrader.grade_id for cell in nb.cells
+            if before.get(cell.metadata.get("nbgrader", {}).get("grade_id"), cell.cell_type)
+            != cell.cell_type]
+        if names:
+            who = resources["nbgrader"]
+            restored.append(f"{who['student']}, {who['assignment']}: {', '.join(names)}")
+        return nb, resources
+
+
+@atexit.register
+def tell():
+    if restored:
+        print("Deleted or converted cells were put back, and count:", *restored, sep="\n  ",
+              file=sys.stderr)
+
+
+ours = {DeduplicateIds: ForgetCopies, OverwriteCells: Restore}
 c.Autograde.sanitize_preprocessors = [
-    ForgetCopies if step is DeduplicateIds else step
-    for step in Autograde.sanitize_preprocessors.default()
+    ours.get(step, step) for step in Autograde.sanitize_preprocessors.default()
 ]
 
 # A submission is a stranger's program. One that hangs, dies or eats the memory costs its author

@@ -178,7 +178,19 @@ def marks(tmp_path_factory) -> dict[str, float]:
     copied = nbformat.read(path, as_version=4)
     copied.cells.append(graded(copied)["softmax"])  # a cell copied, its id with it
     nbformat.write(copied, path)
-    print(nbgrader("autograde", "attention", "--ExecutePreprocessor.timeout=20"))
+    hand_in("deletes", everything)
+    path = place / "submitted" / "deletes" / "attention" / "attention.ipynb"
+    less = nbformat.read(path, as_version=4)
+    tests = [c for c in graded(less).values() if not c.metadata.nbgrader.solution]
+    less.cells.remove(tests[0])
+    del graded(less)["merge_heads"].metadata["nbgrader"]  # a cell of the learner's own, as good
+    tests[2].cell_type = "markdown"
+    del tests[2]["outputs"], tests[2]["execution_count"]
+    nbformat.write(less, path)
+    said = nbgrader("autograde", "attention", "--ExecutePreprocessor.timeout=20")
+    closing = said.partition("were put back")[2]
+    assert all(f"{c.metadata.nbgrader.grade_id}" in closing for c in (tests[0], tests[2])), said
+    assert closing.count("attention:") == 1, said
     assert sorted(p.name for p in (place / "release" / "attention").iterdir()) == [
         "attention.ipynb"
     ]
@@ -189,7 +201,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
     hand_in("ann", right, assignment="exam")
     print(nbgrader("autograde", "exam"))
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
-        students = {"ann", "zoe", "twice", "praise", *HOSTILE}
+        students = {"ann", "zoe", "twice", "praise", "deletes", *HOSTILE}
         found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
         exam = gradebook.find_submission("exam", "ann").score
         return {"exam": exam} | {student: found.get(student) for student in students}
@@ -213,6 +225,10 @@ def test_warnings_progress_bars_and_copied_cells_cost_nothing(marks):
 
 def test_a_check_of_ones_own_gives_no_points(marks):
     assert marks["praise"] == 2
+
+
+def test_a_deleted_or_converted_test_comes_back(marks):
+    assert marks["deletes"] == 13
 
 
 def test_there_is_nothing_to_steal(marks):
