@@ -122,6 +122,7 @@ document.addEventListener("DOMContentLoaded", () => {
   window.addEventListener("hashchange", openFolds);
   window.addEventListener("resize", scrollByKeyboard);
   document.addEventListener("toggle", scrollByKeyboard, true);
+  document.fonts.addEventListener("loadingdone", scrollByKeyboard); // formulas change their width
 });
 window.addEventListener("load", () => setTimeout(() => {
   scrollByKeyboard();
