@@ -1,0 +1,188 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 作业 · 掩码
+#
+# 你要写三个小函数，有了它们，Transformer 才作不了弊：15 分钟。先合上[课文](../../04_masking.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+#
+# 每个函数只有一行，每个都很容易写错，而且不报错。所以动手之前，先用手画出三个词的句子的那张表。`check` 想运行几次就运行几次：它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T 是词数，Q 和 K 是查询和键的个数。
+#
+# 在这门课里，掩码是布尔型，True 表示“可以关注”。
+
+# %%
+import torch
+from torch import Tensor
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: padding_mask -->
+# ## `padding_mask`
+#
+# 对每个句子说明：哪些键是词，哪些只是用来补齐矩形的。两个大小为 1 的维，表示“所有的头”和“所有的查询”。
+#
+# **为什么重要。** 没有它，批次里旁边站着一个更长的句子，这一句的译文就会变。
+#
+# ★☆☆☆☆ · 5 分钟 · 1 分
+#
+# ```text
+# padding_mask(tokens, pad_id): tokens (B, K) -> boolean (B, 1, 1, K), True = may attend
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 掩码与查询有关吗？在 B、H、Q、K 里，它取决于哪几个？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 一次比较就得到布尔型的 (B, K)。然后中间还缺两个维。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# tokens != pad_id 就是掩码；[:, None, None, :] 补上两个维。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "95664abe4ec9b475beafdadcc868ba94", "grade": false, "grade_id": "padding_mask", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def padding_mask(tokens: Tensor, pad_id: int) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("padding_mask", padding_mask)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "2851603ea56f8092a260b359ab4375fb", "grade": true, "grade_id": "padding_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("padding_mask", padding_mask, strict=True).passed
+
+# %% [markdown]
+# <!-- card: causal_mask -->
+# ## `causal_mask`
+#
+# 让每个词都能看到自己和前面的词，后面的一个也看不到。
+#
+# **为什么重要。** 有了这个三角形，算一遍就能训练所有位置。没有它，模型只是照抄下一个词：损失接近零，却连一个句子都写不出来。
+#
+# ★☆☆☆☆ · 5 分钟 · 1 分
+#
+# ```text
+# causal_mask(size) -> boolean (1, 1, size, size), the last two are (Q, K), True = may attend
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 用手写出三个词的表。第 i 行是一个查询：它可以看哪些列 j？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# j <= i 时，查询 i 可以看键 j。这是一个三角形：在对角线下方，还是上方？
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# torch.ones(size, size, dtype=torch.bool).tril() 就是三角形；前面还缺两个维。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "02e0d670c687c9a9cff53d081b165593", "grade": false, "grade_id": "causal_mask", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def causal_mask(size: int) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("causal_mask", causal_mask)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "7ace9397953b8b9b690a1239db30068a", "grade": true, "grade_id": "causal_mask-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("causal_mask", causal_mask, strict=True).passed
+
+# %% [markdown]
+# 现在把你的两个掩码合起来，每个解码器都这样做：一个词不是填充，**并且**不在未来，才可以看。两个句子，第二个只有两个词。运行单元格之前先想：第二张表的哪些列是空的？
+
+# %%
+tokens = torch.tensor([[5, 6, 7, 8], [5, 6, 0, 0]])
+both = padding_mask(tokens, pad_id=0) & causal_mask(4)  # (B, 1, 1, K) & (1, 1, Q, K)
+for sentence in both[:, 0]:
+    print("\n".join(" ".join("■" if seen else "·" for seen in row) for row in sentence), end="\n\n")
+
+# %% [markdown]
+# <!-- card: shift_right -->
+# ## `shift_right`
+#
+# 由解码器必须预测的，造出它要读的（tgt_in）：每个词元往右移一位。
+#
+# **为什么重要。** 右移与因果掩码缺一不可：在位置 t，解码器读过的是 t 之前的词，必须预测的是词 t。
+#
+# ★☆☆☆☆ · 5 分钟 · 1 分
+#
+# ```text
+# shift_right(tgt, bos_id): tgt (B, T) -> (B, T), a new tensor: bos_id first, then tgt without its
+#     last column
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 拿一个句子写写看：要预测的是 [a, b, c, </s>]。每个位置读到的是什么？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 一列 bos_id，形状 (B, 1)，与去掉最后一列的 tgt，形状 (B, T - 1)，并排放好。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# torch.full_like(tgt[:, :1], bos_id) 是那一列；torch.cat([..., ...], dim=1) 把两者连起来。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "602c70fdb8d9fdc613abac16ffb86544", "grade": false, "grade_id": "shift_right", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def shift_right(tgt: Tensor, bos_id: int) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("shift_right", shift_right)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "c55ef1bcee151943578d91e162f6c99c", "grade": true, "grade_id": "shift_right-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("shift_right", shift_right, strict=True).passed
+
+# %% [markdown]
+# 解码器读到的，以及它在同一位置必须预测的。只要掩码遮住后面的词，在任何位置，它都没有读过要预测的词。
+
+# %%
+words = ["<pad>", "<s>", "</s>", "a", "dog", "runs"]
+tgt_out = torch.tensor([[3, 4, 5, 2]])
+for reads, predicts in zip(shift_right(tgt_out, bos_id=1)[0], tgt_out[0]):
+    print(f"reads {words[reads]:5} predicts {words[predicts]}")
+
+# %% [markdown]
+# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+#
+# 全绿了？那你的解码器就作不了弊。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是 [Transformer 的层](../transformer/transformer.ipynb)。
