@@ -1,0 +1,405 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 作业 · 基础
+#
+# 你要数出一摞卷积看得多远，用手把梯度往回走（穿过卷积，穿过时间，穿过 LSTM），还要造出让循环网络得以成功的两种单元：140 分钟，分两次做，用 torch 和你的头脑。先合上[课文](../../01_foundations.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+#
+# `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T（在卷积里是 L）是词数，D 是词向量的宽度，H 是状态的宽度，K 是窗口的宽度，O 是卷积输出的宽度。
+#
+# 循环单元有一点与课文不同。在课文里，权重按 torch 的存法 (H, D) 存放，用的时候转置。这里的权重**从右边**乘：`x @ w_x`，其中 `w_x` 的形状是 (D, H)。往前算时少操一份心，往回走时要多想一个转置。
+
+# %%
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: receptive_field -->
+# ## `receptive_field`
+#
+# 一摞卷积看得多远：能改变它的一个输出的那些词，从第一个到最后一个，一共有多少个词。
+#
+# **为什么重要。** 论文第 2 节就用这个数来论证：在 ConvS2S 里，两个词之间的层数随距离增长；在 ByteNet 里，随距离的对数增长。你的函数两种都能数。
+#
+# ★☆☆☆☆ · 10 分钟 · 1 分
+#
+# ```text
+# receptive_field(layers) -> int
+# layers: a list of (kernel, stride, dilation), from the bottom up, all whole numbers, 1 or more.
+#     The result: over how many words one output of the top layer reaches, from the first that it
+#     hears of to the last, both counted
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 一层卷积，卷积核宽 K，能看到 K 个相邻的词。上面再叠一层：每多一层，多看到几个词？它的各个邻居所站的位置，相隔多远？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 记住两个数：field = 1，step = 1（相邻两个之间的距离）。每一层加上 (kernel - 1) 乘以 dilation 乘以 step；再往上一层，相邻两个的距离变成 stride 倍。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# for kernel, stride, dilation in layers: field += (kernel - 1) * dilation * step；然后 step *= stride。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "a8695433f03ac739714b98855368cf7b", "grade": false, "grade_id": "receptive_field", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def receptive_field(layers: list[tuple[int, int, int]]) -> int:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("receptive_field", receptive_field)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "5090c18cd6088650f13e262440d12987", "grade": true, "grade_id": "receptive_field-check", "locked": true, "points": 1, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("receptive_field", receptive_field, strict=True).passed
+
+# %% [markdown]
+# 三行代码说完论文第 2 节。两个词相距 500，要几层才能相遇？一种是宽度为 3 的普通层，另一种是间隔（dilation）逐层加倍的层。**先猜**。
+
+# %%
+with suppress(NotImplementedError):  # quiet until you have written it
+    for name, dilation in (("plain", lambda layer: 1), ("doubling", lambda layer: 2**layer)):
+        layers = []
+        while receptive_field(layers) <= 500:
+            layers.append((3, 1, dilation(len(layers))))
+        print(f"{name}: {len(layers)} layers")
+
+# %% [markdown]
+# <!-- card: conv1d_backward -->
+# ## `conv1d_backward`
+#
+# 穿过卷积往回走，用手写，不用自动求导（autograd）。
+#
+# **为什么重要。** 卷积就是一个线性层，用在每个位置上：它的梯度一次显出第 01 课的两条规则。一个权重从所有位置收集，一个词从看到过它的所有窗口收集。
+#
+# ★★★☆☆ · 25 分钟 · 3 分
+#
+# ```text
+# conv1d_backward(x, weight, bias, grad) -> dict with the keys x, weight, bias, each gradient in
+#     the shape of its tensor
+# x (B, L, D), weight (O, D, K), bias (O,), grad (B, L - K + 1, O), that of the output
+# output p sees the words p to p + K - 1: nothing is padded, the stride is 1, and out[:, p] = bias
+#     + the sum over k of x[:, p + k] @ weight[:, :, k].T
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 先忘掉卷积，固定一个 k。剩下的就是 x[:, k : k + P] 上的一个线性层，它的三个梯度你都会求。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 共有 P = L - K + 1 个窗口。对每个 k：grad @ weight[:, :, k] 回到第 k 到第 k + P - 1 个词，加在那里；weight[:, :, k] 得到 grad 与这些词的乘积，对句子和窗口求和。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# grad_x[:, k : k + P] += grad @ weight[:, :, k]; grad_weight[:, :, k] = torch.einsum('bpo,bpd->od', grad, x[:, k : k + P])；偏置得到 grad.sum((0, 1))。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "e239c5921c84f12337eb22f7a3661c50", "grade": false, "grade_id": "conv1d_backward", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def conv1d_backward(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("conv1d_backward", conv1d_backward)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "bc0f610e5f1c5f8a70b254bf0f2b041f", "grade": true, "grade_id": "conv1d_backward-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("conv1d_backward", conv1d_backward, strict=True).passed
+
+# %% [markdown]
+# 梯度相遇就相加：让每个窗口给它的三个词各送回一个 1。九个词各收到多少？**先猜**：哪些词收到的比别的少？
+
+# %%
+with suppress(NotImplementedError):  # quiet until you have written it
+    sent = conv1d_backward(torch.ones(1, 9, 1), torch.ones(1, 1, 3), torch.zeros(1), torch.ones(1, 7, 1))
+    print([int(n) for n in sent["x"][0, :, 0]])
+
+# %% [markdown]
+# <!-- card: rnn_backward -->
+# ## `rnn_backward`
+#
+# 穿过时间的反向传播，用手写，不用自动求导：让网络往前算一遍，再从最后一个词往回走到第一个。
+#
+# **为什么重要。** 为什么隔得远就难学，你会亲眼看到：每往回一步，梯度都要乘以 w_h，再乘以一个小于一的斜率。注意力就是为了缩短这段路而造的。
+#
+# ★★★★☆ · 40 分钟 · 4 分
+#
+# ```text
+# rnn_backward(x, h0, w_x, w_h, b, grad_h) -> dict with the keys x, h0, w_x, w_h, b, each gradient
+#     in the shape of its tensor
+# x (B, T, D), h0 (B, H), w_x (D, H), w_h (H, H), b (H,)
+# weights multiply from the right: h_t = tanh(x_t @ w_x + h_{t-1} @ w_h + b), t = 1 to T. grad_h
+#     (B, T, H) is the gradient of the loss by each h_t as an output, without what comes back from
+#     later steps: that is yours to add
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# h_t 用了两次：损失用一次，h_{t+1} 用一次。梯度相遇时怎么办？还有，w_h 用了几次？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 往前：每个状态都留着，h0 也留着。往回，t 从最后一个到第一个：total = grad_h[:, t] + 后面传回来的；da = total * (1 - h_t ** 2)。五样东西都由 da 得出：da @ w_x.T、x_t.T @ da、h_{t-1}.T @ da、da.sum(0)，以及继续往回传的。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# later = da @ w_h.T；循环结束时，later 就是 h0 的梯度。w_x、w_h 和 b 的梯度从 zeros_like 开始，每一步用 += 累加。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "960f02575f46020898338bec5b3a0bb9", "grade": false, "grade_id": "rnn_backward", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def rnn_backward(
+    x: Tensor, h0: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, grad_h: Tensor
+) -> dict[str, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("rnn_backward", rnn_backward)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "eed35f4d05e92c27504ea4954d577812", "grade": true, "grade_id": "rnn_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("rnn_backward", rnn_backward, strict=True).passed
+
+# %% [markdown]
+# 现在看看你的函数知道些什么。损失只看最后一个状态；它的梯度有多少能到达 5、10、20、40 步之前的词？权重 `w_h` 是随机的，先像 torch 初始化的那样小，再取大一些。**先猜**：三种里哪一种消失，哪一种爆炸？
+
+# %%
+torch.manual_seed(0)
+x, h0 = torch.randn(8, 41, 16).double(), torch.zeros(8, 32).double()
+w_x, w_h, b = torch.randn(16, 32).double() / 4, torch.randn(32, 32).double(), torch.zeros(32).double()
+grad_h = torch.zeros(8, 41, 32).double()
+grad_h[:, -1] = 1
+with suppress(NotImplementedError):  # quiet until you have written it
+    for factor in (0.1, 0.3, 1.0):
+        grads = rnn_backward(x, h0, w_x, factor * w_h, b, grad_h)
+        size = grads["x"].norm(dim=2).mean(dim=0).flip(0)  # (T,), by steps back
+        far = "  ".join(f"{steps} back: {size[steps] / size[0]:.0e}" for steps in (5, 10, 20, 40))
+        print(f"w_h times {factor}   {far}")
+
+# %% [markdown]
+# <!-- card: lstm_cell -->
+# ## `lstm_cell`
+#
+# LSTM 的一步：三个门和一个候选值，新的单元，新的状态。
+#
+# **为什么重要。** 单元靠相加往下传，所以梯度可以毫发无损地走过许多步。Transformer 的残差连接在层与层之间做同样的事。
+#
+# ★★☆☆☆ · 15 分钟 · 2 分
+#
+# ```text
+# lstm_cell(x, h, c, w_x, w_h, b) -> (h, c), the new ones
+# x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b (4H,)
+# weights multiply from the right, in four blocks of H columns, torch's order: input gate i,
+#     forget gate f, proposal g, output gate o. One b, where torch adds two
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 一个和 x @ w_x + h @ w_h + b 装着全部四块，形状 (B, 4H)。四块中哪些必须在 0 与 1 之间，哪一块可以是负数？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# chunk(4, dim=-1) 切开。i、f、o 经过 sigmoid，g 经过 tanh。新的单元保留旧单元的一部分（f），写入候选值的一部分（i）。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# c = f * c + i * g；然后 h = o * torch.tanh(c)，用新的 c。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "2a3160ca8b0377f27f10c7ec1b0b4bdc", "grade": false, "grade_id": "lstm_cell", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def lstm_cell(
+    x: Tensor, h: Tensor, c: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("lstm_cell", lstm_cell)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "e66e67e6342717abab33054d3d4b2925", "grade": true, "grade_id": "lstm_cell-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("lstm_cell", lstm_cell, strict=True).passed
+
+# %% [markdown]
+# <!-- card: lstm_backward -->
+# ## `lstm_backward`
+#
+# 穿过 LSTM 的一步往回走，用手写，不用自动求导。
+#
+# **为什么重要。** 这里可以看到门对梯度做了什么：沿着单元，它只遇到 f，没有矩阵，也没有弯折。正是这条路，让远处的词也学得到。
+#
+# ★★★★☆ · 35 分钟 · 4 分
+#
+# ```text
+# lstm_backward(x, h, c, w_x, w_h, b, grad_h, grad_c) -> dict with the keys x, h, c, w_x, w_h, b,
+#     each gradient in the shape of its tensor
+# the step is lstm_cell's: x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b (4H,), blocks i,
+#     f, g, o
+# grad_h and grad_c (B, H): the gradients of the new h and the new c, each without what comes
+#     through the other
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 新的 c 用了两次：h = o * tanh(c) 用一次，下一步用一次。先把这两份加起来；其余的梯度都由这个和与 grad_h 得出。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘积把梯度乘以另一个因子往下传：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自穿过自己的弯折。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# gates = torch.cat([dc * g * i * (1 - i), dc * c_old * f * (1 - f), dc * i * (1 - g ** 2), grad_h * tanh(c) * o * (1 - o)], 1)；然后 x：gates @ w_x.T，w_x：x.T @ gates，h 也照样；b：gates.sum(0)；c：dc * f。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "8147d37dea8840b1e74656aa16c5dfee", "grade": false, "grade_id": "lstm_backward", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def lstm_backward(
+    x: Tensor, h: Tensor, c: Tensor, w_x: Tensor, w_h: Tensor, b: Tensor, grad_h: Tensor,
+    grad_c: Tensor,
+) -> dict[str, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("lstm_backward", lstm_backward)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "4139d5b3d5ddb78a0bc60dcc93aa54a5", "grade": true, "grade_id": "lstm_backward-check", "locked": true, "points": 4, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("lstm_backward", lstm_backward, strict=True).passed
+
+# %% [markdown]
+# 最后一步送进大小为 1 的梯度，走过 50 步，回到第一个单元的还有多少？三种情形只有遗忘门的偏置不同。**先猜**：哪一种能留下十分之一以上？
+
+# %%
+torch.manual_seed(0)
+w_x, w_h, words = torch.randn(8, 64) / 8, torch.randn(16, 64) / 8, torch.randn(50, 1, 8)
+with suppress(NotImplementedError):  # quiet until you have written both
+    for forget in (0.0, 1.0, 3.0):
+        b = torch.zeros(64)
+        b[16:32] = forget
+        states = [(torch.zeros(1, 16), torch.zeros(1, 16))]
+        for x in words:
+            states.append(lstm_cell(x, *states[-1], w_x, w_h, b))
+        grads = {"h": torch.zeros(1, 16), "c": torch.ones(1, 16)}
+        for x, (h, c) in zip(reversed(words), reversed(states[:-1])):
+            grads = lstm_backward(x, h, c, w_x, w_h, b, grads["h"], grads["c"])
+        print(f"forget bias {forget:.0f}: {grads['c'].mean():.0e} comes back to the first cell")
+
+# %% [markdown]
+# <!-- card: gru_cell -->
+# ## `gru_cell`
+#
+# GRU 的一步：两个门，一个候选值，以及新旧的加权平均。
+#
+# **为什么重要。** LSTM 能做的，它几乎都能做，还少一个状态；最早的带注意力的翻译模型，就是用它读句子的。平均式 (1 - z) n + z h 就是它的梯度走的捷径。
+#
+# ★★★☆☆ · 15 分钟 · 3 分
+#
+# ```text
+# gru_cell(x, h, w_x, w_h, b_x, b_h) -> h, the new one
+# x (B, D), h (B, H), w_x (D, 3H), w_h (H, 3H), b_x and b_h (3H,)
+# weights multiply from the right, in three blocks of H columns, torch's order: reset gate r,
+#     update gate z, proposal n. torch's equations: the reset gate acts after the matrix product,
+#     and z = 1 keeps the old state
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 为什么这里有两个偏置，而 lstm_cell 里只有一个？看看 r 放在哪里。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# x @ w_x + b_x 和 h @ w_h + b_h 分开算，各切成三块。r 和 z：把两边相加，再取 sigmoid；n：先把 h 那一边乘以 r，再相加。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# n = torch.tanh(x_n + r * h_n)，其中 h_n 已经含有它的偏置；然后是 (1 - z) * n + z * h。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "62a4d2b3ffe0b6f9986540bede67df11", "grade": false, "grade_id": "gru_cell", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def gru_cell(
+    x: Tensor, h: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor
+) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("gru_cell", gru_cell)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "84490c8917e006e1b306f7756720d926", "grade": true, "grade_id": "gru_cell-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("gru_cell", gru_cell, strict=True).passed
+
+# %% [markdown]
+# 门是可以学习的开关。只用偏置，把 LSTM 的遗忘门打开，把输入门关上：单元里的一个数，经过 100 步噪声会怎样？再反过来试。
+
+# %%
+torch.manual_seed(0)
+w_x, w_h = torch.randn(16, 4) / 4, torch.randn(1, 4) / 4
+with suppress(NotImplementedError):  # quiet until you have written it
+    for name, i, f in (("forget open, input shut", -8.0, 8.0), ("forget shut, input open", 8.0, -8.0)):
+        h, c = torch.zeros(1, 1), torch.ones(1, 1)
+        for _ in range(100):
+            h, c = lstm_cell(torch.randn(1, 16), h, c, w_x, w_h, torch.tensor([i, f, 0.0, 0.0]))
+        print(f"{name}: the cell began with 1 and ends with {c.item():.2f}")
+
+# %% [markdown]
+# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+#
+# 全绿了？那么从今以后 autograd 替你做的事，你都用手写过了，也知道门有什么用。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。

@@ -1,0 +1,203 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 作业 · 文本
+#
+# 你要写出文本怎样变成子词，句子怎样变成批次：65 分钟，用纯 Python。先合上[课文](../../06_text.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+#
+# `check` 想运行几次就运行几次。它每次用新的词和长度来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。
+#
+# 与课文有一点不同：这里的词前面没有空格，而是像论文那个年代一样，标出词的末尾。最后一个字符带着 `</w>`，所以 `low` 的开头是 `l`、`o`、`w</w>`。把 BPE 带进翻译的那些人写的程序 subword-nmt 也是这样做的，你可以让它与你的并排运行。
+
+# %%
+from collections import Counter
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: learn_bpe -->
+# ## `learn_bpe`
+#
+# 把出现最多的一对相邻符号合成一个符号，处处都合，从左到右；再数一遍；如此反复。一对符号每出现在一处就算一处，每处按词的出现次数来算：*banana* 里，`a n` 出现两处。
+#
+# **为什么重要。** 论文的模型读的就是这样学来的子词：常见的词成为一个词元，罕见的词成为几个，没有不认识的词。论文的词表约有 37,000 个。
+#
+# ★★★☆☆ · 30 分钟 · 3 分
+#
+# ```text
+# learn_bpe(word_counts, n_merges): word_counts a dict word -> how often it occurs -> a list of
+#     n_merges pairs of symbols, in the order learned
+# fewer only if no word has two symbols left. Symbols begin as characters, the last one with </w>:
+#     low is l, o, w</w>. Ties go to the lexicographically smallest pair, as Python compares
+#     tuples
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 哪三步是反复做的？每一步写成一个函数：数各对，选一对，在一个词里合并它。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 用一个 dict，从一个词的符号元组到它的次数。相邻的各对：zip(symbols, symbols[1:])，每一对加上这个词的次数。合并时用下标 i：合并之后前进 2，否则前进 1。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# best = min(counts, key=lambda pair: (-counts[pair], pair))：次数取负，最多的就排在最前；次数相同，由这一对本身的次序来定。counts 空了就停。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "44630f11eff22322ef3d4d7a95e808bc", "grade": false, "grade_id": "learn_bpe", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def learn_bpe(word_counts: dict[str, int], n_merges: int) -> list[tuple[str, str]]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("learn_bpe", learn_bpe)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "0cfce7c6eea8975f2c5f9b64788f1663", "grade": true, "grade_id": "learn_bpe-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("learn_bpe", learn_bpe, strict=True).passed
+
+# %% [markdown]
+# 看它怎样学。Regen 是雨，Schirm 是屏、伞面：两者合起来就是雨伞。它找到了哪些符号？其中哪些是语法书里没有的？
+
+# %%
+rain = {"Regen": 5, "Regenschirm": 4, "Schirm": 2, "Bildschirm": 2, "Regenmantel": 2, "Mantel": 3}
+merges = learn_bpe(rain, 100)
+print(" ".join(a + b for a, b in merges))
+
+# %% [markdown]
+# <!-- card: apply_bpe -->
+# ## `apply_bpe`
+#
+# 切一个词，不管见过没有：按学到的次序把各次合并再做一遍，每一次都处处合并，从左到右。
+#
+# **为什么重要。** 训练和翻译时，词的切法必须相同：模型认识的是符号，换一种切法，就成了它从没读过的词。
+#
+# ★★☆☆☆ · 15 分钟 · 2 分
+#
+# ```text
+# apply_bpe(word, merges): merges a list of pairs, as learn_bpe returns it -> the list of the
+#     word's symbols, the last one ending in </w>
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 在 learn_bpe 的第一次合并之前，一个词是什么样子？就从那里开始。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 然后照学习时那样做：按次序取出每次合并的那一对，在词里处处连起来。不用再数任何东西。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# symbols = [*word[:-1], word[-1] + '</w>']；在词里合并一对的函数，就是你为 learn_bpe 写的那个。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "963356ca5ffb7e7573e94e3bf468d234", "grade": false, "grade_id": "apply_bpe", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def apply_bpe(word: str, merges: list[tuple[str, str]]) -> list[str]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("apply_bpe", apply_bpe)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "77dc23ef48d976b3ccac2cdc8e6da358", "grade": true, "grade_id": "apply_bpe-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("apply_bpe", apply_bpe, strict=True).passed
+
+# %% [markdown]
+# 训练时没见过的词不成问题：它会碎成认识的几块。合并次数越多，块就越大。（`bild` 仍是一个个字母：训练时只见过 `Bild`。）
+
+# %%
+for n in (0, 5, 15, len(merges)):
+    print(f"{n:3} merges:", " ".join(apply_bpe("Regenbildschirm", merges[:n])))
+
+# %% [markdown]
+# <!-- card: token_batches -->
+# ## `token_batches`
+#
+# 按词元数把语料库切成批次，填充也算在内。
+#
+# **为什么重要。** 批次的每个位置都要占内存、花时间，是不是填充都一样。论文的批次装约 25,000 个词元，不管有多少句；批次分得不好，机器就白白浪费一半。
+#
+# ★★☆☆☆ · 20 分钟 · 2 分
+#
+# ```text
+# token_batches(lengths, max_tokens): lengths a list of numbers of tokens -> a list of batches,
+#     each a list of indices into lengths, every index once. A batch costs its number of sentences
+#     times its longest length, at most max_tokens, and is closed only when the next sentence does
+#     not fit. Similar lengths stand together: of 1000 sentences, less than a tenth is padding. A
+#     sentence longer than max_tokens: ValueError, or a batch of its own
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 句子该按什么次序排，相邻的长度才相近？一批 n 个句子，最长的有 L 个词元，代价是多少？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# order = sorted(range(len(lengths)), key=lambda i: lengths[i])；按这个次序装批次，再装下一句代价就太大时，另起一批。在这个次序里，下一句总是最长的。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# if batch and (len(batch) + 1) * lengths[i] > max_tokens：把 batch 放进 batches，另起一个空的 []。无论哪种情况，都要 batch.append(i)。循环结束之后呢？
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "1753c7a606e9a162736df3bd8f4a7b89", "grade": false, "grade_id": "token_batches", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def token_batches(lengths: list[int], max_tokens: int) -> list[list[int]]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("token_batches", token_batches)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "257d3cc73b6f87855caa093b5b4c3fd2", "grade": true, "grade_id": "token_batches-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("token_batches", token_batches, strict=True).passed
+
+# %% [markdown]
+# 填充有多少？画出一个小语料库的各个矩形：`#` 是词元，`.` 是填充。
+
+# %%
+lengths = [3, 11, 5, 2, 8, 4, 12, 3, 6, 5, 9, 4]
+for batch in token_batches(lengths, max_tokens=24):
+    width = max(lengths[i] for i in batch)
+    for i in batch:
+        print(f"sentence {i:2}  " + "#" * lengths[i] + "." * (width - lengths[i]))
+    print(f"             {len(batch)} x {width} = {len(batch) * width} tokens")
+
+# %% [markdown]
+# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+#
+# 全绿了？那你能把任何文本切成子词，把任何语料库切成填充很少的批次。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[学习率、损失和优化器](../training/training.ipynb)。
