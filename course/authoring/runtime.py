@@ -23,7 +23,7 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”"],
                              "Right for {1}. Not for {2}: {3}"]}
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}"}
 NO_SENTENCE = re.compile(
-    r"\\|\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|"
+    r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|"
     r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
 
 
@@ -61,10 +61,10 @@ def sentences(path: Path) -> Iterator[str]:
             skipped.update(ast.walk(node))
         elif isinstance(node, ast.JoinedStr):
             skipped.update(part for part in node.values if isinstance(part, ast.Constant))
-    told = {word.value for node in ast.walk(tree) if isinstance(node, ast.Call)
+    told = {word for node in ast.walk(tree) if isinstance(node, ast.Call)
             and ast.unparse(node.func) == "say" for argument in node.args
             for word in ast.walk(argument) if isinstance(word, ast.Constant)}
-    yield from sorted(word for word in told if isinstance(word, str))
+    yield from sorted(word.value for word in told - skipped if isinstance(word.value, str))
     for node in ast.walk(tree):
         if node not in skipped and (words := _words(node)):
             yield words
