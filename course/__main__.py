@@ -531,6 +531,7 @@ def homework(options: argparse.Namespace) -> int:
 
     if options.task == "list":
         from course.homework.exercises import LISTED
+        from course.homework.illnesses import patients
         from course.homework.reasons import questions
 
         kept = progress.load()["exercises"]
@@ -541,6 +542,10 @@ def homework(options: argparse.Namespace) -> int:
         for name, topic in questions().items():
             passed = "passed" if kept.get(name, {}).get("passed") else ""
             print(f"{'reasons':12} {name:30} {say(topic):54} {passed}".rstrip())
+        for name in patients():
+            topic = "what is wrong with it? lesson 11"
+            passed = "passed" if kept.get(name, {}).get("passed") else ""
+            print(f"{'clinic':12} {name:30} {say(topic):54} {passed}".rstrip())
         print(f"Notebooks: {ROOT / 'notebooks' / 'homework' / 'release'}")
     elif options.task == "check":
         from course.homework.files import check_file

@@ -22,12 +22,14 @@ from course.cache import translate
 from course.homework.reasons import ask
 from course.inside import Head, Look, labels_of, look_inside, sharpness
 from course.page import SEEN
+from course.progress import record_sentence
 from course.runs import SHIPPED, load_checkpoint
 from course.text import BPE, BYTE_NAMES, FIRST_SYMBOL, normalise
 from course.transformer import Transformer
 from course.viz import show
 from course.viz.inside import explorer
 
+EXAMPLE = "Ein Hund rennt durch den Schnee."  # the pages' own
 LONGEST = 60  # tokens: more would be a picture that nobody can read
 RARE = 5  # a word seen less often than this was hardly learned
 
@@ -227,7 +229,7 @@ def checked(sentence: str, bpe: BPE) -> str:
         raise TypeError(f"look takes one sentence, a text in quotes, not {type(sentence).__name__}")
     sentence = normalise(sentence)
     if not sentence:
-        raise NoSentence('there is no sentence: write one, like "Ein Hund rennt durch den Schnee."')
+        raise NoSentence(f'there is no sentence: write one, like "{EXAMPLE}"')
     length = len(bpe.encode(sentence)) if len(sentence) < 100 * LONGEST else len(sentence)
     if length > LONGEST:
         raise NoSentence(f"this is long: {length:,} tokens, and the picture can show {LONGEST}. "
@@ -248,6 +250,8 @@ def look(sentence: str, checkpoint: str | Path = "multi30k-de-en") -> OwnSentenc
     inside = look_inside(model, bpe, [(sentence, english)])[0]
     path = (Path(checkpoint) if Path(checkpoint).is_dir() else SHIPPED / checkpoint) / SEEN
     seen = Seen.load(path) if path.exists() else None
+    if sentence != EXAMPLE:
+        record_sentence(sentence, english)
     words = list(dict.fromkeys(words_of(sentence)))
     counted = {word: seen.count(word) for word in words} if seen else {}
     tokens = [bpe.names[i] for i in inside.src[:-1]]

@@ -115,6 +115,12 @@ def record_guess(name: str, guess: object, truth: object) -> None:
     update(lambda content: content["guesses"].setdefault(name, entry))
 
 
+def record_sentence(sentence: str, translation: str) -> None:
+    """Keep the latest sentence of a learner's own, and what the shipped model made of it."""
+    own = {"sentence": sentence, "translation": translation}
+    update(lambda content: content["learner"].update(own))
+
+
 def learner() -> str:
     """Return what this learner's options are shuffled by: the name given to `i_am`, or a number."""
     kept = load()["learner"].get("name")

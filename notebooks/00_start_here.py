@@ -292,7 +292,7 @@ compare(mine, len(inside), "00: different things in figure 1")
 #
 # **Numbers are the path.** Who reads 00 to 09 has read the paper and built a translator. **Letters
 # are the machine room and the deeper rooms.** In 07b, 07c and 08b you see what makes a run safe and
-# fast; 09b, 09c and 10 go deeper. They may be left out at a first reading.
+# fast; 09b, 09c, 10 and 11 go deeper. They may be left out at a first reading.
 
 # %%
 LESSONS = {  # page -> title, main names that its module defines
@@ -311,6 +311,7 @@ LESSONS = {  # page -> title, main names that its module defines
     "09b_inside": ("Inside", ["prune"]),
     "09c_ablations": ("Ablations", ["run_trial", "pooled_spread"]),
     "10_beyond": ("Beyond", ["LanguageModel", "sample", "linearise"]),
+    "11_clinic": ("Clinic", ["Case", "overfit", "twin"]),
 }
 here = {name: (PAGES / f"{name}.py").exists() for name in LESSONS}
 number_of = {name: name.split("_")[0] for name in LESSONS}

@@ -5,11 +5,14 @@ import difflib
 import hashlib
 import html
 import inspect
+import os
 import secrets
 import textwrap
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from course import progress
+from course.homework import illnesses
 from course.homework.exercises import EXERCISES
 from course.homework.guesses import compare
 from course.homework.reasons import Question, ask, judge, reasons
@@ -17,7 +20,10 @@ from course.homework.reasons.counts import COUNTS
 from course.homework.reasons.counts import KEYS as COUNT_KEYS
 from course.messages import say
 
-__all__ = ["CheckFailed", "CheckResult", "check", "compare", "i_am"]
+if TYPE_CHECKING:
+    from course.clinic import Case
+
+__all__ = ["CheckFailed", "CheckResult", "check", "compare", "i_am", "patient"]
 
 
 class CheckFailed(AssertionError):
@@ -92,9 +98,10 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
 
     name: an exercise, a reason or a count of the course (`python -m course homework list` names
     them all). candidate: the function or class that you wrote; for a reason the letter of an
-    option; for a count a dictionary of numbers, or a function that returns it. Without one: the
-    question. A wrong candidate never raises, except with strict=True: then CheckFailed, and it is
-    no try that unlocks a hint. Raises ValueError for an unknown name.
+    option; for a count a dictionary of numbers, or a function that returns it; for a patient the
+    name of its illness. Without one: the question. A wrong candidate never raises, except with
+    strict=True: then CheckFailed, and it is no try that unlocks a hint. Raises ValueError for an
+    unknown name.
     """
     if name in EXERCISES:
         result = _check_code(name, candidate, strict)
@@ -102,8 +109,10 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
         result = _check_reason(name, candidate, strict)
     elif name in COUNTS:
         result = _check_count(name, candidate, strict)
+    elif name in illnesses.patients():
+        result = _check_patient(name, candidate, strict)
     else:
-        known = [*EXERCISES, *reasons(), *COUNTS]
+        known = [*EXERCISES, *reasons(), *COUNTS, *illnesses.patients()]
         near = difflib.get_close_matches(str(name), known, n=1)
         meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(known)}"
         raise ValueError(f"there is no exercise {name!r}{meant}")
@@ -126,6 +135,18 @@ def i_am(name: str) -> None:
 
 
 _here: str | None = None  # the name that this process was told
+
+
+def name_here() -> str:
+    """Return what the options, numbers and patients of whoever answers here are drawn by."""
+    return "page" if os.environ.get("COURSE_PAGE") else _here or progress.learner()
+
+
+def patient(number: int, steps: int = 120) -> "Case":
+    """Return a patient of lesson 11, trained: the number says nothing, and is yours alone."""
+    from course.homework.patients import sick  # imports torch: a list needs none
+
+    return sick(illnesses.illness_of(number, name_here()), steps)
 
 
 def _check_code(name: str, candidate: object, strict: bool) -> CheckResult:
@@ -153,6 +174,14 @@ def _check_reason(name: str, answer: object, strict: bool) -> CheckResult | Ques
         return CheckResult(name, False, "whose letters are these? Write your name into "
                            'i_am("...") at the top of the page: options are shuffled by it')
     right, said = judge(name, answer, _here or progress.learner())
+    progress.record_check(name, right is True, str(answer)[:12], right is not None and not strict)
+    return CheckResult(name, right is True, said)
+
+
+def _check_patient(name: str, answer: object, strict: bool) -> CheckResult | illnesses.Diagnosis:
+    if answer is ASKED:
+        return illnesses.ask(name)
+    right, said = illnesses.judge(name, answer, name_here())
     progress.record_check(name, right is True, str(answer)[:12], right is not None and not strict)
     return CheckResult(name, right is True, said)
 

@@ -11,6 +11,7 @@ from matplotlib.font_manager import get_font_names
 from course import output_folder, progress
 from course.device import device_name, versions
 from course.homework.exercises import LISTED
+from course.homework.illnesses import patients
 from course.homework.questions import QUESTIONS
 from course.homework.reasons import questions
 
@@ -96,6 +97,10 @@ def as_html(name: str) -> str:
         f"<tr><td>{html.escape(title)}</td><td>{mine}</td><td>{truth}</td></tr>"
         for title, mine, truth in guess_lines()
     )
+    own = kept["learner"]
+    sentence = (f"<p><span lang=\"de\">{html.escape(own['sentence'])}</span><br>"
+                f"{html.escape(own['translation'])}</p>"
+                if "sentence" in own else '<p class="no">none yet</p>')
     figures = "".join(f"<tr><td>{html.escape(title)}</td><td>{html.escape(line)}</td></tr>"
                       for title, line in run_lines())
     who = f", by {html.escape(name)}" if name else ""
@@ -108,6 +113,10 @@ def as_html(name: str) -> str:
 <table><tr><th>exercise</th><th>passed</th><th>code</th><th>checks</th></tr>{exercises}</table>
 <h2>Reasons</h2>
 <table><tr><th>topic</th><th>answered rightly</th><th>answers given</th></tr>{reasons}</table>
+<h2>Patients</h2>
+<p>{patient_line()}</p>
+<h2>Own sentence</h2>
+{sentence}
 <h2>Guesses</h2>
 {f"<table><tr><th>of</th><th>guessed</th><th>measured</th></tr>{guesses}</table>"
  if guesses else '<p class="no">none yet</p>'}
@@ -135,6 +144,23 @@ def reason_lines() -> list[tuple[str, int, int, int]]:
         passed = sum("passed" in entry for entry in part)
         lines.append((topic, passed, len(part), sum(entry.get("checks", 0) for entry in part)))
     return lines
+
+
+def patient_line() -> str:
+    """Return which of the clinic's patients have their diagnosis, in a line."""
+    kept = progress.load()["exercises"]
+    healed = [name for name in patients() if "passed" in kept.get(name, {})]
+    tries = sum(kept.get(name, {}).get("checks", 0) for name in patients())
+    names = f": {', '.join(name.removeprefix('patient_') for name in healed)}" if healed else ""
+    return f"{len(healed)} of {len(patients())} diagnosed{names} ({tries} diagnoses given)"
+
+
+def numeric_guesses() -> list[tuple[float, float]]:
+    """Return (guess, truth) of each guess in which both are numbers above 0."""
+    pairs = [(entry["guess"], entry["truth"]) for entry in progress.load()["guesses"].values()]
+    return [(mine, truth) for mine, truth in pairs
+            if isinstance(mine, float | int) and isinstance(truth, float | int)
+            and mine > 0 and truth > 0]
 
 
 def guess_lines() -> list[tuple[str, str, str]]:
@@ -168,25 +194,48 @@ def against(run: dict) -> str:
 
 
 def as_figure(name: str = "") -> plt.Figure:
-    """Draw the report as one picture: a bar for each assignment, the figures below."""
-    rows, lines = summary(), run_lines()
-    answered = len(progress.load()["answers"])
-    figure, axis = plt.subplots(figsize=(8, 4.6 + 0.25 * len(lines)))
-    done, total = sum(row[3] for row in rows), sum(row[4] for row in rows)
-    places = range(len(rows))
-    axis.barh(places, [1] * len(rows), color=GREY, height=0.6)
-    axis.barh(places, [passed / n for _, passed, n, _, _ in rows], color=GREEN, height=0.6)
-    for place, (_, passed, n, points, of) in enumerate(rows):
-        axis.text(1.02, place, f"{passed}/{n} exercises, {points}/{of} points", va="center")
-    axis.set(yticks=list(places), yticklabels=[row[0] for row in rows], xlim=(0, 1.6), xticks=[])
+    """Draw the report as one picture: a bar for each part, the guesses, the figures below."""
+    rows, lines, kept = summary(), run_lines(), progress.load()
+    bars = [(title, passed, n, f"{passed}/{n} exercises, {points}/{of} points")
+            for title, passed, n, points, of in rows]
+    for title, names in (("reasons", questions()), ("patients", patients())):
+        passed = sum("passed" in kept["exercises"].get(each, {}) for each in names)
+        bars.append((title, passed, len(names), f"{passed}/{len(names)}"))
+    figure, (axis, guesses) = plt.subplots(1, 2, figsize=(10.5, 5 + 0.25 * len(lines)),
+                                           width_ratios=(2, 1))
+    places = range(len(bars))
+    axis.barh(places, [1] * len(bars), color=GREY, height=0.6)
+    axis.barh(places, [passed / n for _, passed, n, _ in bars], color=GREEN, height=0.6)
+    for place, (*_, label) in enumerate(bars):
+        axis.text(1.02, place, label, va="center")
+    axis.set(yticks=list(places), yticklabels=[bar[0] for bar in bars], xlim=(0, 1.75), xticks=[])
     axis.invert_yaxis()
     axis.spines[:].set_visible(False)
-    axis.set_title(
-        f"{name + ': ' if name else ''}{done} of {total} points, {answered} of 6 questions",
-        loc="left",
-    )
+    done, total = sum(row[3] for row in rows), sum(row[4] for row in rows)
+    axis.set_title(f"{name + ': ' if name else ''}{done} of {total} points, "
+                   f"{len(kept['answers'])} of 6 questions", loc="left")
+    _draw_guesses(guesses, len(kept["guesses"]))
+    own = kept["learner"]
     text = [f"{title}: {line}" for title, line in lines] + [about()]
-    figure.text(0.02, 0.02, "\n".join(text), fontsize=8, va="bottom")
-    figure.subplots_adjust(left=0.16, right=0.98, top=0.92, bottom=0.08 + 0.04 * len(text))
+    if "sentence" in own:
+        text.insert(0, f"own sentence: {own['sentence']} → {own['translation']}")
+    figure.text(0.02, 0.02, "\n".join(line[:150] for line in text), fontsize=8, va="bottom")
+    figure.subplots_adjust(left=0.11, right=0.98, top=0.92, bottom=0.12 + 0.04 * len(text))
     plt.close(figure)
     return figure
+
+
+def _draw_guesses(axis: plt.Axes, n: int) -> None:
+    """Draw the guesses over what was measured; on the line they are right."""
+    pairs = numeric_guesses()
+    near = sum(1 / 2 <= mine / truth <= 2 for mine, truth in pairs)
+    axis.set_title(f"{n} guesses" + (f", {near} of {len(pairs)} numbers\nwithin a factor of 2"
+                                     if pairs else ""), loc="left", fontsize=10)
+    if not pairs:
+        axis.axis("off")
+        return
+    ends = min(map(min, pairs)) / 2, max(map(max, pairs)) * 2
+    axis.loglog(ends, ends, color=GREY, lw=1)
+    axis.loglog([truth for _, truth in pairs], [mine for mine, _ in pairs], "o", ls="", color=GREEN)
+    axis.set(xlabel="measured", ylabel="guessed", xlim=ends, ylim=ends)
+    axis.spines[["top", "right"]].set_visible(False)

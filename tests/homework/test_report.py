@@ -11,6 +11,7 @@ from course.__main__ import keep_for_report, main
 from course.authoring import NOTEBOOKS
 from course.homework import report
 from course.homework.exercises import EXERCISES
+from course.homework.illnesses import patients
 from course.homework.questions import QUESTIONS, answer, count_words, model_answer
 from course.homework.reasons import questions
 
@@ -27,7 +28,7 @@ def test_list_names_every_exercise_and_what_is_passed(capsys):
     progress.record_check("softmax", True, "abc")
     assert main(["homework", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(EXERCISES) + len(questions()) + 1
+    assert len(lines) == len(EXERCISES) + len(questions()) + len(patients()) + 1
     assert [line for line in lines if line.endswith("passed")][0].split()[1] == "softmax"
 
 

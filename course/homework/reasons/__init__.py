@@ -50,7 +50,8 @@ class Reason:
 def reasons() -> dict[str, Reason]:
     """Return all checked reasons by their names, in the order of their files."""
     found = {}
-    for file in ("before", "attention", "model", "text", "training", "judging", "beyond"):
+    for file in ("before", "attention", "model", "text", "training", "judging", "beyond",
+                 "clinic"):
         text = (Path(__file__).parent / f"{file}.toml").read_text(encoding="utf-8")
         for name, entry in tomllib.loads(text).items():
             right = Option(entry["right"], entry["because"], True)
