@@ -53,6 +53,26 @@
 #
 # A deeper room: it may be skipped at first reading.
 
+# %% [markdown]
+# # 11 · The clinic
+#
+# > From a paper to code that works: reading other people's code, and finding what is wrong with your own.
+#
+# Your first Transformer will not work. It will not crash either: shapes fit, the loss falls, and the
+# translations are bad, or good for a wrong reason. Courses say "collect your errors and solve them one by
+# one", and then leave you alone with it. This page does not.
+#
+# **After this lesson you can**
+#
+# - judge a repository before you build on it, and read it from its entry point to its last tensor;
+# - examine a model in a fixed order, each step a tool of a few lines;
+# - tell sixteen mistakes apart that people really make, those that look dead and those that look healthy.
+#
+# **You need first:** lessons 03 to 08. **Time:** 50 minutes.
+# **In the paper:** nothing. It is what stands between the paper and a program.
+#
+# A deeper room: it may be skipped at first reading.
+
 # %%
 #| export
 import math
@@ -79,7 +99,7 @@ from course.homework.illnesses import TOOLS, illnesses
 from course.homework.patients import sick
 from course.viz import clinic as draw
 
-steps = by_scale(smoke=30, cpu=120, gpu=120)
+steps = by_scale(smoke=80, cpu=120, gpu=120)
 
 # %% [markdown]
 # ## 1 · Somebody else's code
@@ -262,6 +282,13 @@ class Case:
 #
 # *Tree and parameters:*
 
+# %% [markdown]
+# You have just met the model, and the loop that trains it. Read the class once: it is lessons 04 to 08 in
+# 90 lines, each step a method of its own, so that later *one* of them can be wrong. The sentences are those of
+# `world`: five people do four things with five objects, somewhere, some time. In German the time comes first and the object last.
+#
+# *Tree and parameters:*
+
 # %%
 # NBVAL_CHECK_OUTPUT
 healthy = Case(steps)
@@ -378,7 +405,7 @@ compare(mine, "above", "11: first loss and ln V")
 #
 # </details>
 #
-# **Two: can it learn one batch by heart?** Four sentences, 60 steps, no dropout, no smoothing. If not, do not buy a larger GPU.
+# **Two: can it learn one batch by heart?** Eight sentences, 60 steps, no dropout, no smoothing. If not, do not buy a larger GPU.
 
 # %%
 #| export
@@ -388,7 +415,7 @@ def overfit(case: Case, steps: int = 60) -> float:
     case.steps, case.smoothing = 2 * steps, 0.0
     case.model.eval()  # no dropout: it must learn this batch by heart
     for _ in range(steps):
-        case.step(*case.batch(case.train[:4]))
+        case.step(*case.batch(case.train[:8]))
     return case.losses[-1]
 
 # %%
@@ -496,7 +523,7 @@ def shuffled(case: Case) -> float:
 healthy.fit()
 kept = healthy.evaluate()
 rise = shuffled(healthy)
-assert rise > by_scale(smoke=0.0, cpu=0.5, gpu=0.5)
+assert rise > by_scale(smoke=0.1, cpu=0.5, gpu=0.5)
 print(f"held out: {kept:.2f} nats; with the sources of others {kept + rise:.2f}; BLEU {healthy.bleu():.0f}")
 compare(mine, kept, "11: loss of the healthy case")
 
@@ -648,7 +675,7 @@ def examine(case: Case, healthy: Case) -> dict[str, bool]:
         "answer": answer(case) > 1e-4,
         "padding": max(padding(case)) > 1e-4,
         "company": company(case) > 1e-4,
-        "shuffled": shuffled(case) < 0.3,
+        "shuffled": shuffled(case) < 0.1,
         "by_layer": bool(still(case)) or by_layer(case).keys() != by_layer(healthy).keys(),
         "twin": twin(case, healthy) is not None,
         "rows": rows(case) > 1e-4,
@@ -765,7 +792,8 @@ table = {name: examine(case, healthy) for name, case in cases.items()}
 scores = {name: case.bleu() for name, case in cases.items()}
 ends = {name: sum(case.losses[-10:]) / 10 for name, case in cases.items()}
 for name in chosen:
-    assert {tool for tool, hit in table[name].items() if hit} >= {*illnesses()[name].reacts} - {"shuffled"}
+    seen = {tool for tool, hit in table[name].items() if hit}
+    assert seen - {"overfit", "shuffled"} == {*illnesses()[name].reacts} - {"overfit", "shuffled"}
 alike = [name for name in chosen if scores[name] > scores["healthy"] - 5]
 compare(mine, len(alike), "11: patients that translate like the healthy one")
 

@@ -10,7 +10,7 @@ from course.homework.patients import PLANTED, case_with
 from course.homework.report import patient_line
 from course.text import encode_pairs
 
-STEPS = 40
+STEPS = 80
 KNOWN = illnesses.illnesses()
 TRAINED = {"shuffled", "overfit"}  # the tools that ask a trained case
 
@@ -36,8 +36,7 @@ def quick(case: Case, monkeypatch) -> set[str]:
 def test_the_healthy_case_passes_every_tool(healthy):
     found = examine(healthy, Case(STEPS))
     assert [*found] == [*TOOLS]
-    assert not [tool for tool, hit in found.items() if hit and tool != "shuffled"]
-    assert shuffled(healthy) > 0.02  # after 40 steps
+    assert not [tool for tool, hit in found.items() if hit]
 
 
 @pytest.mark.parametrize("illness", KNOWN)
