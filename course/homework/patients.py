@@ -27,14 +27,13 @@ number has which illness follows from the learner, so that no answer can be pass
 
 import math
 from functools import cache
-from itertools import chain
 
 import torch
 from torch import nn
 
 from course.attention import MultiHeadAttention
-from course.clinic import Case
-from course.text import BPE, PAD
+from course.clinic import Case, learned
+from course.text import PAD
 from course.training import label_smoothed_loss
 from course.transformer import DecoderLayer, PositionalEncoding, Transformer
 
@@ -188,8 +187,7 @@ def eval_forgotten() -> dict:
 
 def pieces_from_test() -> dict:
     def learn_pieces(self):
-        sides = chain.from_iterable([*self.train, *self.held_out])
-        return BPE.learn(list(sides), self.vocab)
+        return learned([*self.train, *self.held_out], self.vocab)
 
     return {"learn_pieces": learn_pieces}
 

@@ -115,9 +115,15 @@ def test_the_report_collects_everything(tmp_path, capsys, monkeypatch):
     answer(1, "<b>bold</b> " * 120)
     figures = {"bleu": 39.684, "corpus": "multi30k", "split": "test", "sentences": 1000}
     keep_for_report("my run, beam 4", figures)
+    progress.record_check("patient_3", True, "untied")
+    progress.record_guess("03: weight", 0.5, 0.4)
+    progress.record_guess("03: grows?", "grows", "grows")
+    progress.record_sentence("Zwei <Hunde> spielen.", "Two dogs are playing.")
     page, picture = report.write_report(tmp_path, "Li <Wei>")
     text = page.read_text("utf-8")
     assert "0123456789ab" in text and "BLEU 39.68 on multi30k test, 1,000 sentences" in text
+    assert "1 of 16 diagnosed: 3" in text and report.numeric_guesses() == [(0.5, 0.4)]
+    assert "Zwei &lt;Hunde&gt; spielen." in text and "Two dogs are playing." in text
     assert "by Li &lt;Wei&gt;" in text and "<b>bold" not in text and "not answered yet" in text
     assert not re.search(r"""(?:src|href)=["']""", text)  # self-contained
     with Image.open(picture) as image:
