@@ -8,7 +8,7 @@
 #       format_version: '1.3'
 #       jupytext_version: 1.19.6
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -536,7 +536,6 @@ kept = healthy.evaluate()
 rise = shuffled(healthy)
 assert rise > by_scale(smoke=0.1, cpu=0.5, gpu=0.5)
 print(f"held out: {kept:.2f} nats; with the sources of others {kept + rise:.2f}; BLEU {healthy.bleu():.0f}")
-print(f"without the six sentences of the fox: {healthy.evaluate(healthy.held_out[:54]):.2f} nats")
 compare(mine, kept, "11: loss of the healthy case")
 
 # %% [markdown]
@@ -805,16 +804,13 @@ ends = {name: sum(case.losses[-10:]) / 10 for name, case in cases.items()}
 for name in chosen:
     seen = {tool for tool, hit in table[name].items() if hit}
     assert seen - {"overfit", "shuffled"} == {*illnesses()[name].reacts} - {"overfit", "shuffled"}
-assert ends["not_shifted"] < ends["healthy"] and scores["not_shifted"] < 5
 alike = [name for name in chosen if scores[name] > scores["healthy"] - 5]
 compare(mine, len(alike), "11: patients that translate like the healthy one")
 
 # %%
 words = "; ".join(f"{name}: " + ", ".join(tool for tool in TOOLS if table[name][tool]) for name in chosen)
-seen_by_twin = sum(table[name]["twin"] for name in chosen)
-title = f"The twin sees {seen_by_twin} of {len(chosen)}; {len(alike)} translate as well as the healthy case"
 draw.symptoms({name: [table[name][tool] for tool in TOOLS] for name in table}, list(TOOLS), list(ends.values()),
-              list(scores.values()), title, words)
+              list(scores.values()), "No single tool sees all of them, and BLEU sees least", words)
 
 # %% [markdown]
 # Read the picture row by row, and then column by column (one seed, 120 steps: a few points of BLEU are luck here).

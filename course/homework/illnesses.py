@@ -102,24 +102,25 @@ class Diagnosis:
     learner: str
 
     def __str__(self) -> str:
-        lines = [f"  {name:20} {illness.title}" for name, illness in sorted(illnesses().items())]
-        return "\n".join([f"What is wrong with {self.patient}? One of these:", *lines,
-                          f'Answer with a name: check("{self.patient}", "no_scale")'])
+        lines = [f"  {name:20} {say(ill.title)}" for name, ill in sorted(illnesses().items())]
+        return "\n".join([say(f"What is wrong with {self.patient}?"), *lines,
+                          f'{say("Answer with a name:")} check("{self.patient}", "no_scale")'])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         lines = []
         for name, illness in sorted(illnesses().items()):
-            text = f"<code>{name}</code>&ensp;{html.escape(illness.title)}"
+            text = f"<code>{name}</code>&ensp;{html.escape(say(illness.title))}"
             if os.environ.get("COURSE_PAGE"):  # no kernel: each name opens to its verdict
                 right, verdict = judge(self.patient, name, self.learner)
                 text = (f"<details><summary>{text}</summary><div style=\"margin:.2em 2em\">"
-                        f"{'✓' if right else '✗'} {marked(verdict)}</div></details>")
+                        f"{'✓' if right else '✗'} {marked(say(verdict))}</div></details>")
             lines.append(f'<div style="margin:.1em 0">{text}</div>')
         return ('<div style="border-left:6px solid #0072B2;padding:.3em 1em;margin:.3em 0">'
-                f"<p style=\"margin:.2em 0\"><b>What is wrong with {self.patient}?</b></p>"
-                f'{"".join(lines)}<p style="margin:.4em 0 0">Answer with a name: '
+                f"<p style=\"margin:.2em 0\"><b>"
+                f'{say(f"What is wrong with {self.patient}?")}</b></p>'
+                f'{"".join(lines)}<p style="margin:.4em 0 0">{say("Answer with a name:")} '
                 f'<code>check("{self.patient}", "no_scale")</code></p></div>')
 
 
