@@ -256,7 +256,7 @@ def trace(case: Case, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         case.step(*batch)
         for hook in hooks:
             hook.remove()
-    after = {f"{name} after a step": w for name, w in weights_of(case.model).items()}
+    after = {f"{name} after two steps": w for name, w in weights_of(case.model).items()}
     return kept | {"loss": torch.tensor(case.losses[0])} | after
 
 
