@@ -229,7 +229,7 @@ def checked(sentence: str, bpe: BPE) -> str:
         raise TypeError(f"look takes one sentence, a text in quotes, not {type(sentence).__name__}")
     sentence = normalise(sentence)
     if not sentence:
-        raise NoSentence(f'there is no sentence: write one, like "{EXAMPLE}"')
+        raise NoSentence('there is no sentence: write one, like "Ein Hund rennt durch den Schnee."')
     length = len(bpe.encode(sentence)) if len(sentence) < 100 * LONGEST else len(sentence)
     if length > LONGEST:
         raise NoSentence(f"this is long: {length:,} tokens, and the picture can show {LONGEST}. "
