@@ -486,6 +486,9 @@ print(f"without the six sentences of the fox: {healthy.evaluate(healthy.held_out
 compare(mine, kept, "11: loss of the healthy case")
 
 # %% [markdown]
+# One who ignores the source pays 7.4 nats on eleven pieces, 0.67 a piece. Without the fox the healthy case pays 0.39: it reads. The
+# six fox sentences alone lift the mean to 0.70; a mean over unlike sentences hides both.
+#
 # **Six: does every part learn?** For each part two figures: the norm of its gradient, and how far five steps moved
 # it. They are not the same question. A part may have a gradient and no optimizer.
 

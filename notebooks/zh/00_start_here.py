@@ -8,7 +8,7 @@
 #       format_version: '1.3'
 #       jupytext_version: 1.19.6
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -40,11 +40,11 @@ import math
 import os
 from collections import Counter
 from importlib import import_module
-from pathlib import Path
 
 import torch
 from IPython.display import HTML, Markdown
 
+from course import ASSETS
 from course.authoring.minutes import measure
 from course.corpora import captions
 from course.device import SCALES, pick, scale
@@ -53,6 +53,8 @@ from course.homework import compare
 from course.look import look
 from course.viz import show
 from course.viz import start_here as draw
+
+PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 
 # %% [markdown]
 # ## 1 · 怎样用这门课
@@ -209,7 +211,7 @@ def framed(block: draw.Block) -> bool:
 
 inside = Counter(b.name.removeprefix("masked ") for b in draw.BLOCKS if framed(b))
 assert len(draw.BLOCKS) == 22 and inside.total() == 10 and len(inside) == 3
-assert all(Path(f"{block.lesson}.py").exists() for block in draw.BLOCKS)
+assert all((PAGES / f"{block.lesson}.py").exists() for block in draw.BLOCKS)
 print("; ".join(f"{name}: {count} times" for name, count in inside.most_common()))
 
 # %%
@@ -254,7 +256,7 @@ LESSONS = {  # page -> title, main names that its module defines
     "10_beyond": ("Beyond", ["LanguageModel", "sample", "linearise"]),
     "11_clinic": ("Clinic", ["Case", "overfit", "twin"]),
 }
-here = {name: Path(f"{name}.py").exists() for name in LESSONS}
+here = {name: (PAGES / f"{name}.py").exists() for name in LESSONS}
 number_of = {name: name.split("_")[0] for name in LESSONS}
 module_of = {name: name.split("_")[1] for name in LESSONS if here[name]}
 boxes = [("00", "Start here", "this page", True)]
@@ -271,10 +273,10 @@ draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules h
 # %%
 def link_to(page: str, label: str) -> str:
     """Return a link to a page, or its name alone while the page is still to come."""
-    return f"[{label}]({page}.ipynb)" if Path(f"{page}.py").exists() else f"{label} (to come)"
+    return f"[{label}]({page}.ipynb)" if (PAGES / f"{page}.py").exists() else f"{label} (to come)"
 
 
-minutes = {p.stem: measure(p) for p in Path().glob("*.py") if p.stem in here or p.stem in
+minutes = {p.stem: measure(p) for p in PAGES.glob("*.py") if p.stem in here or p.stem in
            ("00_start_here", "walkthrough")}  # page -> (core, all)
 rows = ["| lesson | makes | main names | minutes: core | all |", "|---|---|---|---|---|"]
 for name, (title, names) in LESSONS.items():
@@ -623,12 +625,16 @@ compare(mine, share, "00: captions that change their order")
 #
 # ## 小结
 #
+# <div lang="zh">
+#
 # - 本课程用可以运行的笔记本逐步实现论文；每一课与它生成的模块同名。
 # - 图 1 中真正做计算的方框有十个，其实只有三种：注意力、前馈网络、残差相加与归一化。
 # - 论文要读三遍：先看骨架，再跟着各课弄懂每个部件及其推导，最后通读论文本身。
 # - 生词查术语表（英、中、德三种语言）；每行代码后面的注释写着张量的形状。
 # - 设备与规模自动选择，也可用环境变量修改；没有网络时用自带的 captions 语料。
 # - 翻译不能逐词从左到右：一半以上的句子词序会变，所以模型必须能看任意位置，这正是注意力的作用。
+#
+# </div>
 #
 # ## 延伸阅读
 #
