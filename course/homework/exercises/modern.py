@@ -47,7 +47,7 @@ rotary_reference = rotary_twin()
 
 
 def rotary_cases(generator: Generator) -> Iterator[Case]:
-    yield Case("one pair of numbers", (normal(generator, 1, 1, 3, 2), torch.arange(3)))
+    yield Case("one pair of numbers", (normal(generator, 1, 2, 3, 2), torch.arange(3)))
     yield Case("several pairs", (normal(generator, 1, 1, 4, 8), torch.arange(4)),
                "all pairs turn equally fast: pair i turns by position * 10000^(-2i/Dk)")
     start = whole(generator, 5, 30)
