@@ -77,8 +77,8 @@ def _whole(text: str, folder: str) -> str | None:
     """Return the translation of a text that is one message; None if it is none."""
     sentences, templates = catalogue(folder)
     bare, end = (text[:-1], text[-1]) if text.endswith((".", ":")) else (text, "")
-    more = {".": "。", ":": "：", "": ""}[end]
-    for words, more in ((text, ""), (bare, more), (bare[:1].lower() + bare[1:], more)):
+    mark = {".": "。", ":": "：", "": ""}[end]
+    for words, more in ((text, ""), (bare, mark), (bare[:1].lower() + bare[1:], mark)):
         if words in sentences:
             return sentences[words] + more
     for words, more in ((text, ""), (bare, {".": "。", ":": "：", "": ""}[end])):
