@@ -18,8 +18,8 @@ NUMBER_WORDS = re.compile(r"\b(?:zero|no|one|two|three|four|five|six|seven|eight
                           r"twelve|both|once|twice|double|first|second|third|fourth|half|quarter)",
                           re.I)
 # words of the glossary that are ordinary words, too
-FREE = {"bend", "core", "judge", "twin", "offset", "reference", "stack", "claim", "factor", "concatenate",
-        "normalize", "gating", "generalize", "extrapolate", "dimension", "sequential operation"}
+FREE = {"bend", "core", "judge", "twin", "offset", "reference", "stack", "claim", "factor",
+        "concatenate", "normalize", "gating", "generalize", "extrapolate", "dimension", "sequential operation"}
 # what else a term may be called
 ALSO = {
     "alignment": ["对齐"], "attend to": ["看", "注意"], "attention head": ["头"],
@@ -31,7 +31,8 @@ ALSO = {
     "layer normalization": ["层规范化", "LayerNorm"], "long short-term memory": ["LSTM"],
     "loss": ["损失"], "machine translation": ["翻译"], "mask": ["遮"], "matrix": ["矩阵"],
     "matrix multiplication": ["矩阵乘", "矩阵相乘"], "memory": ["内存", "显存", "记忆"],
-    "path length": ["路径"], "ReLU": ["ReLU"], "repository": ["仓库"], "recurrence": ["循环", "递推"], "score": ["得分", "打分", "评分"],
+    "path length": ["路径"], "ReLU": ["ReLU"], "repository": ["仓库"],
+    "recurrence": ["循环", "递推"], "score": ["得分", "打分", "评分"],
     "seed": ["种子"], "sequence": ["序列", "句子", "句"], "tokenization": ["词元化", "分词"],
     "value": ["值"], "warm-up": ["预热"], "weighted sum": ["加权"],
 }  # fmt: skip
