@@ -19,7 +19,8 @@ NUMBER_WORDS = re.compile(r"\b(?:zero|no|one|two|three|four|five|six|seven|eight
                           re.I)
 # words of the glossary that are ordinary words, too
 FREE = {"bend", "core", "judge", "twin", "offset", "reference", "stack", "claim", "factor",
-        "concatenate", "normalize", "gating", "generalize", "extrapolate", "dimension", "sequential operation"}
+        "concatenate", "normalize", "gating", "generalize", "extrapolate", "dimension",
+        "sequential operation"}
 # what else a term may be called
 ALSO = {
     "alignment": ["对齐"], "attend to": ["看", "注意"], "attention head": ["头"],
