@@ -14,31 +14,25 @@
 # ---
 
 # %% [markdown]
-# # 〔英〕10 · Beyond translation
+# # 10 · 翻译之外
 #
-# > 〔英〕One stack of layers, other questions: go on (GPT), fill in (BERT), draw the tree (paper, section 6.3).
+# > 同一堆层，换几个问题：接着写（GPT）、填空（BERT）、画句法树（论文 6.3 节）。
 #
 # **学完这一课，你能**
 #
-# - 〔英〕say what "encoder-only" and "decoder-only" mean, and show that the difference is one mask;
-# - 〔英〕train a small GPT and a small BERT from the layers of lesson 05, and say what each one's loss asks;
-# - 〔英〕read a loss in nats against three computed lines, and write text by drawing lots;
-# - 〔英〕show with a measurement why a model that sees both sides fills a blank better;
-# - 〔英〕show what learning from unlabelled text is good for: few labels go further;
-# - 〔英〕turn a tree into a sequence and back, let the *unchanged* translator parse, and score it by bracket F1;
-# - 〔英〕tell which parts of a model of today stand in the paper, and which came later.
+# - 说清“仅编码器”和“仅解码器”是什么意思，并证明两者只差一个掩码；
+# - 用第 05 课的层训练一个小 GPT 和一个小 BERT，并说出各自的损失在问什么；
+# - 对照三条算出来的线读以奈特为单位的损失，并用抽签的办法写文本；
+# - 用测量说明，能看到两侧的模型为什么更会填空；
+# - 说明从无标注文本里学习有什么用：少量标注更管用；
+# - 把树变成序列，再变回来；让翻译模型**原封不动**地做句法分析，并用括号 F1 打分；
+# - 分清今天的模型里，哪些部分写在论文里，哪些是后来才有的。
 #
-# 〔英〕**You need first:** lessons 04 to 08 (two helpers come from 07c and 09b). **Time:** 85 minutes. Five more of computing, on two cores.
-# A deeper room: it may be left out at a first reading.
-# **In the paper:** sections 6.3 and 7.
+# **先修：** 第 04 到 08 课（另有两个小工具来自 07c 和 09b）。**时间：** 85 分钟，另加五分钟计算（两个核）。这是深入的一课，第一遍可以跳过。**论文：** 6.3 节和第 7 节。
 #
-# 〔英〕The paper ends with a promise: the authors "plan to apply" attention to other tasks than translation. In
-# section 6.3 they already do: the same model learns to draw syntax trees. Within two years others cut the
-# model in two. One half became GPT, the other BERT. This lesson does all three, with the classes that
-# you know, on a laptop.
+# 论文以一个许诺结尾：作者“plan to apply”（打算）把注意力用到翻译以外的任务上。6.3 节其实已经这样做了：同一个模型学会了画句法树。不到两年，别人就把模型拆成了两半，一半成了 GPT，另一半成了 BERT。这一课三样都做，用你已经认识的类，在笔记本电脑上。
 #
-# 〔英〕**Shapes:** B sentences, L tokens (one sentence, so there is no S and T), D width, V vocabulary, n places
-# at which something is asked.
+# **形状：** B 是句子数，L 是词元数（只有一个句子，所以没有 S 和 T），D 是宽度，V 是词表大小，n 是要提问的位置数。
 
 # %%
 #| export
@@ -90,28 +84,25 @@ device = pick()
 _ = keep_freed_memory()  # lesson 07c: on a CPU, large tensors then cost less
 
 # %% [markdown]
-# ## 〔英〕1 · Three families
+# ## 1 · 三个家族
 #
-# 〔英〕What does each half of the Transformer do on its own?
+# Transformer 的两半，单独拿出来各能做什么？
 #
-# - 〔英〕The **encoder** turns each token into a vector that knows its whole sentence. It writes nothing.
-# - 〔英〕The **decoder** writes, word by word. It may look at the source, and at what it has written.
+# - **编码器**（encoder）把每个词元变成一个了解整句的向量。它什么也不写。
+# - **解码器**（decoder）一个词一个词地写。它可以看源句，也可以看自己写过的词。
 #
-# 〔英〕**Guess first:** take the decoder, and let there be no source. Which of its three sub-layers has nothing left
-# to do, and what is the rest?
+# **先猜**：取出解码器，再去掉源句。它的三个子层里，哪一个没事可做了？剩下的是什么？
 
 # %% [markdown]
-# 〔英〕Cross-attention goes. Masked self-attention and the feed-forward layer remain: that is an *encoder* layer,
-# called with another mask. So the famous split into "decoder-only" and "encoder-only" is not about layers at
-# all. It is about who may look where, and about what is asked.
+# 去掉的是交叉注意力（cross-attention）。剩下带掩码的自注意力和前馈层，这就是一个“编码器”层，只是调用时换了掩码。所以著名的“仅解码器”与“仅编码器”之分，根本不在于层，而在于谁可以看哪里，以及问的是什么。
 #
-# | 〔英〕| encoder-decoder | decoder-only | encoder-only |
+# | | 编码器-解码器 | 仅解码器 | 仅编码器 |
 # |---|---|---|---|
-# | 〔英〕known from | this paper; T5, BART | GPT, Llama, most chat models | BERT, embedding models |
-# | 〔英〕reads | a source, and its own words | its own words | a whole sentence, with blanks |
-# | 〔英〕may see | all of the source; its own past | the past | everything |
-# | 〔英〕is asked | the next word, given a source | the next word | the words under the blanks |
-# | 〔英〕good for | one text into another | going on: text, dialogue, code | judging, searching, tagging |
+# | 代表 | 本文；T5、BART | GPT、Llama、大多数聊天模型 | BERT、嵌入模型 |
+# | 读什么 | 源句和自己写的词 | 自己写的词 | 带空白的完整句子 |
+# | 能看什么 | 整个源句；自己的过去 | 过去 | 一切 |
+# | 问什么 | 已知源句，下一个词 | 下一个词 | 空白处的词 |
+# | 擅长什么 | 把一段文本变成另一段 | 接着写：文章、对话、代码 | 判断、搜索、标注 |
 
 # %%
 words = ["the", "dog", "runs", "through", "snow"]
@@ -129,15 +120,12 @@ masks(
 )
 
 # %% [markdown]
-# 〔英〕The third picture is the encoder-decoder's rule, laid out in one sequence: a beginning is given (a source, a
-# question) and fully visible to itself; what follows is written step by step. With this mask one stack can
-# translate, too. Exercise 3 does it.
+# 第三幅图就是编码器-解码器的规则，只是排成了一个序列：开头是给定的（源句或问题），内部互相都看得见；后面的部分一步一步地写。用这个掩码，一个堆叠也能翻译，练习 3 就来做。
 
 # %% [markdown]
-# ## 〔英〕2 · One stack for both
+# ## 2 · 一个堆叠，两种用法
 #
-# 〔英〕An embedding, positions, a stack of encoder layers, a projection with the embedding's own weights
-# (section 3.4). That is a whole language model, and it has no opinion on its mask: the caller gives it.
+# 一个嵌入，一个位置编码，一堆编码器层，再加一个用嵌入自己的权重做的投影（3.4 节）。这就是完整的语言模型（language model）。用什么掩码，它没有意见，由调用者给。
 
 # %%
 #| export
@@ -172,18 +160,12 @@ class LanguageModel(nn.Module):
 
 
 # %% [markdown]
-# 〔英〕What a batch has to say is just as short: what is read, who may look where, and what the right answers are.
-# Where nothing is asked, the answer is `PAD`.
+# 一个批次要说明的同样不多：读什么，谁可以看哪里，正确答案是什么。不提问的位置，答案写 `PAD`。
 #
-# - 〔英〕**Go on** (causal): at every place the question is the *next* word. All words are questions at once, as
-#   in lesson 04, since no place sees its answer.
-# - 〔英〕**Fill in** (masked): a place that sees everything sees its answer, too, so the answer must be hidden.
-#   BERT asks for 15 % of the words. Most of these (80 %) become the sign `MASK`; some (10 %) become a
-#   random word, and some (10 %) stay as they are. Why not all of them `MASK`? Because nobody will
-#   ever show it `MASK` in real work: this way *every* word may be one that is asked for, and the model must
-#   keep a good vector at each. (BERT was also asked whether one sentence follows another; we leave that out.)
+# - **接着写**（causal，因果）：在每个位置，问题都是**下一个**词。和第 04 课一样，所有的词同时都是问题，因为没有哪个位置看得到自己的答案。
+# - **填空**（masked，掩码）：什么都看得到的位置，也看得到自己的答案，所以必须把答案藏起来。BERT 问 15 % 的词。其中大多数（80 %）换成记号 `MASK`，一些（10 %）换成随机的词，一些（10 %）保持原样。为什么不全换成 `MASK`？因为实际使用时，谁也不会给它看 `MASK`：这样一来，**每个**词都可能是要问的，模型就必须在每个词上都保持一个好的向量。（BERT 还要回答一句话是不是跟在另一句后面，我们略去。）
 #
-# 〔英〕Our tokeniser never writes `UNK` (it falls back to bytes, lesson 06), so that number is free to be `MASK`.
+# 我们的分词器从不写 `UNK`（它会退到字节，第 06 课），所以这个编号空着，正好拿来当 `MASK`。
 
 # %%
 #| export
@@ -245,8 +227,7 @@ def language_loss(model: LanguageModel, batch: LanguageBatch) -> Tensor:
 
 
 # %% [markdown]
-# 〔英〕The same loss, the same model. Only the batches differ. The text of this lesson is the English side of the corpus of
-# lesson 09, and so is its tokeniser's. (Nothing is translated until section 6.)
+# 损失相同，模型相同，不同的只有批次。这一课的文本是第 09 课语料库的英语一侧，分词器也从它学来。（到第 6 节之前，什么都不翻译。）
 
 # %%
 corpus = choose()
@@ -269,8 +250,7 @@ print(f"{corpus}: {len(train_ids):,} captions to learn from, {n_words:,} tokens 
       f"{len(val_ids):,} captions held out")
 
 # %% [markdown]
-# 〔英〕One sentence, as both of them see it. In the second pair of rows 40 % are asked for, and we take the first seed with which all three
-# treatments occur. **Guess first:** which word in the row "fill in" is the random one, and which was asked for but stayed?
+# 同一个句子，看看两种模型眼里各是什么样。第二对行里问了 40 % 的词，种子取的是第一个让三种处理都出现的。**先猜**：“fill in”那一行里，哪个词是随机的？哪个词问到了却没有改？
 
 # %%
 def show_batch(name: str, batch: LanguageBatch) -> None:
@@ -295,11 +275,9 @@ trials = (masked_batch([example], len(bpe), 0.4, torch.Generator().manual_seed(s
 show_batch("fill in", next(trial for trial in trials if all(treatments(trial))))
 
 # %% [markdown]
-# 〔英〕An answer stands under the random word, and under the word that stayed as it was, just as under each `MASK`: all three are
-# asked for, and no sign tells the reader which of the visible words are.
+# 随机的词下面有答案，保持原样的词下面也有答案，和每个 `MASK` 下面一样：三种都在问，而读的一方看不出，看得见的词里哪些是要问的。
 #
-# 〔英〕Now the claim of section 1: one mask is the whole difference. We ask an *untrained* model how strongly the
-# state at place $i$ depends on the word at place $j$, by a gradient, as in lesson 04. Same weights, two masks.
+# 现在来看第 1 节的断言：全部区别就在一个掩码。我们像第 04 课那样用梯度去问一个**没训练过**的模型：位置 $i$ 的状态对位置 $j$ 的词依赖多大？权重相同，掩码两种。
 
 # %%
 config = TransformerConfig(
@@ -339,12 +317,9 @@ assert (blind[future] == 0).all() and (blind[~future] > 0).all() and (seeing > 0
 print("causal: every word after one's own has a gradient of exactly 0; without the mask, none has")
 
 # %% [markdown]
-# ### 〔英〕How large are the famous ones?
+# ### 那些有名的模型有多大？
 #
-# 〔英〕You can now count two models that made history, from their published sizes alone. Both have what ours has, and
-# a little more: biases in attention, learned positions, and, in BERT, a vector for "first or second
-# sentence", one more norm behind the embedding and a last layer (the *pooler*) that reads a whole text off its
-# first token.
+# 现在只凭公布的尺寸，你就能数出两个名留青史的模型有多少参数。它们有我们的模型有的一切，还多一点：注意力里的偏置，可学习的位置；BERT 还有一个表示“第一句还是第二句”的向量，嵌入后面多一个归一化，以及最后一层（“pooler”），从第一个词元读出整段文本的意思。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -363,26 +338,23 @@ assert gpt_2 == 124_439_808 and bert == 109_482_240
 print(f"GPT-2 small: {gpt_2:,}   BERT base: {bert:,}   both: 12 layers with {stack_size(d, 12):,}")
 
 # %% [markdown]
-# 〔英〕The layers of the two have the same number of parameters, to the last one. What differs: the vocabulary, the edges, the place of the
-# norms (section 7), and the mask. Say it in one sentence; answer by `check("bert_gpt_difference", "b")`.
+# 两者各层的参数个数一个不差。不同的是：词表、两头、归一化的位置（第 7 节），还有掩码。试着用一句话说出来；用 `check("bert_gpt_difference", "b")` 作答。
 
 # %%
 check("bert_gpt_difference")
 
 # %% [markdown]
-# ## 〔英〕3 · Go on: a small GPT
+# ## 3 · 接着写：一个小 GPT
 #
-# ### 〔英〕Three lines to read a loss against
+# ### 读损失要对照的三条线
 #
-# 〔英〕A loss of 3 nats: is that good? Compute what simpler models reach, *before* you train.
+# 损失 3 奈特，好不好？训练**之前**先算算更简单的模型能做到多少。
 #
-# 1. 〔英〕**Uniform**: knows nothing. Each of $V$ words has probability $1/V$: $\ln V$ nats.
-# 2. 〔英〕**Unigram**: knows how frequent each word is.
-# 3. 〔英〕**Bigram**: knows how frequent each word is *after the word before it*. Word $v$ came $n(v)$ times, and $n(v, w)$ times $w$
-#    followed it. Most pairs never came, so we imagine ten more followers, spread as the unigram $p(w)$ spreads
-#    them: $\frac{n(v, w) + 10\, p(w)}{n(v) + 10}$.
+# 1. **Uniform（均匀）**：什么都不知道。$V$ 个词各有概率 $1/V$：$\ln V$ 奈特。
+# 2. **Unigram（一元语法）**：知道每个词有多常见。
+# 3. **Bigram（二元语法）**：知道**在某个词之后**，每个词有多常见。词 $v$ 出现 $n(v)$ 次，其中 $n(v, w)$ 次后面是 $w$。大多数词对从没出现过，所以我们假想每个词后面另外再跟过十个词，按一元语法 $p(w)$ 的比例分配：$\frac{n(v, w) + 10\, p(w)}{n(v) + 10}$。
 #
-# 〔英〕What lies below the third line, this bigram cannot say: it comes from further back, or from words that resemble each other.
+# 比第三条线更低的部分，这个二元语法就说不出来了：它来自更靠前的词，或者来自相似的词之间的相通之处。
 
 # %%
 flat = [w for ids in train_ids for w in (*ids, EOS)]
@@ -411,11 +383,9 @@ assert lines["bigram"] < lines["unigram"] < lines["uniform"]
 print("nats a token on held-out captions:", {name: round(value, 2) for name, value in lines.items()})
 
 # %% [markdown]
-# ### 〔英〕Training
+# ### 训练
 #
-# 〔英〕The loop is lesson 07's, shortened: Adam, a rate that rises and falls, batches of similar lengths. There is no dropout: in a few
-# passes a model this small cannot learn the text by heart. `ask` turns sentences into a batch; it alone decides whether a GPT or
-# a BERT comes out.
+# 训练循环是第 07 课的，缩短了：Adam，先升后降的学习率，长度相近的批次。没有用暂退法：只过几遍，这么小的模型背不下文本。`ask` 把句子变成批次；出来的是 GPT 还是 BERT，只由它决定。
 
 # %%
 def learn(ask, epochs: int, seed: int = 0) -> tuple[LanguageModel, list[tuple[float, float]]]:
@@ -469,9 +439,9 @@ assert final < lines["bigram"] < lines["unigram"] < lines["uniform"]
 print("held-out loss: GPT < bigram < unigram < uniform")
 
 # %% [markdown]
-# ### 〔英〕Writing
+# ### 写作
 #
-# 〔英〕A decoder-only model fits the searches of lesson 08 as it is: they want a function that scores the next word.
+# 仅解码器模型原样就能用第 08 课的搜索：搜索要的只是一个给下一个词打分的函数。
 
 # %%
 #| export
@@ -485,7 +455,7 @@ def next_word(model: LanguageModel) -> NextLogProbs:
 
 
 # %% [markdown]
-# 〔英〕**Guess first:** a translator wants the likeliest sentence. Should somebody who *writes*, too?
+# **先猜**：翻译要的是可能性最大的句子。**写作**的人也该要这个吗？
 
 # %%
 score = next_word(gpt)
@@ -495,14 +465,10 @@ print("greedy:", bpe.decode(greedy))
 print("beam 8:", bpe.decode(widest.ids))
 
 # %% [markdown]
-# 〔英〕That is what it says, always. A beam looks for a text that is likelier still, and without a length penalty that is often a shorter
-# one (lesson 08); if the two lines are equal, it found none. The likeliest text is a text without surprise. People do not write so: each word of theirs carries some
-# information. So a writer **draws lots**, or *samples*: word $w$ with its probability $p(w)$. Two knobs are common.
+# 它总是说这一句。束搜索要找可能性更大的文本；没有长度惩罚，那往往是更短的文本（第 08 课）；如果两行相同，就是没有找到。可能性最大的文本，是毫无意外的文本。人不是这样写的：人写的每个词都带有一些信息。所以写作要**抽签**，也叫**采样**（sample）：词 $w$ 按概率 $p(w)$ 抽到。常用的旋钮有两个。
 #
-# - 〔英〕**Temperature** $\tau$: draw from $\mathrm{softmax}(\ln p / \tau)$. Below 1 it leans to the likely words (near 0 it is
-#   greedy), above 1 to the unlikely ones.
-# - 〔英〕**Nucleus**, or top-$p$ (Holtzman et al. 2019): leave out the long tail. Keep the fewest likeliest words that
-#   together hold at least $p$ of the probability, and draw among them.
+# - **温度**（temperature）$\tau$：从 $\mathrm{softmax}(\ln p / \tau)$ 里抽。小于 1，偏向可能性大的词（接近 0 就是贪心搜索）；大于 1，偏向可能性小的词。
+# - **核采样**（nucleus，又叫 top-$p$；Holtzman 等 2019）：去掉长长的尾巴。可能性最大的词从前往后取，取到合起来至少占概率 $p$ 为止，越少越好，然后在它们当中抽。
 
 # %%
 #| export
@@ -563,9 +529,7 @@ for temperature, top_p in ((0.5, 1.0), (1.0, 0.9), (1.0, 1.0), (1.5, 1.0)):
         print("   ", bpe.decode(ids))
 
 # %% [markdown]
-# 〔英〕Which of the four writes most like a person? One sign of it can be measured: how *surprised* the model is, in nats a
-# token, at texts of each kind. For people's captions that is the held-out loss. For its own texts, drawn
-# without any knob, it should be about the same, if the model knows how uncertain it is.
+# 四种里哪一种最像人写的？有一个迹象可以测量：模型对每种文本有多**意外**，以每个词元多少奈特计。对人写的图片说明，这就是留出集上的损失。对它自己不用任何旋钮抽出来的文本，如果模型知道自己有多不确定，这个数应该差不多。
 
 # %%
 def surprise(texts: list[list[int]], limit: int | None = None) -> float:
@@ -597,36 +561,27 @@ assert max(likeliest.values()) < drawn and abs(drawn / people - 1) < 0.25
 print(f"nats a token: searched for {max(likeliest.values()):.2f}, drawn {drawn:.2f}, people {people:.2f}")
 
 # %% [markdown]
-# 〔英〕Equal surprise does not make a text good (read the third pair again). But a text far below the line is not a typical one.
+# 意外程度相同，并不说明文本就好（再读一遍第三对）。但是远低于那条线的文本，就不是典型的文本。
 #
-# 〔英〕Greedy search is right where one answer is wanted, as in translation: there the source has already said what
-# comes. Where the next word is truly open, drawing is honest; a little caution (top-p 0.9) leaves out the tail, where most slips come
-# from, and some variety with it.
+# 只要一个答案时，贪心搜索是对的，翻译就是这样：后面该写什么，源句已经说了。下一个词真的有许多可能时，抽签才诚实；谨慎一点（top-p 0.9）就去掉了尾巴，大多数失误来自那里，一些变化也来自那里。
 #
-# > 〔英〕**Try it.** Set the temperature to 0.1, then to 5. What does the text turn into at each end? At an infinite temperature every word is
-# > drawn equally often: why does the surprise then lie even above the line "uniform"? (Who is surprised, the one who draws or the GPT?)
+# > **试一试。** 把温度设为 0.1，再设为 5。在两头，文本各变成什么样？温度无穷大时，每个词抽到的机会相等：那么意外程度为什么还会高于“uniform”那条线？（意外的是谁，是抽签的人还是 GPT？）
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕At 0.1 nearly all lots fall on the likeliest word: it becomes greedy search, and writes one text. At 5 the words are nearly
-# independent of each other. The GPT is surprised, and it is not uniform: it gives most words far less than $1/V$. The mean of
-# $-\ln p(w)$ over words drawn evenly is $\ln V$ plus the distance (Kullback-Leibler) from the even distribution to the GPT's, which is
-# never negative: so it lies above the line by construction.
+# 0.1 时，几乎每次都抽到可能性最大的词：变成了贪心搜索，只写一篇文本。5 时，各个词几乎互不相干。意外的是 GPT，而它不是均匀的：它给大多数词的概率远小于 $1/V$。对均匀抽出的词取 $-\ln p(w)$ 的平均，等于 $\ln V$ 加上从均匀分布到 GPT 分布的距离（Kullback-Leibler），这个距离从不为负。所以它高于那条线，是构造决定的。
 #
 # </details>
 
 # %% [markdown]
-# ## 〔英〕4 · Fill in: a small BERT
+# ## 4 · 填空：一个小 BERT
 #
-# 〔英〕The same text, the same sizes, the same loop. The other batch: this makes it a *masked* language model, where the
-# GPT is a *causal* one.
+# 文本相同，尺寸相同，循环相同，只换批次：这样就成了**掩码语言模型**（masked language model），而 GPT 是**因果语言模型**（causal）。
 #
-# 〔英〕**Guess first:** BERT's loss is counted at 15 % of the words, GPT's at all of them. Which of the two learns more from one
-# pass over the text?
+# **先猜**：BERT 的损失只算 15 % 的词，GPT 的损失算全部的词。过一遍文本，哪个学到的更多？
 
 # %% [markdown]
-# 〔英〕One would expect the GPT: from each pass it gets more answers. So that the two can be compared, both make the same number of
-# passes; but we ask for 30 % instead of 15.
+# 人们会以为是 GPT：每过一遍，它得到的答案更多。为了能比较，两者过的遍数相同；不过我们问 30 %，而不是 15。
 
 # %%
 lots = torch.Generator().manual_seed(0)
@@ -637,8 +592,7 @@ bert_model, bert_curve = learn(
 print(f"{time.perf_counter() - begun:.0f} s; held out: {bert_curve[-1][1]:.2f} nats a question")
 
 # %% [markdown]
-# 〔英〕Fill in the blank! `[MASK]` stands for one token. The right context is the same kind of thing to this model as the
-# left one, so change only what comes *after* the blank:
+# 填空吧！`[MASK]` 代表一个词元。对这个模型来说，右边的上下文和左边的没有两样，所以只改空白**后面**的内容：
 
 # %%
 def fill_in(text: str, k: int = 5) -> list[tuple[str, float]]:
@@ -665,11 +619,9 @@ blanks = [
 draw.blanks({text: fill_in(text) for text in blanks}, "What follows the blank decides, too")
 
 # %% [markdown]
-# 〔英〕(With the small corpus some of these words were never read; then the bars say little.)
+# （用小语料库时，其中有些词从没读过，那样的横杠说明不了什么。）
 #
-# 〔英〕Does seeing both sides really pay, or are these six sentences well chosen? A race between two models that have read the same text
-# equally often: in each held-out caption three places, chosen at random. The GPT must say the token there from what stands to the left. The BERT has it blanked,
-# and sees the rest. And a third contestant: the same BERT, with everything to the right blanked, too.
+# 看到两侧真的有好处吗，还是这六个句子挑得巧？让两个模型比赛，它们把同样的文本读了同样多遍：每条留出的说明里随机取三个位置。GPT 必须根据左边的内容说出那里的词元；BERT 那里是空白，其余的都看得到。还有第三位选手：同一个 BERT，但右边的内容也全部空着。
 
 # %%
 def hit_rate(model: LanguageModel, questions: list[tuple[list[int], int, int]], causal: bool) -> float:
@@ -712,7 +664,7 @@ print(f"both sides: {100 * (both - left):+.1f} points over the GPT, {100 * (both
       "with the right side blanked")
 
 # %% [markdown]
-# 〔英〕(So many blanks in a row it has hardly met in training: the middle number is a little unfair to it. The GPT has no such excuse.)
+# （一连串这么多空白，它训练时几乎没遇到过：中间那个数对它有点不公平。GPT 可没有这个借口。）
 
 # %%
 check("bert_writes")
@@ -721,16 +673,11 @@ check("bert_writes")
 check("bert_signal")
 
 # %% [markdown]
-# ## 〔英〕5 · What is that good for? Few labels go further
+# ## 5 · 这有什么用？少量标注更管用
 #
-# 〔英〕Nobody needs a machine that guesses blanked words. BERT was made for something else. Its blanks are a
-# *pretext*: to fill them a model must come to know grammar and meaning, and it needs no labels for that, only text.
-# This first part is called **pre-training**. After that comes **fine-tuning**: the model is trained a little more, on
-# the real task, for which there are few labels.
+# 谁也不需要一台猜空白的机器。造 BERT 是为了别的。填空只是个**由头**：为了填空，模型必须学会语法和意思，而这不需要标注，只要文本。这第一阶段叫**预训练**（pre-training）。之后是**微调**（fine-tuning）：在真正的任务上再训练一点，那里标注很少。
 #
-# 〔英〕Our real task: the **part of speech** of each word (`NN` noun, `VBG` -ing form, `IN` preposition, ...), the first
-# step of a grammar. The course's own captions come with gold trees (the grammar that wrote them knows their trees), so the
-# right tags are known.
+# 我们真正的任务：每个词的**词性**（`NN` 名词，`VBG` -ing 形式，`IN` 介词，等等），这是语法分析的第一步。课程自带的图片说明有标准的树（写出它们的语法知道它们的树），所以正确的词性是已知的。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -751,16 +698,10 @@ print(f"{len(uses)} words, {len(tag_of)} tags; words with two tags:",
       {word: sorted(found) for word, found in uses.items() if len(found) > 1})
 
 # %% [markdown]
-# 〔英〕In this corpus nearly every word has one tag only; context decides for five of them. So a **dictionary** would do, if it
-# were complete: the most frequent tag of each word that has a label, and `NN` for all others. That is the baseline, and it says
-# what is hard: with labels for four captions most of the different words have none. **Guess first:** can a model know that *juggling* is
-# a `VBG` if nobody ever labelled that word?
+# 在这个语料库里，几乎每个词都只有一种词性，只有五个词要看上下文。所以一本完整的**词典**就够了：有标注的词取最常见的词性，其他的都算 `NN`。这就是基线，它也说明了难在哪里：只标注四条说明时，大多数不同的词都没有标注。**先猜**：如果从来没有人标注过“juggling”，模型能知道它是 `VBG` 吗？
 
 # %% [markdown]
-# 〔英〕The head is one linear map on the state of each word's *last* token. Everything is trained, the stack with a
-# small rate, a few dozen steps. (The same recipe for all; from random weights a longer training would do
-# better.) There are three ways to begin: with random weights, with the GPT (which keeps its causal mask), with the
-# BERT.
+# 输出头是一个线性映射，作用在每个词的**最后一个**词元的状态上。所有部分都训练，堆叠用小的学习率，走几十步。（所有起点用同一个配方；从随机权重开始的，训练久一些会更好。）起点有三种：随机权重、GPT（保留它的因果掩码）、BERT。
 
 # %%
 def tagging_batch(chosen) -> tuple[Tensor, Tensor, Tensor]:
@@ -838,23 +779,16 @@ for name, row in means.items():
     print(f"{name:22}", "  ".join(f"{a:.1%}" for a in row))
 
 # %% [markdown]
-# 〔英〕Both that have read are ahead of random weights, and the GPT is ahead of the dictionary, too, which calls every word
-# without a label `NN`. A likely reason: words that stand in the same places got similar vectors from plain text, so one
-# labelled word teaches its neighbours. That is what the blanks, and the next words, were for.
+# 读过文本的两个都领先于随机权重；GPT 还领先于词典，词典把没有标注的词都叫做 `NN`。一个可能的原因：出现在同样位置的词，从纯文本里得到了相近的向量，所以一个词有了标注，它的邻居也就学会了。填空，以及猜下一个词，为的就是这个。
 #
-# 〔英〕Which of the two readers is better here? Look before you believe what you have heard about BERT. Two things may speak for the GPT: most
-# words need no context at all, so the second side is worth little; and it was asked at every word of each pass, the BERT at
-# 30 %. (At larger size, on tasks with sentences and questions, BERT beat the first GPT: Devlin et al. 2018, tables 1 and 4.)
+# 读过文本的两个，在这里哪个更好？关于 BERT 你也许听说过什么，先别急着信，看结果。有两件事可能对 GPT 有利：大多数词根本不需要上下文，所以第二侧没多大用处；每过一遍，它在每个词上都要回答，BERT 只在 30 % 上。（规模更大、任务是句子和问题时，BERT 胜过了第一个 GPT：Devlin 等 2018，表 1 和表 4。）
 
 # %% [markdown]
-# ## 〔英〕6 · Draw the tree: parsing as translation (section 6.3)
+# ## 6 · 画句法树：当作翻译来做句法分析（6.3 节）
 #
-# 〔英〕Now back to the whole Transformer, with both halves. Is it good for anything but translation? The authors took a task that
-# looks quite different: **constituency parsing**. The answer is no sentence but a tree, it is longer than the
-# question, and it obeys strict rules: each bracket closes, and no word may be lost.
+# 回到完整的、两半都在的 Transformer。除了翻译，它还有什么用？作者选了一个看上去很不一样的任务：**成分句法分析**（constituency parsing）。答案不是句子，而是一棵树；它比问题还长，而且要守严格的规则：每个括号都要关上，一个词也不能丢。
 #
-# 〔英〕The trick is Vinyals' (2015). Write the tree as a sequence, and parsing *is* translation, into a language of brackets.
-# The words themselves need not be repeated: each becomes the sign `XX`.
+# 窍门来自 Vinyals（2015）。把树写成序列，句法分析**就是**翻译，译成一种由括号组成的语言。词本身不必重复，每个词写成记号 `XX`。
 
 # %%
 #| export
@@ -924,15 +858,12 @@ assert constituents(back) == constituents(tree) and linearise(back) == symbols
 print(constituents(tree))
 
 # %% [markdown]
-# 〔英〕The second line is what will be judged: each **constituent** is a label, the place of its first word, and the place after its last one
-# (counted from 0). For a prediction the score counts three things, over all sentences: the brackets that are
-# right (same label, same span), those predicted, those in the gold tree.
+# 评判的是第二行：每个**成分**（constituent）是一个标签、第一个词的位置，以及最后一个词后面的位置（从 0 数起）。给一个预测打分，要在所有句子上数三样东西：对的括号（标签相同，范围相同），预测的括号，标准树里的括号。
 #
 # $$\text{precision} = \frac{\text{right}}{\text{predicted}}, \qquad \text{recall} = \frac{\text{right}}{\text{gold}}, \qquad
 # F_1 = \frac{2 \cdot \text{right}}{\text{predicted} + \text{gold}} .$$
 #
-# 〔英〕This is the *bracket F1* of the paper's Table 4. (The program that computes it there, `evalb`, leaves punctuation
-# out of the spans, and takes `ADVP` and `PRT` for the same; we do neither.)
+# 这就是论文表 4 的“括号 F1”（bracket F1）。（那里用的程序 `evalb` 计算范围时不算标点，并把 `ADVP` 和 `PRT` 看作一样；我们两样都不做。）
 
 # %%
 #| export
@@ -971,8 +902,7 @@ def bracket_score(
 
 
 # %% [markdown]
-# 〔英〕Count one by hand: "children watch dogs on beds". In the gold tree the watching happens on beds; suppose that the parser hangs "on beds"
-# on the dogs. **Guess first:** how many of the six gold brackets does it still get?
+# 手算一个：“children watch dogs on beds”。标准树里，“看”发生在床上；假设分析器把“on beds”挂到了狗身上。**先猜**：六个标准括号，它还能得到几个？
 
 # %%
 mine = None  # your guess: 0 to 6
@@ -991,16 +921,15 @@ print(judged_by_hand, f"F1 {judged_by_hand.f1:.3f}")
 compare(mine, judged_by_hand.right, "10: gold brackets left after a wrong attachment")
 
 # %% [markdown]
-# 〔英〕All six: this wrong attachment costs a single added bracket. A high F1 can hide a wrong meaning.
+# 六个全对：这个错误的挂法，代价只是多一个括号。F1 很高，意思却可能错了。
 
 # %%
 check("parsing_linear")
 
 # %% [markdown]
-# ### 〔英〕Training the parser
+# ### 训练分析器
 #
-# 〔英〕The source is the words of a caption, the target the symbols of its tree. The model is the `Transformer` of lesson 05, the
-# batches are lesson 06's, the step is lesson 07's. Nothing is added.
+# 源句是图片说明的词，目标是它的树的记号。模型是第 05 课的 `Transformer`，批次用第 06 课的，训练步用第 07 课的。什么也没有加。
 
 # %%
 def parsing_examples(split: str, limit: int) -> list[tuple[list[int], list[int]]]:
@@ -1043,10 +972,9 @@ parser, losses = train_parser(by_scale(smoke=3, cpu=3, gpu=6))
 print(f"{time.perf_counter() - begun:.0f} s, {len(losses)} steps, last loss {losses[-1]:.3f} nats a symbol")
 
 # %% [markdown]
-# ### 〔英〕Is each answer a tree?
+# ### 每个答案都是树吗？
 #
-# 〔英〕Nothing in the model knows what a bracket is. It may stop too early, close what was never opened, or lose count of the words.
-# `as_tree` refuses such answers. **Guess first:** how many answers of a hundred are trees?
+# 模型里没有任何东西知道括号是什么。它可能停得太早，可能关上从没打开的括号，也可能数错词数。这样的答案，`as_tree` 一律拒绝。**先猜**：一百个答案里有多少是树？
 
 # %%
 mine = None  # your guess, in percent
@@ -1088,13 +1016,9 @@ compare(mine, 100 * n_free / len(test), "10: answers that are trees, percent")
 check("parsing_wellformed")
 
 # %% [markdown]
-# ### 〔英〕Only what can go on
+# ### 只许写能接下去的
 #
-# 〔英〕The rules of brackets are known, so why leave them to chance? Before each choice, give every symbol that cannot
-# come next the score $-\infty$. (We also let at most four brackets open in a row, so that it must come to an end.) Then, *whatever* the
-# weights are, a tree comes out. The symbols that remain keep their scores. If they were made to sum to 1 again, a step
-# that the rules force would cost nothing, and a beam would prefer trees that the model itself holds to be unlikely. In the same way a chat model of today is made to
-# answer in valid JSON: **constrained decoding**.
+# 括号的规则是已知的，何必碰运气？每次选择之前，把不能接在后面的记号的分数都设为 $-\infty$。（连续打开的括号最多四个，这样总会写完。）于是**不管**权重是多少，写出来的都是树。剩下的记号保留原来的分数。如果重新归一化，让它们加起来等于 1，那么规则逼出来的一步就不花代价，束搜索会偏爱模型自己也认为不太可能的树。今天让聊天模型输出合法的 JSON，用的是同样的办法：**受约束解码**（constrained decoding）。
 
 # %%
 #| export
@@ -1176,19 +1100,17 @@ draw.bracketings(test[pick_one].en_tokens, gold[pick_one], said[pick_one],
                "The shortest caption that it gets wrong" if wrong else "A tree of the parser")
 
 # %% [markdown]
-# 〔英〕Orange is what only one of the two has. A tree with the right labels in the right order and wrong spans has most likely
-# lost count; others misunderstand a phrase.
+# 橙色是只有一棵树才有的。标签都对、次序也对、范围却错了的树，多半是数错了；其他的则是误解了某个短语。
 #
-# ### 〔英〕Compared with what?
+# ### 和什么比？
 #
-# 〔英〕An F1 of 90 % sounds good; but brackets are easy to guess. Three parsers that read no word:
+# F1 有 90 %，听起来不错；可是括号很容易猜。下面三个分析器，一个词也不读：
 #
-# - 〔英〕**flat**: one bracket around everything;
-# - 〔英〕**right-branching**: English opens to the right, so each word begins a bracket that lasts to the last word
-#   before the full stop;
-# - 〔英〕**by length**: the most frequent tree among the training captions of the same length.
+# - **flat**（平的）：一个括号括住整句；
+# - **right-branching**（向右分支）：英语向右展开，所以每个词都打开一个括号，一直到句号前的最后一个词；
+# - **by length**（按长度）：训练集里同样长度的说明，最常见的那棵树。
 #
-# 〔英〕The first two have no labels to offer but S, so all are also compared without.
+# 前两个除了 S 给不出别的标签，所以全部方法都另外比一次不看标签的。
 
 # %%
 def right_branching(n: int) -> list[Bracket]:
@@ -1221,15 +1143,13 @@ print(f"bracket F1 on held-out captions: {ours:.1%}, without labels {unlabelled:
 print(f"without the constraint {table['Transformer, free'][0]:.1%}")
 
 # %% [markdown]
-# 〔英〕Compare the last two pairs of bars. The constraint guarantees the *form*: every answer is a tree now. It does not tell the model what it
-# did not know: an answer that lost count becomes a tree with wrong spans. Whoever builds on valid JSON should remember that.
+# 比较最后两对柱子。约束保证的是**形式**：现在每个答案都是树。它不会把模型不知道的东西告诉模型：数错了的答案，只是变成了范围错误的树。依靠合法 JSON 做东西的人，应该记住这一点。
 
 # %%
 check("parsing_f1")
 
 # %% [markdown]
-# 〔英〕The paper decodes with beam 21 and $\alpha = 0.3$, and lets the answer be 300 symbols longer than the question. **Guess
-# first:** in lesson 08 a beam sometimes helped and sometimes hurt. Here?
+# 论文解码用束宽 21 和 $\alpha = 0.3$，并允许答案比问题长 300 个记号。**先猜**：第 08 课里，束有时有用，有时有害。这里呢？
 
 # %%
 mine = None  # "helps", "hurts" or "neither"
@@ -1244,14 +1164,11 @@ verdict = "helps" if of_beam > of_greedy else "hurts" if of_beam < of_greedy els
 compare(mine, verdict, "10: what beam 21 does to the parser")
 
 # %% [markdown]
-# 〔英〕Where greedy search is nearly perfect there is little to gain: at most what is missing to 100 %. Of that rest the beam may repair a
-# part. Few captions are compared, so do not trust the last digits.
+# 贪心搜索已经近乎完美的地方，能改善的很少：最多就是离 100 % 还差的那一点。这一点里，束搜索也许能补上一部分。比较的说明很少，最后几位数字不要当真。
 #
-# ### 〔英〕How does it count?
+# ### 它怎么数数？
 #
-# 〔英〕To write one `XX` for each word, it must know how far it is. Ask its cross-attention, as in lesson 09b: when the
-# parser says `XX` for word $i$, how much of its weight lies on that word, and on its neighbours? A head that looks nowhere in particular has
-# $1/S$ there, with $S$ tokens in the source.
+# 要给每个词写一个 `XX`，它必须知道写到哪里了。像第 09b 课那样看它的交叉注意力：分析器为第 $i$ 个词写 `XX` 时，有多少权重落在这个词上，有多少落在它的邻居上？哪里都不特别看的头，在那里的权重是 $1/S$，$S$ 是源句的词元数。
 
 # %%
 def while_saying_words(words: Sequence[str], tree: str) -> Tensor:
@@ -1286,45 +1203,36 @@ print(f"over {len(looks)} captions the sharpest head, {head + 1}, has {best[head
 print("peaks of the heads, from the word that is due:", peaks)
 
 # %% [markdown]
-# 〔英〕The weight moves on with each word, and nobody told it to. It need not lie on the word that is due: to know how far one is, the last
-# word that was said serves as well. Whether the parser *counts* by it, only an intervention could tell (lesson 09b).
+# 权重随着每个词往前移，没有人教过它。权重不一定落在该写的那个词上：要知道写到哪里了，刚写过的那个词一样管用。分析器是不是靠它来**数数**，只有干预才能回答（第 09b 课）。
 #
-# 〔英〕What did the authors get? On real English, the Wall Street Journal with 40,000 trees, four layers of width 1024: 91.3 % F1
-# with these trees alone (the best in Table 4: 91.7 %), 92.7 % with about 17 million more sentences that other parsers had parsed (the best of
-# all: 93.3 %), although nobody told it what a tree is. Our captions come out of a small grammar, so our number is much easier to
-# get; do not compare the two.
+# 作者得到了什么？在真实的英语上，即有 40,000 棵树的《华尔街日报》，四层，宽度 1024：只用这些树，F1 是 91.3 %（表 4 里最好的是 91.7 %）；再加上大约 1700 万个由别的分析器分析过的句子，是 92.7 %（所有方法里最好的是 93.3 %），尽管谁也没有告诉它树是什么。我们的说明出自一个小语法，所以我们的数字容易得多，两者不要比较。
 #
-# > 〔英〕**Try it.** Train on captions of at most 12 words, test on longer ones. What breaks first, the labels or the
-# > counting? Does `positions="learned"` do better or worse?
+# > **试一试。** 用最多 12 个词的说明训练，用更长的测试。先垮掉的是标签，还是数数？`positions="learned"` 会更好还是更差？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Look at the reasons that `parse` counts: "left over" and "more XX" are lost counts, a bracket "closed by" another one is a
-# lost label. With learned positions one thing is certain before any run: the vectors of places that no training caption
-# reached are as random as at the start. Sinusoids at least go on by a rule; whether the layers have learned to use it
-# there, only your run can tell.
+# 看 `parse` 统计的原因：“left over”和“more XX”是数错了，一个括号“closed by”另一个，是标签丢了。用可学习的位置，有一点不用跑就能肯定：训练的说明够不到的那些位置，向量还和一开始一样随机。正弦曲线至少会按规则延续下去；至于各层有没有学会在那里用它，只有你自己跑了才知道。
 #
 # </details>
 
 # %% [markdown]
-# ## 〔英〕7 · What is left of the paper?
+# ## 7 · 论文还剩下什么？
 #
-# 〔英〕Seven years after the paper, an open model of eight billion parameters (Llama 3, 2024). Go through your lessons, and tick off:
+# 论文发表七年之后，一个八十亿参数的开放模型（Llama 3，2024）。回想各课，逐项打钩：
 #
-# | 〔英〕part (lesson) | the paper, 2017 | BERT, 2018 | GPT-2, 2019 | Llama 3 8B, 2024 |
+# | 部分（课）| 论文，2017 | BERT，2018 | GPT-2，2019 | Llama 3 8B，2024 |
 # |---|---|---|---|---|
-# | 〔英〕$\mathrm{softmax}(QK^T/\sqrt{d_k})V$, in heads (03) | yes | yes | yes | yes; four query heads share one pair of keys and values |
-# | 〔英〕mask (04) | causal in the decoder | padding only | causal | causal |
-# | 〔英〕positions (05) | sines, added once | learned, added once | learned, added once | queries and keys turned in every layer (RoPE) |
-# | 〔英〕residual and norm (05) | post | post | pre | pre, without the mean (RMSNorm) |
-# | 〔英〕feed-forward (05) | ReLU, 4 times wider | GELU, 4 times | GELU, 4 times | a gate (SwiGLU), 3.5 times |
-# | 〔英〕tokens (06) | BPE, 37,000 (English-German) | word pieces, 30,522 | bytes BPE, 50,257 | bytes BPE, 128,256 |
-# | 〔英〕optimizer (07) | Adam, warmup | Adam, warmup | not stated (GPT: Adam, warmup) | AdamW, warmup |
-# | 〔英〕dropout, label smoothing (07) | 0.1, 0.1 | 0.1, none | not stated (GPT: 0.1, none) | none in the released model |
-# | 〔英〕read in training | 4.5 million pairs (English-German) | 3.3 billion words | 40 GB of text | 15 trillion tokens |
+# | $\mathrm{softmax}(QK^T/\sqrt{d_k})V$，分成多个头（03）| 是 | 是 | 是 | 是；四个查询头共用一对键和值 |
+# | 掩码（04）| 解码器里用因果掩码 | 只有填充 | 因果 | 因果 |
+# | 位置（05）| 正弦，加一次 | 可学习，加一次 | 可学习，加一次 | 每一层旋转查询和键（RoPE） |
+# | 残差与归一化（05）| 后 | 后 | 前 | 前，不减平均值（RMSNorm） |
+# | 前馈（05）| ReLU，宽 4 倍 | GELU，4 倍 | GELU，4 倍 | 一个门（SwiGLU），3.5 倍 |
+# | 词元（06）| BPE，37,000（英德）| 词片，30,522 | 字节 BPE，50,257 | 字节 BPE，128,256 |
+# | 优化器（07）| Adam，预热 | Adam，预热 | 未说明（GPT：Adam，预热）| AdamW，预热 |
+# | 暂退法、标签平滑（07）| 0.1、0.1 | 0.1、无 | 未说明（GPT：0.1、无）| 发布的模型里没有 |
+# | 训练时读了多少 | 450 万对句子（英德）| 33 亿个词 | 40 GB 文本 | 15 万亿个词元 |
 #
-# 〔英〕(GELU is a ReLU with a round corner; a gate multiplies two linear maps, one of them squashed.) The first row has hardly
-# changed. Most of the others are a few lines of code. The sizes can be checked by counting:
+# （GELU 是拐角磨圆的 ReLU；门把两个线性映射相乘，其中一个经过压缩。）第一行几乎没有变。其他的多数只是几行代码。尺寸可以数出来核对：
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1339,13 +1247,9 @@ print(f"Llama 3 8B: {llama:,} parameters")
 print(f"KV cache of a token in 16 bits: {cache[32]} KiB with keys for every head, {cache[8]} KiB shared by four")
 
 # %% [markdown]
-# 〔英〕Why do heads share keys? Lesson 08 knows: whoever writes has to keep the keys and values of all that is written. Of a text of
-# 8,000 tokens these are 4 GB with keys for every head and 1 GB with shared ones, for every reader at the same
-# time.
+# 为什么几个头要共用键？第 08 课已经知道：写文本的模型，必须留着已写内容的全部键和值。8,000 个词元的文本，每个头各有键时是 4 GB，共用时是 1 GB；而且同时来的每个读者都要这么多。
 #
-# 〔英〕And why did the decoder win? A common answer: not because it sees more, for at the blank the reader of both sides was
-# better. But every text is a lesson for it, at every word, and any task can be *written down* as a text to be continued: a
-# translation, a question, a program. Half of what the authors had built for translation turned out to be enough.
+# 那么解码器为什么赢了？常见的回答是：不是因为它看得更多，填空的时候，看两侧的更好。而是因为每篇文本的每个词都是它的功课，而且任何任务都可以**写成**一篇等着续写的文本：翻译、问答、程序。作者为翻译造的东西，原来一半就够了。
 
 # %%
 check("layers_kept")
@@ -1355,83 +1259,65 @@ check("layers_kept")
 #
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
-# | 〔英〕`LanguageModel` | tokens (B, L), a mask | logits (B, L, V); `states` (B, L, D) |
-# | 〔英〕`LanguageBatch`, `causal_batch`, `masked_batch` | sentences of ids | tokens (B, L), mask, answers (B, L) |
-# | 〔英〕`language_loss` | model, batch | nats, summed over the places that ask |
-# | 〔英〕`next_word` | a causal model | a score function for lesson 08's searches |
-# | 〔英〕`nucleus`, `sample` | log-probabilities (n, V); a score function | the likeliest; texts drawn by lot |
-# | 〔英〕`linearise`, `as_tree` | a bracketed tree; symbols and words | symbols; a tree, or what is wrong |
-# | 〔英〕`may_follow`, `only_trees` | a beginning; a score function | what may come next; the same scores, trees only |
-# | 〔英〕`bracket_score` | predicted and gold brackets | right, predicted, gold; `f1` |
+# | `LanguageModel` | 词元 (B, L)、一个掩码 | logits (B, L, V)；`states` (B, L, D) |
+# | `LanguageBatch`、`causal_batch`、`masked_batch` | 编号组成的句子 | 词元 (B, L)、掩码、答案 (B, L) |
+# | `language_loss` | 模型、批次 | 奈特，对提问的位置求和 |
+# | `next_word` | 因果模型 | 给第 08 课的搜索用的打分函数 |
+# | `nucleus`、`sample` | 对数概率 (n, V)；打分函数 | 可能性最大的那些；抽签写出的文本 |
+# | `linearise`、`as_tree` | 带括号的树；记号和词 | 记号；一棵树，或者错在哪里 |
+# | `may_follow`、`only_trees` | 开头；打分函数 | 后面可以接什么；同样的分数，只许写树 |
+# | `bracket_score` | 预测的括号和标准的括号 | 对的、预测的、标准的个数；`f1` |
 #
 # ## 练习
 #
-# 1. 〔英〕**How much to blank? (2 of 5, 20 minutes.)** Train the BERT with 5, 15, 40 and 80 % blanked. Do not compare the
-#    losses (why not?), but the hit rates of section 4. Wettig et al. (2022) found 15 % too few for large models.
+# 1. **藏多少？（难度 2/5，20 分钟）** 分别藏 5 %、15 %、40 % 和 80 % 来训练 BERT。不要比较损失（为什么？），要比较第 4 节的命中率。Wettig 等（2022）发现，对大模型来说 15 % 太少。
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕Pass `share=` to `masked_batch`, and ask all four the questions `asked`. The losses are of different questions: with 80 %
-#    blanked each blank has less context, so the loss is higher even for a model that knows more. A larger share gives
-#    more answers a pass, and each from less context: somewhere between lies the best one for your number of passes.
+#    给 `masked_batch` 传 `share=`，让四个模型都回答 `asked` 里的问题。它们的损失问的是不同的问题：藏 80 % 时，每个空白的上下文更少，所以哪怕模型懂得更多，损失也更高。藏得多，每过一遍得到的答案就多，但每个答案依据的上下文少：对你的遍数，最好的比例在两者之间。
 #
 #    </details>
-# 2. 〔英〕**A format of your own (3 of 5, 30 minutes).** Write a `may_follow` for something else: the GPT of section 3 shall write captions
-#    of exactly eight words, or without the letter *e*. What does the constraint cost, in nats a token?
+# 2. **自己定一种格式（难度 3/5，30 分钟）。** 为别的东西写一个 `may_follow`：让第 3 节的 GPT 写正好八个词的说明，或者不含字母“e”的说明。约束的代价是每个词元多少奈特？
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕Wrap `next_word(gpt)` as `only_trees` wraps the parser: `log_probs.masked_fill(forbidden, -torch.inf)`. For *e*, forbidden are all
-#    tokens with an e in `bpe.names`; for eight words, `</s>` before the eighth word has ended, and after it every token that
-#    begins a new one (`▁`). The cost: `surprise` of the texts with the constraint, minus that of texts drawn without.
+#    像 `only_trees` 包住分析器那样包住 `next_word(gpt)`：`log_probs.masked_fill(forbidden, -torch.inf)`。对字母“e”，禁止 `bpe.names` 里所有带 e 的词元；对八个词，第八个词结束之前禁止 `</s>`，结束之后禁止一切开始新词的词元（`▁`）。代价是：有约束的文本的 `surprise`，减去没有约束时抽出的文本的。
 #
 #    </details>
-# 3. 〔英〕**Translate with one stack (4 of 5, 60 minutes).** One sequence: German, `EOS`, English. The prefix mask of section 1, a loss on
-#    the English half only. How far from lesson 09's small model is it at equal parameters?
+# 3. **用一个堆叠来翻译（难度 4/5，60 分钟）。** 一个序列：德语、`EOS`、英语。用第 1 节的前缀掩码，损失只算英语那一半。参数一样多时，它与第 09 课的小模型差多远？
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕The idea: tokens `[*german, EOS, BOS, *english]`, answers `PAD` everywhere but on the English half, and a mask that is the padding mask
-#    and (the causal mask or "the key is in the German half"). Count the parameters first: one stack has no
-#    cross-attention, so it may have more layers. Judge it with lesson 09's `evaluate`, three seeds each.
+#    思路：词元是 `[*german, EOS, BOS, *english]`，除了英语那一半，答案都是 `PAD`；掩码是填充掩码与（因果掩码或“键在德语那一半”）。先数参数：一个堆叠没有交叉注意力，所以可以多几层。用第 09 课的 `evaluate` 评判，各用三个种子。
 #
 #    </details>
-# 4. 〔英〕**RMSNorm, SwiGLU, RoPE (4 of 5, 45 minutes).** Write each as a module that fits `EncoderLayer`. Which of them lowers the
-#    GPT's loss here, at equal parameters and passes? Take three seeds (lesson 09c).
+# 4. **RMSNorm、SwiGLU、RoPE（难度 4/5，45 分钟）。** 各写成一个能放进 `EncoderLayer` 的模块。参数和遍数都相同，哪一个能降低这里的 GPT 的损失？用三个种子（第 09c 课）。
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕RMSNorm: `gain * x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()`. SwiGLU: `w_2(F.silu(w_1(x)) * w_3(x))`, with $d_{ff}$ two thirds
-#    as wide, since it has three matrices. RoPE: turn each pair of components of query and key by an angle that is position times a
-#    frequency; test it by the claim that a score depends on the distance alone.
+#    RMSNorm：`gain * x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()`。SwiGLU：`w_2(F.silu(w_1(x)) * w_3(x))`，$d_{ff}$ 取三分之二宽，因为它有三个矩阵。RoPE：把查询和键的每一对分量旋转一个角度，角度是位置乘以频率；用“分数只取决于距离”这条断言来检验。
 #
 #    </details>
 #
 # ## 小结
 #
-# - 〔英〕Decoder-only and encoder-only are the same layers with another mask, and another question.
-# - 〔英〕GPT asks for the next word everywhere; BERT asks for blanked words. Loss and model are the same.
-# - 〔英〕Read a loss against lines that you can compute: uniform, unigram, bigram.
-# - 〔英〕The likeliest text is not a typical one: search where one answer is wanted, draw lots where many are.
-# - 〔英〕Who sees both sides fills a blank better; what is learned from plain text makes few labels go further.
-# - 〔英〕Whatever can be written as a sequence can be learned as a translation, a tree too. Score it by its
-#   brackets, against baselines that read no word.
-# - 〔英〕The attention formula is unchanged to this day; positions, norms, activation and sizes have changed.
+# - 仅解码器和仅编码器是同样的层，只是掩码不同，问的问题不同。
+# - GPT 处处问下一个词，BERT 问藏起来的词。损失和模型都一样。
+# - 对照算得出来的线来读损失：uniform（均匀）、unigram（一元）、bigram（二元）。
+# - 可能性最大的文本不是典型的文本：只要一个答案时用搜索，答案很多时用抽签。
+# - 看得到两侧，填空就更准；从纯文本里学到的东西，让少量标注更管用。
+# - 凡是能写成序列的，都可以当作翻译来学，树也一样。用括号打分，对照一个词也不读的基线。
+# - 注意力的公式至今未变；变的是位置、归一化、激活函数和尺寸。
 #
 # ## 延伸阅读
 #
-# - 〔英〕Radford, Narasimhan, Salimans, Sutskever 2018, *Improving Language Understanding by Generative Pre-Training*;
-#   Radford et al. 2019, *Language Models are Unsupervised Multitask Learners*.
-# - 〔英〕Devlin, Chang, Lee, Toutanova 2018, *BERT*, arXiv 1810.04805; Wettig, Gao, Zhong, Chen 2022, *Should You Mask 15% in
-#   Masked Language Modeling?*, arXiv 2202.08005.
-# - 〔英〕Raffel et al. 2019, *Exploring the Limits of Transfer Learning* (T5: families and masks compared), arXiv 1910.10683.
-# - 〔英〕Holtzman, Buys, Du, Forbes, Choi 2019, *The Curious Case of Neural Text Degeneration*, arXiv 1904.09751.
-# - 〔英〕Vinyals et al. 2015, *Grammar as a Foreign Language*, arXiv 1412.7449; Black et al. 1991, *A Procedure for
-#   Quantitatively Comparing the Syntactic Coverage of English Grammars*, H91-1060.
-# - 〔英〕Su et al. 2021 (RoPE), arXiv 2104.09864; Zhang and Sennrich 2019 (RMSNorm), arXiv 1910.07467; Shazeer 2020 (gates),
-#   arXiv 2002.05202; Ainslie et al. 2023 (shared keys), arXiv 2305.13245; Grattafiori et al. 2024, *The Llama 3 Herd of
-#   Models*, arXiv 2407.21783.
+# - Radford, Narasimhan, Salimans, Sutskever 2018, *Improving Language Understanding by Generative Pre-Training*; Radford et al. 2019, *Language Models are Unsupervised Multitask Learners*.
+# - Devlin, Chang, Lee, Toutanova 2018, *BERT*, arXiv 1810.04805; Wettig, Gao, Zhong, Chen 2022, *Should You Mask 15% in Masked Language Modeling?*, arXiv 2202.08005.
+# - Raffel et al. 2019, *Exploring the Limits of Transfer Learning*（T5：比较各个家族和各种掩码）, arXiv 1910.10683。
+# - Holtzman, Buys, Du, Forbes, Choi 2019, *The Curious Case of Neural Text Degeneration*, arXiv 1904.09751.
+# - Vinyals et al. 2015, *Grammar as a Foreign Language*, arXiv 1412.7449; Black et al. 1991, *A Procedure for Quantitatively Comparing the Syntactic Coverage of English Grammars*, H91-1060.
+# - Su et al. 2021（RoPE）, arXiv 2104.09864；Zhang and Sennrich 2019（RMSNorm）, arXiv 1910.07467；Shazeer 2020（门）, arXiv 2002.05202；Ainslie et al. 2023（共用的键）, arXiv 2305.13245；Grattafiori et al. 2024, *The Llama 3 Herd of Models*, arXiv 2407.21783。
 #
-# 〔英〕**Homework.** The exercises above; and [the exam](homework/exam/exam.ipynb), if you have not yet dared.
+# **作业。** 上面的练习；还有[考试](homework/exam/exam.ipynb)，如果你还没敢试的话。
 #
-# 〔英〕**Next:** the paper itself, from top to bottom: [the walkthrough](walkthrough.ipynb).
+# **下一课：** 论文本身，从头到尾：[导读](walkthrough.ipynb)。
