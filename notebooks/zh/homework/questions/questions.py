@@ -1,0 +1,407 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 作业 · 六个问题
+#
+# 关于论文的六个问题，两个小时。每个问题都有一个不超过一分钟的实验，一处写你的答案，还有一份参考答案供你对照。
+#
+# 1. **先猜**，写在纸上。然后运行实验，读图。
+# 2. 写下你的答案：至少 100 个词，或者 100 个汉字，用什么语言都行。说出事实是什么，为什么，实验显示了什么。`answer` 会数字数，并把文字存进你的报告。
+# 3. 要看参考答案，用 `model_answer`。它末尾有一串**要点**：拿它给自己的答案打勾，缺的补上。没有实验数字的答案，只算半个答案。
+#
+# 带 `assert` 的单元格是断言：它打印的那句话如果不成立，它就停下。课程造过的东西，这里都可以用。用得着的课是[第 03 课](../../03_attention.ipynb)、[第 04 课](../../04_masking.ipynb)和[第 05 课](../../05_transformer.ipynb)。
+
+# %%
+from course.homework.questions import answer, model_answer
+
+# %% [markdown]
+# ## 问题 1 · 注意力和自注意力有什么区别？
+#
+# 课程自带的模型把德语译成英语。它在三处有注意力：编码器里，解码器里，两者之间。我们给它一个德语句子和英语译文，然后把**其中一个**句子里的**一个**词换掉，看哪些注意力权重会变。（看第一层，那里还没有别的东西混进一个词里。）
+#
+# **先猜**：德语词 *Akkordeon*（手风琴）换成 *Gitarre*（吉他）。三种注意力里哪些会变？如果换的是英语词呢？
+
+# %%
+from course.homework.questions import self_attention
+
+moved, figure = self_attention.experiment()
+figure
+
+# %% [markdown]
+# 行提问，列回答。比较三张表的行和列各是什么，再看柱形图。
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert moved["encoder self-attention"]["English"] == 0
+assert moved["decoder self-attention"]["German"] == 0
+assert moved["encoder self-attention"]["German"] > 0.01
+assert moved["decoder self-attention"]["English"] > 0.01
+assert min(moved["cross-attention"].values()) > 0.01
+print("each self-attention moves with its own sentence only; cross-attention moves with both")
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "30aa484f183bb28fc66e6629e9ff87fc", "grade": true, "grade_id": "answer-1", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
+# write between the quotes, in place of the lines that stand there
+answer(1, r"""
+raise NotImplementedError  # your code
+""")
+
+# %%
+model_answer(1)
+
+# %% [markdown]
+# ## 问题 2 · Transformer 为什么要有残差连接？
+#
+# 一摞层拿到围成一圈的六个字母（字母表有八个），要在每个位置说出前一个字母是什么。我们训练两次。其他完全相同，归一化也一样（前归一化：放在子层之前）；只是把相加 `x + sublayer(norm(x))` 换成 `sublayer(norm(x))`。点线是一无所知的模型的损失：八个字母里的一个，ln 8。
+#
+# **先猜**：第 05 课发现，有归一化时，**刚初始化的**一摞层，梯度到达底部时大小都很好，有没有相加都一样。那么训练时它会怎样？损失呢？2 层怎样，24 层又怎样？
+
+# %%
+from course.homework.questions import residuals
+
+ends, figure = residuals.experiment()
+figure
+
+# %%
+# NBVAL_CHECK_OUTPUT
+deepest = max(ends["with"])
+assert ends["without"][deepest]["loss"] > residuals.BASELINE - 0.1
+assert ends["with"][deepest]["loss"] < residuals.BASELINE - 0.4
+assert ends["without"][2]["loss"] < residuals.BASELINE - 0.3
+assert ends["without"][deepest]["gradient"] < ends["with"][deepest]["gradient"] / 10
+print("without the sum, two layers learn something and the deepest stack nothing;")
+print("what reaches its lowest layer is less than a tenth of what the sum lets through")
+
+# %% [markdown]
+# 再看中间那幅图：梯度一开始是有的。你知道的三个理由（梯度的通路，信号的通路，让各个词保持不同），哪一个与此相符？
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "637c3f32cd2ba7a7f95f112bfa05e516", "grade": true, "grade_id": "answer-2", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
+# write between the quotes, in place of the lines that stand there
+answer(2, r"""
+raise NotImplementedError  # your code
+""")
+
+# %%
+model_answer(2)
+
+# %% [markdown]
+# ## 问题 3 · 为什么要几个头，而不是一个？
+#
+# 第 03 课让一层去找两样东西。这里的任务看起来还更容易：求**差**。一个圈上有八个位置，每个位置有八个随机数。在每个位置，这一层要返回**后一个**位置的数减去**前一个**位置的数：这里有多陡？
+#
+# **先猜**：一个宽度为 16 的头，与两个宽度为 8 的头，参数一样多。如果什么都不做误差是 1，一个头能做到多少？把它加宽到四倍有用吗？（提示：头的权重都是正数。减号怎么办？）
+
+# %%
+from course.homework.questions import heads
+
+found, figure = heads.experiment()
+figure
+
+# %%
+# NBVAL_CHECK_OUTPUT
+one, wide, two, four = found.values()
+assert one["parameters"] == two["parameters"] == four["parameters"] == wide["parameters"] / 4
+assert one["error"] > 0.45 and wide["error"] > 0.45
+assert two["error"] < 0.05 and four["error"] < 0.05
+print("one head keeps half of the error, even with four times the parameters; two heads lose it")
+
+# %% [markdown]
+# 为什么是二分之一？所有位置都要经过这个头的**同一个**矩阵 $M$。如果这个头给后一个位置的权重是 $w$，给前一个的是 $1 - w$，它的输出就是 $M(w\,a + (1 - w)\,b)$。要接近 $a - b$，$M$ 对 $a$ 必须是正的，对 $b$ 必须是负的。它最好的办法是 $w = 1$ 或 $w = 0$：一个位置答对，另一个放弃。第一幅图显示它放弃了哪一个。
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "b2587ad2324a9401d38a51437e42473b", "grade": true, "grade_id": "answer-3", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
+# write between the quotes, in place of the lines that stand there
+answer(3, r"""
+raise NotImplementedError  # your code
+""")
+
+# %%
+model_answer(3)
+
+# %% [markdown]
+# ## 问题 4 · 自注意力层的代价是什么？为什么？
+#
+# 第 03 课数的是运算次数。现在来量时间和内存，分两部分：四个**投影**（查询、键、值、输出），以及**注意力**本身（分数、softmax、加权和）。注意力有两种：你自己会写的那种，和 PyTorch 的融合函数。旁边再放一个同样宽度的循环层。时钟只数这台机器一个核心真正工作的时间，所以别的程序干扰不大；内存是训练时为梯度保留的那些。
+#
+# **先猜**：句子长度加倍，每一部分变成几倍？模型宽度加倍呢？从什么长度起，注意力占的部分更大？
+
+# %%
+from course.homework.questions import cost
+
+exponents, figure = cost.experiment()
+figure
+
+# %% [markdown]
+# 图例里的数是拟合出的指数：`n^2.0` 表示长度加倍，代价变成四倍。线在哪里弯折，哪里就由运算次数之外的东西决定。输入短，要付每次调用的固定开销；表太大，处理器的高速缓存装不下，代价就超过它的乘法次数。
+
+# %%
+# NBVAL_CHECK_OUTPUT
+over_n, over_d, memory = (exponents[name] for name in cost.MEASURED)
+assert over_n["attention"] > over_n["projections"] + 0.4
+assert over_n["attention, fused"] > over_n["projections"] + 0.4
+assert over_d["projections"] > over_d["attention"] + 0.4
+assert memory["attention"] > 1.75
+assert max(memory[part] for part in ("projections", "attention, fused", "recurrence")) < 1.1
+assert cost.WIDTH / 8 < exponents["crossing"]["time"] < 8 * cost.WIDTH
+print("over n attention grows faster, over d the projections do;")
+print("a table of n x n is kept by the hand-written attention only")
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "36d3a2c2930f42b50a5f5cb898636ab3", "grade": true, "grade_id": "answer-4", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
+# write between the quotes, in place of the lines that stand there
+answer(4, r"""
+raise NotImplementedError  # your code
+""")
+
+# %%
+model_answer(4)
+
+# %% [markdown]
+# ## 问题 5 · Transformer 为什么需要掩码？
+#
+# 一种极小的翻译：十个源字母，**每个都有两种正确的译法**。送进一行字母，每个字母随机输出它的两个词之一。谁也不可能知道会是哪一个。所以任何老实的损失都有下限：每个字母 ln 2，结尾为 0，平均每个词 0.59 奈特。
+#
+# 我们训练一个带因果掩码的 Transformer，和一个不带的。然后让两个都自己写，一个词一个词地写；两个词里写出哪个都算对。最后取好的那个，让它读的时候忘掉**填充**掩码。
+#
+# **先猜**：哪个的训练损失小？哪个写得好？一行后面跟着多少个凑数的词元，译文就坏了？
+
+# %%
+from course.homework.questions import masks
+
+found, figure = masks.experiment()
+figure
+
+# %%
+# NBVAL_CHECK_OUTPUT
+honest, leaky = "with the causal mask", "without"
+assert found["loss"][leaky] < 0.7 * masks.FLOOR < 0.95 * masks.FLOOR < found["loss"][honest]
+assert found["right"][honest] > 0.75 and found["right"][leaky] < 0.2
+assert abs(found["padding"]["kept"] - found["right"][honest]) < 0.03
+assert found["padding"]["forgotten"] < found["right"][honest] - 0.4
+print("without the causal mask: a loss that nobody can have, and hardly a row written rightly;")
+print("without the padding mask: dummies are read as words")
+
+# %% [markdown]
+# 损失低于下限，是泄漏的最好证据：只要办得到，训练**之前**就把下限算出来。
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "f9e20bfe6697129d0905d4448d2965b2", "grade": true, "grade_id": "answer-5", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
+# write between the quotes, in place of the lines that stand there
+answer(5, r"""
+raise NotImplementedError  # your code
+""")
+
+# %%
+model_answer(5)
+
+# %% [markdown]
+# ## 问题 6 · 除了论文的办法，还有哪些位置编码？
+#
+# 注意力不知道次序（第 05 课）。所以总要在某个地方告诉模型，每个词在哪里。论文把正弦和余弦加到嵌入上。后来，人们试过在别的地方说。下面有五种办法，每种只有几行；还有 `none`，什么也不说。
+#
+# 有四个地方可以动手。下面的类一个也没动；其余的类各换掉它的一两个函数。模型的其他部分都不变。
+
+# %%
+import torch
+
+from course.homework.questions import positions
+
+positions.source(positions.Positions)
+
+# %% [markdown]
+# 下面是在每个地方都会问一声的注意力：
+
+# %%
+positions.source(positions.Attention)
+
+# %% [markdown]
+# ### 正弦（论文 3.5 节）：加到嵌入上
+#
+# $$x_i \leftarrow x_i + PE_i, \qquad PE_{(i,\,2j)} = \sin(i\,\omega_j), \quad
+# PE_{(i,\,2j+1)} = \cos(i\,\omega_j), \quad \omega_j = 10000^{-2j/d_{model}}$$
+#
+# 每个位置有自己的花样：这是**绝对**位置。没有参数；任何位置都有。
+
+# %%
+positions.source(positions.sinusoids, positions.Sinusoidal)
+
+# %% [markdown]
+# ### 学习（Gehring et al. 2017；BERT、GPT-2）：加到嵌入上
+#
+# $$x_i \leftarrow x_i + p_i, \qquad p_i \in \mathbb{R}^{d_{model}} \text{ is a learned row}$$
+#
+# 也是绝对的。文本长了，可能出两种错：表里没有这一行（报错），或者有这一行，但训练从没碰过。一行五个字母，会让哪些行得到梯度？
+
+# %%
+positions.source(positions.Learned)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+model = positions.Recall("learned", positions.Sizes(longest=10))
+model(torch.tensor([[1, 2, 3, 4, 5]])).sum().backward()
+touched = model.positions.table.grad.abs().sum(dim=1) > 0
+assert touched.tolist() == [True] * 5 + [False] * 5
+print("rows of the table that learn:", touched.nonzero().flatten().tolist())
+
+# %% [markdown]
+# ### 相对（Shaw et al. 2018）：加到键和值上
+#
+# $$e_{ij} = \frac{q_i \cdot (k_j + a^K_{ij})}{\sqrt{d_k}}, \qquad
+# z_i = \sum_j \alpha_{ij}\,(v_j + a^V_{ij}), \qquad a_{ij} = w_{\operatorname{clip}(j - i,\,k)}$$
+#
+# 给每个**距离**一个可学习的向量，而不是给每个位置。超过 $k$ 的距离共用最后那个：$\operatorname{clip}(d, k) = \max(-k, \min(k, d))$。所以没有哪个距离缺少向量。点积分成两部分，$q_i \cdot k_j$ 和 $q_i \cdot a^K_{ij}$：代码加上的是第二部分。
+
+# %%
+positions.source(positions.Relative)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+rows = positions.Relative(positions.Sizes(clip=2)).row(6)  # (Q, K)
+assert rows[5].tolist() == [0, 0, 0, 0, 1, 2] and rows[0].tolist() == [2, 3, 4, 4, 4, 4]
+print("k = 2: which of the five vectors stands between query (row) and key (column)")
+print(rows)
+
+# %% [markdown]
+# ### 旋转，RoPE（Su et al. 2021）：转动查询和键
+#
+# $$\begin{pmatrix} q_{2j} \\ q_{2j+1} \end{pmatrix} \leftarrow
+# \begin{pmatrix} \cos i\,\omega_j & -\sin i\,\omega_j \\ \sin i\,\omega_j & \cos i\,\omega_j \end{pmatrix}
+# \begin{pmatrix} q_{2j} \\ q_{2j+1} \end{pmatrix}, \qquad \omega_j = 10000^{-2j/d_k},$$
+#
+# 每个键也同样处理。就像钟的两根指针，各按自己的位置转动：它们之间的夹角只知道两个位置相隔多远。每个向量按自己的位置转（绝对），每个**分数**看到的是距离（相对）。没有参数。
+
+# %%
+positions.source(positions.rotate, positions.Rotary)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+torch.manual_seed(0)
+query, key = torch.randn(2, 1, 8)
+scores = []
+for i, j in ((5, 3), (105, 103), (5, 4)):
+    turned_query = positions.rotate(query, torch.tensor([i]))
+    turned_key = positions.rotate(key, torch.tensor([j]))
+    assert torch.isclose(turned_query.norm(), query.norm())  # turned, not stretched
+    scores.append((turned_query @ turned_key.T).item())
+    print(f"query at {i}, key at {j}: q·k = {scores[-1]:.2f}")
+assert abs(scores[0] - scores[1]) < 1e-3 < abs(scores[0] - scores[2])
+
+# %% [markdown]
+# ### ALiBi（Press et al. 2021）：给分数加偏置
+#
+# $$e_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}} - m_h\,(i - j), \qquad m_h = 2^{-8h/H}
+# \quad (h = 1, \dots, H)$$
+#
+# 离得越远，分量越轻，沿一条直线下降。什么也不用学。每个头有自己的斜率：第一个头只看几个词，最后一个几乎看到全部。它是给往回看的模型设计的；模型也往后看时，我们的代码取 $|i - j|$。
+
+# %%
+positions.source(positions.slopes, positions.ALiBi)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+assert (1 / positions.slopes(8)).tolist() == [2, 4, 8, 16, 32, 64, 128, 256]
+print("8 heads, one divided by the slope:", (1 / positions.slopes(8)).int().tolist())
+
+# %% [markdown]
+# ### 它们各对分数做了什么
+#
+# 把一行 91 个相同的字母送进刚初始化的模型，不训练。两个查询往回看，一个在位置 40，一个在位置 90。字母都相同，所以只有位置能造成差别。
+#
+# **先猜**：在哪几幅图里，两条曲线重合？
+
+# %%
+positions.draw_effects()
+
+# %% [markdown]
+# 上面一排：`none` 无话可说，两种绝对的办法在每个位置说的都不同。下面一排：两个查询一致。Shaw 的线从截断距离（$k = 8$）起是平的，旋转是许多波之和，ALiBi 按规定就是一条直线。（第 05 课发现，两个正弦**编码**的点积只取决于距离。但分数中间还隔着矩阵 $W^Q$ 和 $W^K$，还有字母。）
+
+# %% [markdown]
+# ### 用短的训练，用长的测试
+#
+# 任务：在每个位置，说出往回第 1、2、3、4 个字母。共有 8 个字母，所以瞎猜的正确率是 1/8。模型：一个 8 个头的因果层。**它用 16 个字母的行训练，用 128 个字母的行测试。** 掩码是因果的，所以长行的位置 50，就是一行 50 个字母的末尾：一行长的就能测出所有长度。
+#
+# **先猜**：画六条曲线：正确率随长度的变化，从 5 到 128。哪些在 16 以内达到 1？超过之后哪些会掉下来，是一下子掉还是慢慢掉？（约需一分钟。）
+
+# %%
+runs = positions.experiment()
+positions.draw(runs)
+
+# %% [markdown]
+# 色带表示各个种子里最小和最大的值。左边是四个距离的平均；右边每个距离单独画，只在训练过的长度以内。
+
+# %%
+# NBVAL_CHECK_OUTPUT
+found, back = positions.means(runs), positions.by_distance(runs)
+inside, near, far = "trained length", "up to twice", "four to eight times"
+assert all(found[kind][inside] > 0.7 for kind in ("sinusoidal", "learned", "relative", "rotary"))
+assert all(found[kind][near] < 0.4 for kind in ("sinusoidal", "learned"))
+assert found["rotary"][near] > 0.8 and found["rotary"][far] < 0.4
+assert found["relative"][far] > 0.95
+assert found["alibi"][far] > found["alibi"][inside] - 0.15
+assert back["alibi"][0] > 0.9 and back["alibi"][3] < back["alibi"][0] - 0.2
+print("just beyond the trained length: sinusoidal and learned fail, the other three go on;")
+print("at four to eight times: rotary fails too, relative and ALiBi go on;")
+print("but ALiBi is worse the farther back the letter is, even inside")
+
+# %%
+for kind, spans in found.items():
+    print(f"{kind:10}", *(f"  {name}: {value:.2f}" for name, value in spans.items()))
+
+# %% [markdown]
+# **那么 `none` 呢？** 它比瞎猜好。没有位置的一层，仍能看到前面出现过**哪些**字母，像装在一个袋子里。面对一袋字母，最好的办法是说最常见的那个。这样有多少次能对？不用模型就数得出来。
+
+# %%
+# NBVAL_CHECK_OUTPUT
+sizes = positions.Sizes()
+counting = positions.commonest_so_far(sizes)
+for name, span in positions.spans(sizes).items():
+    assert abs(found["none"][name] - counting[span].mean().item()) < 0.05
+print("none is as good as naming the commonest letter so far")
+
+# %% [markdown]
+# **旋转是相对的，为什么也失败了？** 看学会了往回看一个字母的那个头，还是用一行相同的字母。灰色的是训练时见过的距离。
+
+# %%
+positions.draw_reasons(runs)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+models = {run.kind: run.model for run in runs}
+curves = {
+    kind: positions.scores_by_distance(models[kind], 127)[positions.looks_back_one(models[kind])]
+    for kind in ("relative", "rotary", "alibi")
+}
+beyond = sizes.trained
+assert curves["rotary"][beyond:].max() > curves["rotary"][:beyond].max()
+for kind in ("relative", "alibi"):
+    assert curves[kind][beyond:].max() < curves[kind][1]
+print("rotary: some letter farther than ever seen gets more than all trained distances;")
+print("relative is held down by its clipping, ALiBi by a line")
+
+# %% [markdown]
+# 训练让那些波在距离 0 到 15 上都对，至于再往后怎样，没有谁问过。波会转回来：一个很远的字母，分数反而高过正确的那个。大模型也有同样的麻烦（Chen et al. 2023）；它们的办法是转得慢一些，让长文本也落在训练时见过的角度之内。“相对”那种办法没有这样的距离：截断之后，每个远处的字母用的都是训练时见过的向量。
+#
+# 提醒一句：这个任务只看附近，这对截断距离 8 和偏向近处的办法有利。换成别的任务，名次就不同（Kazemnejad et al. 2023）。
+#
+# > **试一试。**（1）`positions.experiment(["none"], positions.Sizes(n_layers=2), seeds=1)`：有了第二层，因果掩码自己就成了位置。画出来，从哪里看得出？（2）给 `"relative"` 用 `Sizes(clip=2)`：哪些距离会坏？（3）在 `Sizes(distances=...)` 里加上距离 12：ALiBi 会怎样？相对的那种呢？
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "fea0c5de636e0b19cf1ffd177bef8c0f", "grade": true, "grade_id": "answer-6", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
+# write between the quotes, in place of the lines that stand there
+answer(6, r"""
+raise NotImplementedError  # your code
+""")
+
+# %%
+model_answer(6)
+
+# %% [markdown]
+# 都答完了？那么过一天，把你的六个答案再读一遍，不看参考答案。还能讲给朋友听的，才是你的。成绩报告会把它们收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。
