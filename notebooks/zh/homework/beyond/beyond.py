@@ -1,0 +1,380 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 作业 · 论文之后
+#
+# 你要写出论文之后的模型改了什么，以及怎样训练句法分析器、怎样给它打分：两小时，用 torch 和你的头脑。先合上[课文](../../10_beyond.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+#
+# `check` 想运行几次就运行几次。它每次用新的值来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，H 是头数，L 或 t 是词数，D 是 d_model，Dk 是一个头的宽度，V 是词表大小。
+
+# %%
+import math
+import re
+from collections import Counter
+from contextlib import suppress
+
+import torch
+from torch import Tensor
+
+from course.homework import check
+
+# %% [markdown]
+# <!-- card: mask_for_bert -->
+# ## `mask_for_bert`
+#
+# 给 BERT 读什么，要它说什么：选出 15 % 的词。其中 80 % 换成 mask_id，10 % 换成 0 到 vocab_size - 1 之间的随机编号，10 % 不动。labels 里是那里原来的词；没有选中的地方一律是 -100。
+#
+# **为什么重要。** 编码器看得到每个词，问它下一个词就没有意义。BERT 改为把词藏起来：层与论文的一样，问的问题不同。-100 是 torch 的 cross_entropy 会跳过的值。
+#
+# ★★☆☆☆ · 15 分钟 · 2 分
+#
+# ```text
+# mask_for_bert(tokens, mask_id, vocab_size, special_ids) -> (inputs, labels)
+# tokens (B, L), whole numbers
+# special_ids a list of ids that are never chosen
+# inputs and labels (B, L), of the type of tokens
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 每个词抽两次签：选不选中；选中了，三种处理里是哪一种。labels 只由第一次抽签决定。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# chosen = (torch.rand(tokens.shape) < 0.15) & ~special，其中 special = torch.isin(tokens, torch.tensor(special_ids))。再用一个 torch.rand 决定：小于 0.8 换成掩码，小于 0.9 换成随机的，否则不动。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# inputs = torch.where(chosen & (lot < 0.8), mask_id, tokens)；lot 在 0.8 与 0.9 之间的地方，再用一次 where 和 torch.randint_like(tokens, vocab_size)；labels = torch.where(chosen, tokens, -100)。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "c9e2ac24a545dcf3c09073281436cd8b", "grade": false, "grade_id": "mask_for_bert", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def mask_for_bert(
+    tokens: Tensor, mask_id: int, vocab_size: int, special_ids: list[int]
+) -> tuple[Tensor, Tensor]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("mask_for_bert", mask_for_bert)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "f714c8f21319882195d79d9a2172b4f2", "grade": true, "grade_id": "mask_for_bert-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("mask_for_bert", mask_for_bert, strict=True).passed
+
+# %% [markdown]
+# 什么也没学过的模型，给 1,000 个词同样的分数。它的损失是多少？2,000 个位置里，损失是对多少个取的平均？**先猜**，再运行。
+
+# %%
+torch.manual_seed(0)
+tokens = torch.randint(5, 1000, (20, 100))
+with suppress(NotImplementedError):  # quiet until you have written it
+    inputs, labels = mask_for_bert(tokens, 4, 1000, [0, 1, 2, 3, 4])
+    loss = torch.nn.functional.cross_entropy(torch.zeros(2000, 1000), labels.flatten())
+    print(f"{int((labels != -100).sum())} places are asked for; loss {loss:.2f}, ln 1000 is 6.91")
+
+# %% [markdown]
+# <!-- card: rotary -->
+# ## `rotary`
+#
+# 转动一个词的查询和键，来说明它在哪里；每次转一对数：(a, b) 变成 (a cos - b sin, a sin + b cos)。
+#
+# **为什么重要。** 两个转过的向量，点积只取决于它们位置之间的距离。今天的大多数语言模型都用它（Su et al. 2021），而不是加正弦。
+#
+# ★★★☆☆ · 20 分钟 · 3 分
+#
+# ```text
+# rotary(x, positions): x (B, H, L, Dk) with Dk even, positions (L,) -> like x
+# the pair (2i, 2i + 1) is turned by the angle position * 10000^(-2i / Dk)
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 哪两个数是一对？第 i 对在位置 p 的角度是多少？就 Dk = 4 把两者都写出来。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 一个外积 positions[:, None] * frequencies 给出所有角度，形状 (L, Dk / 2)。x[..., 0::2] 是各对的第一个数，x[..., 1::2] 是第二个。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# torch.stack([a * cos - b * sin, a * sin + b * cos], dim=-1).flatten(-2) 把各对再拼起来。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "c6c86a9a7de87307da0f454f752ead56", "grade": false, "grade_id": "rotary", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def rotary(x: Tensor, positions: Tensor) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("rotary", rotary)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "23ef98e91b687d75055c5c734b5e49de", "grade": true, "grade_id": "rotary-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("rotary", rotary, strict=True).passed
+
+# %% [markdown]
+# <!-- card: alibi_bias -->
+# ## `alibi_bias`
+#
+# 用一个加到分数上的数，来说明两个词相距多远：越远越低，每个头的斜率不同。
+#
+# **为什么重要。** 没有位置向量，什么也不用学，而且比训练时任何文本都长的文本也能用（Press et al. 2022）。
+#
+# ★★☆☆☆ · 10 分钟 · 2 分
+#
+# ```text
+# alibi_bias(n_heads, length) -> (H, L, L), float: minus slope times |i - j| for query i and key j
+# head h, counted from 1, has the slope 2^(-8h / H)
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 写出三个词的表 |i - j|。哪个头随距离忘得最快？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# positions[:, None] - positions[None, :] 是差的表；slopes[:, None, None] 对它广播。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# -(2.0 ** (-8 * torch.arange(1, H + 1) / H))[:, None, None] * (i - j).abs()
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "7eef5fa86c9ba601ef9b324fd69254fd", "grade": false, "grade_id": "alibi_bias", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def alibi_bias(n_heads: int, length: int) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("alibi_bias", alibi_bias)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "cfc4e3cfbcb079ae3713bee33fcf38a3", "grade": true, "grade_id": "alibi_bias-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("alibi_bias", alibi_bias, strict=True).passed
+
+# %% [markdown]
+# <!-- card: kv_cache_step -->
+# ## `kv_cache_step`
+#
+# 让一个新词关注它前面的所有词和它自己，前面的不再重算：一个头，分数除以 D 的平方根。
+#
+# **为什么重要。** 没有缓存，写第 n 个词要付 n 个词的计算量。有了它，生成才有现在这么快。
+#
+# ★★★☆☆ · 20 分钟 · 3 分
+#
+# ```text
+# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D), cache None or (keys, values) each (B, t,
+#     D), weights (D, D), used as x @ w, as in the paper's formulas (nn.Linear keeps them
+#     transposed) -> (output (B, 1, D), new cache)
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 新词的什么以后还用得着：查询、键，还是值？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 把 x 投影三次；新的键和值接在缓存的后面（dim=1）；剩下就是普通的注意力，只有一个查询，没有掩码。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# keys = key if cache is None else torch.cat([cache[0], key], dim=1)，值也一样；softmax(query @ keys.mT / sqrt(D)) @ values。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "278d3c7f5bf58a588c251b64c7e0efd6", "grade": false, "grade_id": "kv_cache_step", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def kv_cache_step(
+    x: Tensor, cache: tuple[Tensor, Tensor] | None, w_q: Tensor, w_k: Tensor, w_v: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("kv_cache_step", kv_cache_step)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "79e83fa79e1ea70809ea7bb20b1490bb", "grade": true, "grade_id": "kv_cache_step-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("kv_cache_step", kv_cache_step, strict=True).passed
+
+# %% [markdown]
+# <!-- card: nucleus -->
+# ## `nucleus`
+#
+# 从概率最大的词留起，留到合起来占 top_p 为止，再把全部概率分给留下的词。
+#
+# **为什么重要。** 从全部词里抽样，迟早会抽到坏的：成千上万个不太可能的词，合起来分量不小。按概率截断，不按个数截断（Holtzman et al. 2020）。
+#
+# ★★★☆☆ · 20 分钟 · 3 分
+#
+# ```text
+# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V), log-probabilities of the smallest set
+#     of words that holds top_p, renormalised, -inf for all others
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 把词按概率排序，从最大的加起。最后留下的是哪个词？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 一个词**前面**的总和小于 top_p，就留下它：cumsum 减去这个词自己的概率。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# kept 是排序之后的：torch.zeros_like(kept).scatter(-1, order, kept) 把它放回原来的次序。然后是 masked_fill(~kept, -inf).log_softmax(-1)。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "c06e9d74fd242e3aeb5423afe340c8d4", "grade": false, "grade_id": "nucleus", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("nucleus", nucleus)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "fe4165a8644b0f6cbf5eedd8f0dced4d", "grade": true, "grade_id": "nucleus-check", "locked": true, "points": 3, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("nucleus", nucleus, strict=True).passed
+
+# %% [markdown]
+# <!-- card: linearise -->
+# ## `linearise`
+#
+# 把一棵句法树写成一个序列，这样翻译模型就能写出它。
+#
+# **为什么重要。** 有了它，句法分析就是翻译（Vinyals et al. 2015），论文的 6.3 节就不必改动模型。
+#
+# ★★☆☆☆ · 20 分钟 · 2 分
+#
+# ```text
+# linearise(tree): tree like "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> list of symbols:
+#     "(NP" where a phrase opens, ")NP" where it closes, "XX" for each word with its tag
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 把文本从头走一遍。你会遇到哪三种东西？
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# 右括号不说它关的是谁：把还开着的标签放进一个列表，后开的先关。带词性的词，如 (NN dog)，不打开短语。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# tree.replace("(", " ( ").replace(")", " ) ").split() 给出各个片段。"(" 后面是标签；标签后面如果不是又一个 "("，就是一个词，再接 ")"。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "6a37c4d9153a62f0f6c4a3ea34cfe44f", "grade": false, "grade_id": "linearise", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def linearise(tree: str) -> list[str]:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("linearise", linearise)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "bc771696509676d0ae9a48cfce8be8f3", "grade": true, "grade_id": "linearise-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("linearise", linearise, strict=True).passed
+
+# %% [markdown]
+# <!-- card: bracket_f1 -->
+# ## `bracket_f1`
+#
+# 给句法分析器打分：数一数它与标准树共有多少个括号，一句一句地数，数遍整个语料库。出现两次的括号算两次。
+#
+# **为什么重要。** 论文表 4 里就是这个数：在小数据上，Transformer 得 91.3。
+#
+# ★★☆☆☆ · 15 分钟 · 2 分
+#
+# ```text
+# bracket_f1(predicted, gold): for each sentence a list of brackets (label, start, end), both
+#     lists in the same order of sentences -> F1 in percent, 0 to 100
+# ```
+#
+# <details><summary>提示 1</summary>
+#
+# 三个数就够了：对的括号、预测的括号、标准树里的括号。
+#
+# </details>
+#
+# <details><summary>提示 2</summary>
+#
+# Counter(a) & Counter(b) 就是两个列表共有的，连同次数。
+#
+# </details>
+#
+# <details><summary>提示 3</summary>
+#
+# 100 * 2 * right / (predicted + gold)，在所有句子数完之后；什么都没有时为 0。
+#
+# </details>
+
+# %% deletable=false nbgrader={"cell_type": "code", "checksum": "492c11870a4f8f7ad64df3295cc840bd", "grade": false, "grade_id": "bracket_f1", "locked": false, "schema_version": 3, "solution": true, "task": false}
+def bracket_f1(
+    predicted: list[list[tuple[str, int, int]]], gold: list[list[tuple[str, int, int]]]
+) -> float:
+    raise NotImplementedError  # your code
+
+
+# %%
+check("bracket_f1", bracket_f1)
+
+# %% deletable=false editable=false nbgrader={"cell_type": "code", "checksum": "843653dcafa5b5af5cf5b5c9ad814f64", "grade": true, "grade_id": "bracket_f1-check", "locked": true, "points": 2, "schema_version": 3, "solution": false, "task": false}
+from course.homework import check  # the course's own, whatever stands above
+
+assert check("bracket_f1", bracket_f1, strict=True).passed
+
+# %% [markdown]
+# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+#
+# 全绿了？成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
+
