@@ -112,7 +112,7 @@ plt.show()
 #
 # <details><summary>提示 2</summary>
 #
-# -sum(q * log p) = -(1 - epsilon) * log p[right] - epsilon * (log p 对 V 个词的平均)。log_softmax 给出 log p，gather 取出正确的词的那一个。
+# -sum(q * log p) = -(1 - epsilon) * log p[right] - epsilon * mean(log p)，其中 mean 是对 V 个词取平均。log_softmax 给出 log p，gather 取出正确的词的那一个。
 #
 # </details>
 #
