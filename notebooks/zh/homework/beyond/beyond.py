@@ -308,7 +308,7 @@ assert check("nucleus", nucleus, strict=True).passed
 #
 # <details><summary>提示 3</summary>
 #
-# tree.replace("(", " ( ").replace(")", " ) ").split() 给出各个片段。"(" 后面是标签；标签后面如果不是又一个 "("，就是一个词，再接 ")"。
+# tree.replace("(", " ( ").replace(")", " ) ").split() 给出各个片段。左括号后面是标签；标签后面如果不是又一个左括号，就是一个词，再接右括号。
 #
 # </details>
 
