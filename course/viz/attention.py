@@ -138,7 +138,7 @@ def split_heads(x: Tensor, right: Tensor, wrong: Tensor) -> Figure:
         axis.set_xticks([])
         axis.set_yticks([i + 0.5 for i in range(block.size(0))] if axis is axes[0] else [])
         axis.set_title(title, fontsize=10)
-        axis.spines[:].setvisible(False)
+        axis.spines[:].set_visible(False)
     axes[0].set_yticklabels([f"word {i + 1}" for i in range(x.size(0))])
     axes[0].tick_params(length=0)
     figure.suptitle("Right: a head is a band of columns. Wrong: a head is a heap of words", x=0.01,
