@@ -253,7 +253,8 @@ def _numbered(function: object, n: int) -> list[str]:
 def _in_context(wrong: Wrong, case: Case, passed: list[str]) -> Wrong:
     """Add what the case shows: right for A, wrong for B, hence the blame, or the hint."""
     context = f"Right for {'; '.join(passed)}. Not for {case.label}: " if passed else ""
-    blame = f". Probably {case.blame}" if case.blame and passed and wrong.hint == 0 else ""
+    raised = wrong.hint == 0 or "Your code raises" in wrong.message
+    blame = f". Probably {case.blame}" if case.blame and passed and raised else ""
     hint = wrong.hint if blame or wrong.hint is None else case.hint
     message = f"{context}{wrong.message}{blame}"
     return Wrong(message, wrong.expected, wrong.actual, wrong.given, hint)
