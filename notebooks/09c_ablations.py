@@ -165,7 +165,7 @@ def measured(
         parameters=sum(p.numel() for p in trainer.model.parameters()),
         val_losses=[line["val_loss"] for line in before],
         val_loss=last["val_loss"], val_bleu=round(scores.bleu, 2), val_chrf=round(scores.chrf, 2),
-        device=device_name(str(trainer.device)), threads=torch.get_num_threads(),
+        device=device_name(str(trainer.stepper.device)), threads=torch.get_num_threads(),
         versions=versions(), command=command,
     )
 
