@@ -3,7 +3,8 @@
 tests/changes/NN_name.toml holds a table [[change]] for each: `cell`, a text that stands in one code
 cell of the page; `old` and `new`, what is replaced in it; `then`, lines to run afterwards; and
 what comes out: `expect`, an expression that holds, or `fails`, a text of the line that raises
-(`raises`, AssertionError if not named). Only the cells whose names are needed run, at smoke scale.
+(`raises`, AssertionError if not named). `long = true` leaves it to make test-all. Only the cells
+whose names are needed run, at smoke scale.
 """
 
 import ast
@@ -24,7 +25,8 @@ from course.authoring import NOTEBOOKS
 
 TABLES = {path.stem: tomllib.loads(path.read_text("utf-8"))["change"]
           for path in sorted((Path(__file__).parent / "changes").glob("*.toml"))}
-CHANGES = [(page, number) for page, table in TABLES.items() for number in range(len(table))]
+CHANGES = [pytest.param(page, number, marks=pytest.mark.long if change.get("long") else ())
+           for page, table in TABLES.items() for number, change in enumerate(table)]
 
 
 def code_cells(page: str) -> list[str]:

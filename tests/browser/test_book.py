@@ -205,7 +205,13 @@ def violations(tab, theme: str, without: list[str]) -> list[str]:
             if each["impact"] in ("serious", "critical") for node in each["nodes"][:4]]
 
 
-@pytest.mark.parametrize("name", [*PAGES, "search"])
+# one page of a kind each time, the others in make test-all: axe takes minutes on a long page
+KINDS = ["index", "04_masking", "glossary", "homework/masking", "search"]
+ONE_OF_A_KIND = [pytest.param(name, marks=[] if name in KINDS else pytest.mark.long)
+                 for name in [*PAGES, "search"]]
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
 def test_a_page_is_quiet_and_whole_shuts_nobody_out_and_fits_a_phone(tab, on_disk, axe, name):
     tab.goto(f"{on_disk}{name}.html")
     tab.evaluate(READY)

@@ -77,14 +77,18 @@ RIGHT = {
 TRAINED = [name for name in RIGHT if name.startswith(("post-norm", "packed", "a loop", "rotary"))]
 
 
-@pytest.mark.parametrize("style", RIGHT)
+LONG = [pytest.param(name, marks=[] if i < 4 else pytest.mark.long) for i, name in enumerate(RIGHT)]
+
+
+@pytest.mark.parametrize("style", LONG)
 def test_organs_are_accepted(style: str):
     for seed in (1, 2):
         wrong = examine(ORGANS, RIGHT[style], seed)
         assert wrong is None, wrong.message
 
 
-@pytest.mark.parametrize("style", TRAINED)
+@pytest.mark.parametrize("style", [pytest.param(name, marks=pytest.mark.long) if "loop" in name
+                                   else name for name in TRAINED])
 def test_exam_is_passed(style: str):
     wrong = examine(EXAM, RIGHT[style], 3)
     assert wrong is None, wrong.message

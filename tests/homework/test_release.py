@@ -207,6 +207,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
         return {"exam": exam} | {student: found.get(student) for student in students}
 
 
+@pytest.mark.long  # a class by nbgrader
 @pytest.mark.skipif(os.name == "nt", reason="nbgrader runs on Linux and macOS")
 def test_a_hostile_submission_harms_only_its_author(marks):
     assert marks["ann"] == 13 and marks["zoe"] == 4
@@ -215,21 +216,26 @@ def test_a_hostile_submission_harms_only_its_author(marks):
     }
 
 
+@pytest.mark.long  # a class by nbgrader
 def test_a_right_exam_gets_its_points(marks):
     assert marks["exam"] == 5
 
 
+@pytest.mark.long  # a class by nbgrader
 def test_warnings_progress_bars_and_copied_cells_cost_nothing(marks):
     assert marks["twice"] == 13
 
 
+@pytest.mark.long  # a class by nbgrader
 def test_a_check_of_ones_own_gives_no_points(marks):
     assert marks["praise"] == 2
 
 
+@pytest.mark.long  # a class by nbgrader
 def test_a_deleted_or_converted_test_comes_back(marks):
     assert marks["deletes"] == 13
 
 
+@pytest.mark.long  # a class by nbgrader
 def test_there_is_nothing_to_steal(marks):
     assert marks["peek"] == 2
