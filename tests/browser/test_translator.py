@@ -21,9 +21,9 @@ ASK = """async (jobs) => {
     const raw = atob(document.getElementById("weights").textContent);
     const weights = Uint8Array.from(raw, (c) => c.charCodeAt(0)).buffer;
     const data = JSON.parse(document.getElementById("page-data").textContent);
-    await new Promise((go) => {
-      window.asked.onmessage = go;
-      window.asked.postMessage({id: 1, load: {...data, weights}}, [weights]);
+    await new Promise((go, fail) => {
+      window.asked.onmessage = ({data}) => data.kind === "ready" ? go() : fail(JSON.stringify(data));
+      window.asked.postMessage({id: 1, load: {...data, seen: null, weights}}, [weights]);
     });
   }
   const all = [];
@@ -34,7 +34,7 @@ ASK = """async (jobs) => {
       const answers = [];
       window.asked.onmessage = ({data}) => {
         answers.push(JSON.parse(JSON.stringify(data, plain)));
-        if (data.kind === "done") go(answers);
+        if (data.kind === "done" || data.kind === "error") go(answers);
       };
       window.asked.postMessage({id: i + 2, job: {...job, aside: true}});
     }));
