@@ -65,7 +65,7 @@ import inspect
 import signal
 import tempfile
 
-from IPython.display import Code
+from IPython.display import Markdown
 
 from course.corpora import pairs
 from course.device import by_scale
@@ -108,7 +108,7 @@ small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dr
 # says what failed, why, and what to do; `move` renames.)
 
 # %%
-Code(inspect.getsource(write_atomically), language="python")
+Markdown(f"```python\n{inspect.getsource(write_atomically)}```")
 
 
 # %% [markdown]
@@ -348,7 +348,7 @@ print("with the whole state: the same bits")
 # defend itself. There the last state on disk helps.
 
 # %%
-Code(inspect.getsource(rundir.stop_request), language="python")
+Markdown(f"```python\n{inspect.getsource(rundir.stop_request)}```")
 
 # %%
 with rundir.stop_request() as stop:

@@ -62,7 +62,7 @@ import inspect
 import signal
 import tempfile
 
-from IPython.display import Code
+from IPython.display import Markdown
 
 from course.corpora import pairs
 from course.device import by_scale
@@ -97,7 +97,7 @@ small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dr
 # 文件、磁盘和信号要这样小心对待，本身就是一门手艺，所以另有一个模块 `course/rundir.py`。这一页只展示其中训练离不开的部分。（`advised` 把系统的错误变成 `CheckpointError`，说清什么失败了、为什么、该怎么办；`move` 负责改名。）
 
 # %%
-Code(inspect.getsource(write_atomically), language="python")
+Markdown(f"```python\n{inspect.getsource(write_atomically)}```")
 
 
 # %% [markdown]
@@ -318,7 +318,7 @@ print("with the whole state: the same bits")
 # 通常，程序不管走到哪里，按 Ctrl-C 都会引发异常，也许权重正好改了一半。训练期间，我们换一种做法：信号只设一个标志，循环在两步之间看这个标志。一秒或更久之后再按一次 Ctrl-C，就立刻停下，留给没有耐心的人。（同一时刻的两个信号只算一次：有些程序会启动别的程序，并把 Ctrl-C 转给它们，而它们自己也已经收到了。）`kill -9` 谁也防不了，这时就靠磁盘上最后的状态。
 
 # %%
-Code(inspect.getsource(rundir.stop_request), language="python")
+Markdown(f"```python\n{inspect.getsource(rundir.stop_request)}```")
 
 # %%
 with rundir.stop_request() as stop:
