@@ -22,7 +22,7 @@ ASK = """async (jobs) => {
     const weights = Uint8Array.from(raw, (c) => c.charCodeAt(0)).buffer;
     const data = JSON.parse(document.getElementById("page-data").textContent);
     await new Promise((go, fail) => {
-      window.asked.onmessage = ({data}) => data.kind === "ready" ? go() : fail(JSON.stringify(data));
+      window.asked.onmessage = ({data}) => data.kind === "ready" ? go() : fail(data.message);
       window.asked.postMessage({id: 1, load: {...data, seen: null, weights}}, [weights]);
     });
   }
