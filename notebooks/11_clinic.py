@@ -670,6 +670,8 @@ forgetful = Forgetful(steps).fit()
 found = examine(forgetful, healthy)
 print("reacts:", *(tool for tool, hit in found.items() if hit))
 assert found["twin"] and not found["future"] and not found["padding"]
+early, late = (sum(forgetful.losses[i : i + 10]) / 10 for i in (15, steps - 10))
+assert forgetful.losses[0] - early > 2 and late > early - 0.3  # no more after 20 steps
 
 
 # %%
@@ -756,6 +758,15 @@ for name in chosen:
     assert seen - {"overfit", "shuffled"} == {*illnesses()[name].reacts} - {"overfit", "shuffled"}
 assert ends["not_shifted"] < ends["healthy"] and scores["not_shifted"] < 5
 alike = [name for name in chosen if scores[name] > scores["healthy"] - 5]
+if len(chosen) == 16:  # what the text below says of them
+    assert {*alike} == {"mean_of_means", "no_scale", "pad_in_loss", "pieces_from_test", "smoothing_over_pads", "untied"}
+    assert max(ends, key=ends.get) == "warmup_stands_still" and ends["warmup_stands_still"] > 6
+    for name in "not_shifted", "wrong_axis", "view_for_transpose":
+        assert ends[name] < ends["healthy"] - 0.05 and scores[name] < 10
+    assert abs(ends["causal_missing"] - ends["healthy"]) < 0.1 and scores["causal_missing"] < 0.7 * scores["healthy"]
+    assert all(20 < scores[name] < scores["healthy"] - 5 for name in ("half_optimizer", "positions_by_row", "eval_forgotten"))
+    sees = {tool: {name for name in chosen if table[name][tool]} for tool in TOOLS}
+    assert {*chosen} - sees["twin"] == {"eval_forgotten"} and sees["start"] == {"not_shifted"}
 compare(mine, len(alike), "11: patients that translate like the healthy one")
 
 # %%
