@@ -115,9 +115,6 @@ def view_for_transpose() -> dict:
     def merge_heads(self, x):
         return x.reshape(x.size(0), x.size(2), -1)
 
-    def weights(self, query, key, value=None, mask=None):
-        return MultiHeadAttention.weights(self, query, key, value, mask)
-
     return modules(MultiHeadAttention, split_heads=split_heads, merge_heads=merge_heads)
 
 
