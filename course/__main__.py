@@ -265,18 +265,18 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
     budget = Budget(options.epochs, options.minutes)
     train_pairs, val_pairs = chosen_pairs(options)
 
-    def say(text: str) -> None:
+    def tell(text: str) -> None:
         with suppress(OSError):  # the terminal may be gone; the run goes on, or is saved
             if ranks.chief:
                 print(text, file=sys.stderr)
 
-    say(f"{options.corpus or options.pairs or options.src}: {len(train_pairs):,} pairs to learn "
+    tell(f"{options.corpus or options.pairs or options.src}: {len(train_pairs):,} pairs to learn "
         f"from, {len(val_pairs):,} to check by")
     switches = recorded_switches(options.out) if resume else Switches.best(device)
     try:
         model, bpe = load_checkpoint(options.out) if resume else (None, None)
     except CheckpointError:  # the state has the weights; what is built anew is compared with it
-        say(f"The checkpoint in {options.out} is not whole: it is built anew from the state.")
+        tell(f"The checkpoint in {options.out} is not whole: it is built anew from the state.")
         model = None
     if model is None:
         text = (sentence for pair in train_pairs for sentence in pair)
@@ -288,7 +288,7 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
         switches = replace(switches, bfloat16=options.precision == "bfloat16")
     model.to(device)
     size = sum(parameter.numel() for parameter in model.parameters())
-    say(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {ranks.world} x {device}, "
+    tell(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {ranks.world} x {device}, "
         f"products in {'bfloat16' if switches.bfloat16 else 'float32'}")
     stepper = partial(FastStep, switches=switches, ranks=ranks)
     trainer = Trainer(model, bpe, config, budget, options.out, stepper=stepper)
@@ -298,7 +298,7 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
                 record(trainer, options, changes, val_pairs)
             print(f"Done: {options.out}")
         return 0
-    say("Nothing is lost: the same command with --resume goes on.")
+    tell("Nothing is lost: the same command with --resume goes on.")
     return 130
 
 

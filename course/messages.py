@@ -81,7 +81,7 @@ def _whole(text: str, folder: str) -> str | None:
     for words, more in ((text, ""), (bare, mark), (bare[:1].lower() + bare[1:], mark)):
         if words in sentences:
             return sentences[words] + more
-    for words, more in ((text, ""), (bare, {".": "。", ":": "：", "": ""}[end])):
+    for words, more in ((text, ""), (bare, mark)):
         for pattern, english, chinese in templates:
             if found := pattern.fullmatch(words):
                 values = {place: _said(value, folder) for place, value in

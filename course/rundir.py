@@ -231,7 +231,7 @@ def stop_request() -> Iterator[threading.Event]:
             signal.signal(s, old)
 
 
-def say(text: str) -> None:
+def write_line(text: str) -> None:
     """Print a line without breaking the progress bar."""
     tqdm.write(text)
 

@@ -558,7 +558,7 @@ class Desk:
     def say(self, text: str) -> None:
         """Print a line without breaking the progress bar."""
         if not self.quiet:
-            rundir.say(text)
+            rundir.write_line(text)
 
 
 # %% [markdown]
