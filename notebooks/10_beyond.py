@@ -1448,4 +1448,5 @@ check("layers_kept")
 #
 # **Homework.** The exercises above; and [the exam](homework/release/exam/exam.ipynb), if you have not yet dared.
 #
-# **Next:** the paper itself, from top to bottom: [the walkthrough](walkthrough.ipynb).
+# **Next:** the paper itself, from top to bottom: [the walkthrough](walkthrough.ipynb); and when a model of yours
+# will not work, [the clinic](11_clinic.ipynb).

@@ -1435,6 +1435,7 @@ check("bert_gpt_difference")
 # | the long experiment and its numbers | [09 · Evaluation](09_evaluation.ipynb) |
 # | what each choice is worth: Table 3 in miniature | [09c · Ablations](09c_ablations.ipynb) |
 # | BERT and GPT from the same layers; parsing | [10 · Beyond](10_beyond.ipynb) |
+# | what is wrong with a model that trains and does not translate | [11 · The clinic](11_clinic.ipynb) |
 #
 # > **Try it.**
 # > 1. In the copy task, set `tgt_mask` to the padding mask alone. The training loss gets better.

@@ -1273,6 +1273,7 @@ check("bert_gpt_difference")
 # | 大实验和它的数字 | [09 · 评估](09_evaluation.ipynb) |
 # | 每个选择值多少：小型的表 3 | [09c · 消融实验](09c_ablations.ipynb) |
 # | 同样的层做成 BERT 和 GPT；句法分析 | [10 · 拓展](10_beyond.ipynb) |
+# | 模型能训练，却不会翻译，毛病在哪里 | [11 · 诊所](../11_clinic.ipynb) |
 #
 # > **试一试。**
 # > 1. 在复制任务里，让 `tgt_mask` 只剩填充掩码。训练损失变好了。那 200 个序列会怎样？为什么？
