@@ -288,8 +288,9 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
         switches = replace(switches, bfloat16=options.precision == "bfloat16")
     model.to(device)
     size = sum(parameter.numel() for parameter in model.parameters())
-    tell(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, on {ranks.world} x {device}, "
-        f"products in {'bfloat16' if switches.bfloat16 else 'float32'}")
+    products = "bfloat16" if switches.bfloat16 else "float32"
+    tell(f"{size:,} parameters, {len(bpe):,} tokens in the vocabulary, "
+         f"on {ranks.world} x {device}, products in {products}")
     stepper = partial(FastStep, switches=switches, ranks=ranks)
     trainer = Trainer(model, bpe, config, budget, options.out, stepper=stepper)
     if trainer.run(train_pairs, val_pairs, resume=resume):
