@@ -1320,4 +1320,4 @@ check("layers_kept")
 #
 # **作业。** 上面的练习；还有[考试](homework/exam/exam.ipynb)，如果你还没敢试的话。
 #
-# **下一课：** 论文本身，从头到尾：[导读](walkthrough.ipynb)；要是自己的模型出了毛病，去[诊所](../11_clinic.ipynb)。
+# **下一课：** 论文本身，从头到尾：[导读](walkthrough.ipynb)；要是自己的模型出了毛病，去[诊所](11_clinic.ipynb)。

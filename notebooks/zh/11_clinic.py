@@ -14,22 +14,19 @@
 # ---
 
 # %% [markdown]
-# # 〔英〕11 · The clinic
+# # 11 · 诊所
 #
-# > 〔英〕From a paper to code that works: reading other people's code, and finding what is wrong with your own.
+# > 从论文到能用的代码：读别人的代码，找出自己代码里的毛病。
 #
-# 〔英〕Your first Transformer will not work. It will not crash either: shapes fit, the loss falls, and the
-# translations are bad, or good for a wrong reason. Courses say "collect your errors and solve them one by
-# one", and then leave you alone with it. This page does not.
+# 你的第一个 Transformer 不会管用，可它也不会崩溃：形状都对得上，损失也在下降，可是译文很糟；也可能译文不错，靠的却是不该靠的东西。别的课告诉你“收集自己的错误，逐个解决”，然后就撒手不管了。这一页不撒手。
 #
 # **学完这一课，你能**
 #
-# - 〔英〕judge a repository before you build on it, and read it from its entry point to its last tensor;
-# - 〔英〕examine a model in a fixed order, each step a tool of a few lines;
-# - 〔英〕tell sixteen mistakes apart that people really make, those that look dead and those that look healthy.
+# - 在动用一个代码仓库之前先评估它，再从入口一路读到最后一个张量；
+# - 按固定的次序检查模型，每一步用一个只有几行的工具；
+# - 分辨十六种真实常见的错误：有的一看就没救，有的看上去很健康。
 #
-# 〔英〕**You need first:** lessons 03 to 08. **Time:** 45 minutes.
-# **In the paper:** nothing. It is what stands between the paper and a program.
+# **先修：** 第 03 课到第 08 课。**时间：** 45 分钟。**论文：** 没有对应的内容。这一课讲的，正是论文与程序之间隔着的东西。
 #
 # 这是深入的一课，第一遍可以跳过。
 
@@ -62,49 +59,39 @@ from course.viz import clinic as draw
 steps = by_scale(smoke=80, cpu=120, gpu=120)
 
 # %% [markdown]
-# ## 〔英〕1 · Somebody else's code
+# ## 1 · 别人的代码
 #
-# 〔英〕You look for an implementation and find a hundred. Stars count visitors, not correctness. Five minutes of
-# looking say more. Here they are for the two best-known ones, *The Annotated Transformer*
-# (`harvardnlp/annotated-transformer`, below **AT**, as of commit `debc9fd`) and
-# `jadore801120/attention-is-all-you-need-pytorch` (**JA**, commit `132907d`), both read for this page:
+# 你想找一个现成的实现，一找就是上百个。星标数的是来过多少人，不是代码对不对。花五分钟看一看，知道的更多。下面看最有名的两个：*The Annotated Transformer*（`harvardnlp/annotated-transformer`，下文简称 **AT**，提交 `debc9fd`）和 `jadore801120/attention-is-all-you-need-pytorch`（简称 **JA**，提交 `132907d`）。为写这一页，两个我们都读过：
 #
-# | 〔英〕ask | how | AT | JA |
+# | 要问的 | 怎么查 | AT | JA |
 # |---|---|---|---|
-# | 〔英〕May I use it? | LICENSE | MIT | MIT |
-# | 〔英〕Is it alive? | date of the last commit | May 2022 | February 2021 |
-# | 〔英〕Does it test itself? | a folder `tests`, what CI runs | CI checks the style of the code, no test | no test, no CI |
-# | 〔英〕Can I still install it? | requirements, pins | torch 1.11, torchtext 0.12 | Python 3.6, torch 1.3.1; torchtext is used and not listed |
-# | 〔英〕What does it claim? | a score, with its metric | prints translations, no score for its own run | loss, perplexity, accuracy; "Testing: coming soon" |
-# | 〔英〕Is it finished? | search for TODO, "not ready", open issues | code for tied weights stands below `if False` | README: translation after BPE is "not ready" |
+# | 我可以用吗？| LICENSE | MIT | MIT |
+# | 还有人维护吗？| 最后一次提交的日期 | 2022 年 5 月 | 2021 年 2 月 |
+# | 它测试自己吗？| 有没有 `tests` 文件夹，CI 运行什么 | CI 只查代码风格，没有测试 | 没有测试，没有 CI |
+# | 现在还装得上吗？| 看依赖清单，有没有锁定版本 | torch 1.11、torchtext 0.12 | Python 3.6、torch 1.3.1；用到了 torchtext，清单里却没有 |
+# | 它声称做到了什么？| 一个分数，并写明是什么指标 | 打印译文；自己的训练没有给出分数 | 损失、困惑度、准确率；“Testing: coming soon”（测试：即将推出） |
+# | 写完了吗？| 搜索 TODO、“not ready”，看未解决的 issue | 绑定权重的代码写在 `if False` 下面 | README 说：BPE 之后的翻译“not ready”（还没做好） |
 #
-# 〔英〕None of this says that the code is bad. Both have taught more people than this course ever will. It says what
-# *you* would have to check before you build on it.
+# 这些都不说明代码不好。这两个仓库教会的人，这门课永远也赶不上。它们只说明：动手之前，**你**得先核对什么。
 #
-# ### 〔英〕An environment for an old repository
+# ### 给老仓库准备环境
 #
-# 〔英〕A **pin** names one version: `torch==1.11.0`. Without pins hardly anything from 2019 could still be run.
-# The best-known broken case is **torchtext**. Both repositories get their data through it. It is retired; its last release (0.18, April
-# 2024) loads beside torch 2.3 only, and with a newer torch it stops with `undefined symbol`. JA imports
-# `torchtext.data.Field`, which later releases do not have. So:
+# **锁定版本**（pin），就是写明确切的版本：`torch==1.11.0`。不锁定，2019 年的代码今天几乎没有一份还跑得起来。最有名的坏例子是 **torchtext**。这两个仓库都靠它取数据，而它已经停止维护；最后一版（0.18，2024 年 4 月）只能与 torch 2.3 一起加载，换成更新的 torch，就报 `undefined symbol` 停下。JA 导入的 `torchtext.data.Field`，后来的版本里已经没有了。所以：
 #
-# 1. 〔英〕Never install an old project's requirements into the environment that you work in. A new one: `python -m venv old`.
-# 2. 〔英〕Take the Python of that time; wheels exist for pairs of Python and package.
-# 3. 〔英〕Take *all* versions from one date. With torchtext: torch 2.3.1, torchtext 0.18.0, torchdata 0.7.1, `numpy<2` and portalocker go
-#    together on Python 3.11 (this course keeps them in `requirements-torchtext.txt`).
-# 4. 〔英〕If the data loader is all that is broken, write your own and keep the model: to read two files line by line is no art.
+# 1. 绝不要把老项目的依赖装进你平时工作的环境。另建一个：`python -m venv old`。
+# 2. Python 也要用当年的：每个 wheel 安装包，都只配某个 Python 版本和某个包版本。
+# 3. **所有**版本都取同一时期的。要用 torchtext，在 Python 3.11 上能配到一起的是：torch 2.3.1、torchtext 0.18.0、torchdata 0.7.1、`numpy<2` 和 portalocker（课程把它们写在 `requirements-torchtext.txt` 里）。
+# 4. 如果坏的只有读数据的那一段，就自己写一段，模型照用：逐行读两个文件，没什么难的。
 
 # %%
 check("clinic_pins")
 
 # %% [markdown]
-# ## 〔英〕2 · From the entry point to the tensor
+# ## 2 · 从入口到张量
 #
-# 〔英〕Do not read a repository from its first file to its last. Go down in four steps, and stop as soon as you know what you came for:
-# **entry point** (what does the README tell me to run? which function is called?), **model tree**, **shapes**, **one tensor**.
-# We do it on our own model; it works on any.
+# 读代码仓库，不要从第一个文件读到最后一个。分四步往下走，弄清了想知道的就停：**入口**（README 让我运行什么？调用的是哪个函数？）、**模型树**、**形状**、**一个张量**。我们拿自己的模型来走一遍；换成哪个模型都行。
 #
-# 〔英〕*The tree:* printing a PyTorch model shows its parts. Two levels are enough. And count: where are the parameters?
+# **模型树**：打印一个 PyTorch 模型，就能看到它由哪些部分组成。看两层就够了。再数一数：参数都在哪里？
 
 # %%
 #| export
@@ -239,11 +226,9 @@ class Case:
                     [text.split() for text in references])
 
 # %% [markdown]
-# 〔英〕You have just met the model, and the loop that trains it. Read the class once: it is lessons 04 to 08 in
-# 90 lines, each step a method of its own, so that later *one* of them can be wrong. The sentences are those of
-# `world`: five people do four things with five objects, somewhere, some time. In German the time comes first and the object last.
+# 模型和训练它的循环，你刚刚都见到了。把这个类读一遍：它就是第 04 到 08 课，写成 90 行。每一步各是一个方法，这样后面可以只让其中**一个**出错。句子由 `world` 生成：五个人物，四种动作，五样东西，再加上地点和时间。德语里，时间放在最前，东西放在最后。
 #
-# 〔英〕*Tree and parameters:*
+# **模型树和参数**：
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -255,11 +240,9 @@ assert total == 56_832
 print("all, each once:", f"{total:,}")
 
 # %% [markdown]
-# 〔英〕The parts add up to more than the whole: `src_embedding`, `tgt_embedding` and `w_vocab` are *one* matrix (tied). A count that differs from
-# the paper's formula is the cheapest finding there is.
+# 各部分加起来比总数还多：`src_embedding`、`tgt_embedding` 和 `w_vocab` 是**同一个**矩阵（绑定）。数出来的参数量与论文的公式不符，这是最不费力就能发现的问题。
 #
-# 〔英〕*Shapes:* a **hook** is a function that PyTorch calls when a module has finished. It sees what goes in and what comes out, and the
-# code under examination stays as it is.
+# **形状**：**钩子函数**（hook）由 PyTorch 在一个模块算完之后调用。它看得到进去的是什么，出来的是什么；受检查的代码一个字也不用改。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -276,9 +259,7 @@ for name, shape in shapes.items():
 assert shapes["decoder"] == (*tgt_in.shape, 32) and shapes["w_vocab"] == (*tgt_in.shape, len(healthy.bpe))
 
 # %% [markdown]
-# 〔英〕*One tensor:* take one word of one sentence and follow it by hand to the point that you doubt. Here: is the first
-# decoder state really the vector of `<s>` times $\sqrt{d}$, plus position 0? In unknown code this is the question that finds a missing
-# scale.
+# **一个张量**：取一个句子里的一个词，用手一步步算，算到你怀疑的那一处为止。这里要问：解码器的第一个状态，真的是 `<s>` 的向量乘以 $\sqrt{d}$，再加上位置 0 吗？读陌生的代码时，漏掉的缩放就是这样问出来的。
 
 # %%
 healthy.model.eval()
@@ -289,48 +270,41 @@ assert torch.allclose(embedded, by_hand) and torch.allclose(at_bottom[1::2], by_
 print("scaled by √32, and position 0 adds 0 to even columns and 1 to odd ones")
 
 # %% [markdown]
-# ### 〔英〕What the two chose
+# ### 两个仓库的选择
 #
-# 〔英〕With these four steps we read AT and JA, and put their choices beside ours. Nothing here is a matter of taste alone: each row can cost
-# you a day when you load weights of one into the other.
+# 我们就按这四步读了 AT 和 JA，把它们的选择与课程的并排放在下面。没有哪一行只是口味问题：把一个的权重装进另一个，每一行都可能让你白费一天。
 #
-# | 〔英〕choice | AT | JA | here |
+# | 选择 | AT | JA | 本课程 |
 # |---|---|---|---|
-# | 〔英〕their names for `MultiHeadAttention`, `w_q`, `FeedForward` | `MultiHeadedAttention`, `linears[0]`, `PositionwiseFeedForward` | `MultiHeadAttention`, `w_qs`, `PositionwiseFeedForward` | those |
-# | 〔英〕norm | pre: x + f(norm(x)), one more at the stack's end (its text says post; a comment says that this is simpler) | post, and one on the embeddings | both, by `norm=` |
-# | 〔英〕what LayerNorm divides by | std of n - 1 terms, plus 1e-6 outside the root | root of variance plus 1e-6 | root of variance plus 1e-5 |
-# | 〔英〕mask | True or 1 = may attend; others get -1e9 | the same | True = may attend; -inf, an empty row gives zeros |
-# | 〔英〕biases in the projections of attention | yes | no | no |
-# | 〔英〕dropout also on attention's weights | yes | yes | no |
-# | 〔英〕embeddings | times √d; table drawn by Xavier | as they are; *logits* are divided by √d where weights are tied (default of the class) | times √d; drawn as N(0, 1/d) |
-# | 〔英〕tied weights | no | by two switches; off in `train.py` unless asked | all three, by default |
-# | 〔英〕smoothing ε goes to | V - 2 words: not the right one, not padding | the V - 1 other words | all V |
-# | 〔英〕the loss behind the gradient | sum over the batch / its tokens | sum over the batch | sum / tokens of the whole step |
-# | 〔英〕schedule moves | at every *batch*, though a step takes ten of them | at every step | at every step |
-# | 〔英〕averaged | a function is there, nothing calls it | nothing: the best epoch is kept | the last snapshots |
-# | 〔英〕vocabulary from | train, val *and test*, words seen twice | train | train |
-# | 〔英〕decoding | greedy | beam 5, divided by length^0.7 | both; the paper's penalty |
-# | 〔英〕reported | smoothed loss; five translations | loss, perplexity and accuracy, each told the right words before | BLEU with its signature |
+# | `MultiHeadAttention`、`w_q`、`FeedForward` 各叫什么 | `MultiHeadedAttention`、`linears[0]`、`PositionwiseFeedForward` | `MultiHeadAttention`、`w_qs`、`PositionwiseFeedForward` | 就是左边这些 |
+# | 归一化 | 前归一化：x + f(norm(x))，堆叠末尾再来一次（正文写的是后归一化；有一条注释说这样更简单）| 后归一化，嵌入上也有一次 | 两种都有，由 `norm=` 指定 |
+# | LayerNorm 除以什么 | 按 n - 1 项算的标准差，在根号外加 1e-6 | 方差加 1e-6 再开方 | 方差加 1e-5 再开方 |
+# | 掩码 | True 或 1 = 可以关注；其余设为 -1e9 | 相同 | True = 可以关注；其余 -inf，全被遮住的行给出零 |
+# | 注意力的投影带不带偏置 | 带 | 不带 | 不带 |
+# | 注意力的权重用不用暂退法 | 用 | 用 | 不用 |
+# | 嵌入 | 乘以 √d；表用 Xavier 初始化 | 原样使用；绑定权重时，**logits** 除以 √d（类的默认设置）| 乘以 √d；按 N(0, 1/d) 抽取 |
+# | 绑定权重 | 不绑 | 有两个开关；`train.py` 里，不指定就不绑 | 默认三个全绑 |
+# | 平滑的 ε 分给谁 | V - 2 个词：正确的和填充不分 | 另外的 V - 1 个词 | 全部 V 个 |
+# | 求梯度的损失 | 批次之和 / 它的词元数 | 批次之和 | 整个训练步之和 / 它的词元数 |
+# | 学习率何时往前走 | 每个**批次**，尽管十个批次才更新一步 | 每一步 | 每一步 |
+# | 平均什么 | 写了函数，没有谁调用 | 不平均：留下最好的一轮 | 最后几份快照 |
+# | 词表取自 | train、val **和 test**，至少出现两次的词 | train | train |
+# | 解码 | 贪心 | 束宽 5，除以长度^0.7 | 两种都有；论文的长度惩罚 |
+# | 报告什么 | 平滑后的损失；五句译文 | 损失、困惑度和准确率，都是告诉了前面的正确词才算的 | BLEU 和它的签名 |
 #
-# 〔英〕A careful reader finds more. In JA the class divides logits by √d in `forward`. Its `Translator` does not call `forward`; it calls
-# decoder and projection, and the division is left out. The best next word stays the same; the *sum* of log-probabilities, by which beams are
-# compared, does not. And `translate.py` builds the model without the switch that training had for it. In AT `average` asks for
-# `m.params()`, which no module has: a function that is never called is never wrong. (All this is what the source says; we have not run
-# it.)
+# 细心的人还能看出更多。在 JA 里，模型类在 `forward` 里把 logits 除以 √d；可是它的 `Translator` 不调用 `forward`，而是分别调用解码器和投影，于是漏了这次除法。可能性最大的下一个词不会变，各个束拿来比较的对数概率**之和**却变了。而且 `translate.py` 建模型时，没有设训练时设的那个开关。在 AT 里，`average` 调用 `m.params()`，可是没有哪个模块有这个方法：从不调用的函数，永远不会出错。（这些都是从源代码里读出来的，我们没有运行过。）
 
 # %%
 check("clinic_unscaled_search")
 
 # %% [markdown]
-# ## 〔英〕3 · The order of debugging
+# ## 3 · 调试的次序
 #
-# 〔英〕Do not look at translations first, and do not change the learning rate first. Ask questions with *known answers*, the cheapest
-# first. Seven questions; each is a function that takes a case, makes a fresh one of it where that is needed, and gives back a number.
+# 不要一上来就看译文，也不要一上来就改学习率。先问**答案已知**的问题，从最便宜的问起。一共七个问题，每个写成一个函数：收一个病例，需要时照它重新造一个没训练过的，返回一个数。
 #
-# 〔英〕**One: does it start as one who knows nothing?** Before training, V words are equally likely: the loss is about $\ln V$.
+# **一：刚开始时，它像不像一无所知？** 训练之前，V 个词的可能性相等，损失约为 $\ln V$。
 #
-# 〔英〕**Guess first:** with tied weights drawn as N(0, 1/d) the logits have variance 1 at the start. Does the loss lie
-# above ln V, below, or on it?
+# **先猜**：绑定的权重按 N(0, 1/d) 抽取，开始时 logits 的方差是 1。最初的损失比 ln V 大、比它小，还是正好相等？
 
 # %%
 mine = None  # "above", "below" or "on it"
@@ -349,19 +323,17 @@ print(f"ln V = {math.log(len(healthy.bpe)):.2f}; the first loss lies {lies:+.2f}
 compare(mine, "above", "11: first loss and ln V")
 
 # %% [markdown]
-# 〔英〕Above, by about half the variance of the logits: to guess at random costs more than to know that one does not know. More than 1
-# nat above: logits too large, look at the scale. *Below:* the model knows the answer already. That is never good news.
+# 比 ln V 大，大约大了 logits 方差的一半：随机乱猜，比老实承认自己不知道，代价更高。大出 1 奈特以上：logits 太大，去查缩放。**比 ln V 小**：模型已经知道答案了，这从来不是好消息。
 #
-# > 〔英〕**Try it.** Make a loud case: a class `Loud(Case)` whose `build` multiplies the table, `model.src_embedding.weight.data *= 3`.
+# > **试一试。** 造一个大嗓门的病例：写一个类 `Loud(Case)`，在 `build` 里把表放大，`model.src_embedding.weight.data *= 3`。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕The logits are three times as large, their variance nine times: the first loss lies more than 3 nats above ln V. Inside the model
-# the norms hide it; the last layer shows it.
+# logits 变成三倍，方差变成九倍：最初的损失比 ln V 大出 3 奈特以上。在模型内部，归一化把它藏住了；到最后一层才露出来。
 #
 # </details>
 #
-# 〔英〕**Two: can it learn one batch by heart?** Eight sentences, 50 steps, no dropout, no smoothing. If not, do not buy a larger GPU.
+# **二：一个批次，它背得下来吗？** 八个句子，50 步，不用暂退法，不用平滑。背不下来，就别忙着买更大的 GPU。
 
 # %%
 #| export
@@ -380,9 +352,7 @@ assert left < 0.1
 print(f"loss left on one batch: {left:.3f}")
 
 # %% [markdown]
-# 〔英〕**Three: does the future send anything?** A gradient from a later position to an earlier score must be *exactly* zero
-# (lesson 04). And the question that `future` cannot ask: is the answer perhaps in the input, at the right place? So change a word
-# of the answer, from the raw text on. The scores *for that word* must not notice.
+# **三：未来有没有传来什么？** 从后面的位置到前面的分数，梯度必须**恰好**为零（第 04 课）。还有一个问题 `future` 问不了：答案会不会就在输入里，而且就摆在它该写的位置上？所以从原始文本开始，把答案改掉一个词。**这个词**的分数不许有任何反应。
 
 # %%
 #| export
@@ -410,17 +380,15 @@ assert future(healthy) == 0 and answer(healthy) == 0
 print("nothing from later positions; scores for a word do not depend on it")
 
 # %% [markdown]
-# > 〔英〕**Try it.** Leave the causal mask out: `masks` returns the two padding masks. What do `future` and `answer` say? And can you fool `future`
-# > alone?
+# > **试一试。** 不用因果掩码：让 `masks` 返回两个填充掩码。`future` 和 `answer` 会怎么说？你能不能只骗过 `future`？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Both react. To fool `future` alone, hand the answer over at its own place (`tgt_in = tgt_out`): no later position is needed then. That is why there
-# are two tools.
+# 两个都有反应。要只骗过 `future`，就把答案直接放在它自己的位置上（`tgt_in = tgt_out`）：这样用不着后面的位置。所以才要有两个工具。
 #
 # </details>
 #
-# 〔英〕**Four: does padding change nothing?** Neither scores nor loss. And the neighbours in the batch?
+# **四：填充真的什么都不改变吗？** 分数和损失都不该变。那么同一批次里的邻居呢？
 
 # %%
 #| export
@@ -449,21 +417,17 @@ assert max(scores, loss, company(healthy)) < 1e-4
 print("padding and company change nothing but the last digit")
 
 # %% [markdown]
-# > 〔英〕**Try it.** A model takes `None` for a mask. Let `masks` return `None` for the source.
+# > **试一试。** 模型也接受 `None` 作掩码。让 `masks` 给源句返回 `None`。
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Scores change by more than 0.01; nothing crashes, and training would go on as if nothing were wrong. `company` stays silent:
-# two copies of one sentence need no padding.
+# 分数的变化超过 0.01；什么也不崩溃，训练会像没事一样进行下去。`company` 不作声：同一个句子的两份，用不着填充。
 #
 # </details>
 #
-# 〔英〕**Five: does the source matter?** Now we train. Then give every target the source of another sentence. The loss
-# must rise; if it does not, you have an expensive language model.
+# **五：源句有没有用？** 现在开始训练。然后给每个目标句配上另一句的源句。损失必须上升；如果不升，你得到的只是一个昂贵的语言模型。
 #
-# 〔英〕**Guess first:** the healthy case ends near what loss on its held-out sentences? One who ignores the source must guess among
-# 5 people, 4 verbs, 5 objects, 4 places and 4 times: $\ln 5 + \ln 4 + \ln 5 + \ln 4 + \ln 4 = 7.4$ nats a sentence, in about eleven
-# pieces. And six of the sixty held-out sentences speak of a fox, a word that training never saw.
+# **先猜**：健康的模型训练完，在留出的句子上损失大约是多少？不看源句的话，只能在 5 个人物、4 个动词、5 样东西、4 个地点和 4 个时间里猜：每句 $\ln 5 + \ln 4 + \ln 5 + \ln 4 + \ln 4 = 7.4$ 奈特，一句约有十一个词元。还有，六十个留出的句子里，有六句说的是狐狸，这个词训练时从没见过。
 
 # %%
 mine = None  # nats a piece on held-out sentences after training
@@ -486,11 +450,9 @@ print(f"without the six sentences of the fox: {healthy.evaluate(healthy.held_out
 compare(mine, kept, "11: loss of the healthy case")
 
 # %% [markdown]
-# 〔英〕One who ignores the source pays 7.4 nats on eleven pieces, 0.67 a piece. Without the fox the healthy case pays 0.39: it reads. The
-# six fox sentences alone lift the mean to 0.70; a mean over unlike sentences hides both.
+# 不看源句，十一个词元要付 7.4 奈特，每个 0.67。不算狐狸，健康的模型只付 0.39：它确实在读源句。单是那六句狐狸，就把平均抬到了 0.70；把不同类的句子混在一起取平均，两件事就都看不见了。
 #
-# 〔英〕**Six: does every part learn?** For each part two figures: the norm of its gradient, and how far five steps moved
-# it. They are not the same question. A part may have a gradient and no optimizer.
+# **六：每个部分都在学吗？** 每个部分看两个数：梯度的范数，以及五步之后移动了多远。这是两个问题：一个部分可能有梯度，却没有交给优化器。
 
 # %%
 #| export
@@ -521,18 +483,15 @@ for part, (gradient, moved) in parts.items():
     print(f"{part:18} gradient {gradient:.3f}   moved {moved:.3f}")
 
 # %% [markdown]
-# > 〔英〕**Try it.** Freeze the encoder (`model.encoder.requires_grad_(False)` in `build`). What does `still` say?
+# > **试一试。** 冻结编码器（在 `build` 里写 `model.encoder.requires_grad_(False)`）。`still` 会怎么说？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕`['encoder.layers.0', 'encoder.layers.1', 'encoder']`: no gradient, no move. The last is the norm at the end of the stack. In many programs this line is
-# there on purpose, and was forgotten.
+# `['encoder.layers.0', 'encoder.layers.1', 'encoder']`：没有梯度，也没有移动。最后一个是堆叠末尾的归一化。很多程序里都有这样一行，当初是有意写的，后来忘了删。
 #
 # </details>
 #
-# 〔英〕**Seven: where does it part from a twin?** If there is *any* implementation that you trust, give both the same weights and
-# the same batch, and compare stage by stage: pieces, batch, masks, each module's output, loss, the weights after two steps. The first difference is
-# the place. It is the strongest tool and the most expensive one: you need a twin, and a table of names like the one above.
+# **七：它与对照模型从哪里开始不同？** 只要有**任何一个**你信得过的实现，就给两者同样的权重、同样的批次，逐段比较：词元、批次、掩码、每个模块的输出、损失、两步之后的权重。第一处不同，就是病根所在。这是最有力的工具，也是最贵的：你得有一个对照模型（twin），还得有一张上面那样的名称对照表。
 
 # %%
 #| export
@@ -575,12 +534,11 @@ assert twin(healthy, Case(steps)) is None
 print("the healthy case and its twin never part")
 
 # %% [markdown]
-# > 〔英〕**Try it.** Compare with a twin that is built with `norm="post"`. Where do they part?
+# > **试一试。** 与一个用 `norm="post"` 造的对照模型比较。它们从哪里开始不同？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕At `parameters`: a pre-norm stack has one more norm at its end, twice 64 numbers. The names would tell you before any number is
-# computed. Counting is the cheapest comparison.
+# 在 `parameters`：前归一化的堆叠末尾多一个归一化，两个堆叠各多 64 个数。不用算任何数，看名称就知道了。数一数参数，是最便宜的比较。
 #
 # </details>
 
@@ -588,10 +546,9 @@ print("the healthy case and its twin never part")
 check("clinic_order")
 
 # %% [markdown]
-# ### 〔英〕Four more, each found by a patient
+# ### 还有四个，都是病人教的
 #
-# 〔英〕The seven do not see everything. Is an answer the same when you ask twice? Is the loss of a batch that of its halves
-# together, each weighted by its words? Do the weights of a query add up to 1? Does the vocabulary come from training text?
+# 七个工具不是什么都看得见。问两遍，回答一样吗？一个批次的损失，等于两半各自的损失按词数加权平均吗？一个查询的权重加起来是 1 吗？词表是从训练文本学来的吗？
 
 # %%
 #| export
@@ -650,10 +607,9 @@ assert found.keys() == TOOLS.keys() and not any(found.values())
 print("the healthy case:", len(found), "tools, none reacts")
 
 # %% [markdown]
-# ## 〔英〕4 · A patient, examined together
+# ## 4 · 一起检查一个病人
 #
-# 〔英〕Here is a mistake in the open. The gradient is not set to zero between steps, so that it adds up. (It is not among the
-# sixteen.) A patient is made as this one: a healthy case, and one method that is not as it should be.
+# 下面是一个公开的错误：两步之间没有把梯度清零，于是越加越多。（它不在那十六种之内。）病人都是这样造出来的：一个健康的模型，只有一个方法写得不对。
 
 # %%
 class Forgetful(Case):
@@ -694,28 +650,21 @@ print("parts from its twin at:", twin(forgetful, healthy))
 sheet(forgetful, "Gradients that add up: it learns for 20 steps, and then no more")
 
 # %% [markdown]
-# 〔英〕The forward pass is right: nothing from the future, nothing from padding. The first step is right, too, by construction: there
-# was nothing to clear. The twin parts *after the second*. That leaves the loop, between two steps: a state that should have been cleared.
-# This is how a diagnosis goes: not by a hunch, but by what is left when each tool has spoken.
+# 前向计算是对的：没有什么来自未来，也没有什么来自填充。第一步也是对的，而且必然是对的：那时还没有什么可清零。与对照模型的不同，出现在**第二步之后**。剩下的就只有循环里两步之间的地方：有个状态该清零而没有清零。诊断就是这样做的：不靠灵感，而是等每个工具都说完了话，看还剩下什么可能。
 #
-# > 〔英〕**Try it.** Give `Forgetful` a plain SGD in place of Adam (`make_optimizer` returns `torch.optim.SGD(self.model.parameters(), lr=0.0)`), and
-# > ask `twin` again. Where does it part now, and why is that an unfair question?
+# > **试一试。** 给 `Forgetful` 换上普通的 SGD，不用 Adam（让 `make_optimizer` 返回 `torch.optim.SGD(self.model.parameters(), lr=0.0)`），再问一次 `twin`。现在从哪里开始不同？为什么这个问题问得不公平？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Still after two steps, but now a healthy twin with Adam would part there as well: two things have been changed, and the tool cannot say which
-# it saw. Give the healthy twin SGD, too. One change at a time is a rule for tools as much as for ablations.
+# 仍然在两步之后。可是现在，就算是一个没病的模型，只要它用 SGD，而对照模型用 Adam，也会在那里不同：两样东西都改了，工具说不出它看到的是哪一样。给对照模型也换上 SGD。一次只改一样，这条规矩不仅管消融实验，也管工具。
 #
 # </details>
 #
-# ## 〔英〕5 · Sixteen patients
+# ## 5 · 十六个病人
 #
-# 〔英〕`patient(1)` to `patient(16)`: each has one illness of a list of sixteen. The number says nothing, and everybody's numbers are others. Each takes
-# some seconds of training. Look at its sheet, ask the tools, and say what it has. `check` answers a wrong diagnosis with the tool that
-# would have told the two apart. You may look at everything that you could look at in a stranger's repository, except
-# one: the course's file `course/homework/patients.py` holds the planted lines, and to read it is to cheat yourself.
+# 从 `patient(1)` 到 `patient(16)`，每个病人得了十六种病里的一种。编号说明不了什么，而且每个人的编号都不一样。每个要训练几秒钟。看看它的病历，用工具检查，再说出它得了什么病。诊断错了，`check` 会告诉你用哪个工具就能把两种病分开。凡是在陌生人的仓库里能看的，你都可以看，只有一个例外：课程的文件 `course/homework/patients.py` 里写着埋下的错误，读它就是自己骗自己。
 #
-# 〔英〕Change the number and run the two cells again, until you have healed all of them. (`python -m course homework list` shows which.)
+# 换一个编号，把下面两个单元格再运行一遍，直到全部治好。（哪些已经治好，`python -m course homework list` 会列出来。）
 
 # %%
 number = 1
@@ -730,19 +679,17 @@ print("start", f"{start(case):+.2f}", " padding", padding(case), " twice", twice
 check(f"patient_{number}")
 
 # %% [markdown]
-# 〔英〕`check("patient_1", "no_scale")` gives your diagnosis. Begin with the questions in their order; write down what each tool says *before*
-# you name anything.
+# 写 `check("patient_1", "no_scale")`，就是交上你的诊断。按次序从第一个问题问起；**先**记下每个工具说了什么，再说病名。
 
 # %%
 check("clinic_fast_learner")
 
 # %% [markdown]
-# ## 〔英〕6 · Symptom by illness
+# ## 6 · 症状与病
 #
-# 〔英〕*From here on the page tells which tool sees what. Heal some patients first.*
+# **从这里开始，这一页会说出哪个工具看得见哪种病。先去治好几个病人再往下读。**
 #
-# 〔英〕All sixteen, trained like the healthy case, with the same seed and the same sentences. **Guess first:** how many of the
-# sixteen have a BLEU that lies within 5 points of the healthy case's, or above it?
+# 十六个全部像健康的模型那样训练，随机种子相同，句子相同。**先猜**：十六个里，有多少个的 BLEU 与健康的模型相差不到 5 分，或者比它还高？
 
 # %%
 mine = None  # how many of 16, 0 to 16
@@ -777,29 +724,20 @@ draw.symptoms({name: [table[name][tool] for tool in TOOLS] for name in table}, l
               list(scores.values()), title, words)
 
 # %% [markdown]
-# 〔英〕Read the picture row by row, and then column by column (one seed, 120 steps: a few points of BLEU are luck here).
+# 先一行一行地读这张图，再一列一列地读（只有一个随机种子，120 步：BLEU 相差几分只是运气）。
 #
-# - 〔英〕**Dead at first sight:** `warmup_stands_still`. The loss stays where it was. This is the kind of fault that everybody fears, and the
-#   easiest to find.
-# - 〔英〕**Better than healthy, by the loss:** `not_shifted` (0.96 against 1.35), `wrong_axis` (1.20), `view_for_transpose` (1.26). Their BLEU: 0, 6
-#   and 0. A training loss says how well the words are guessed *with the answer at hand*; a model that sees the answer, or that is
-#   trained on something that translation never has, guesses well. `causal_missing` has a loss as the healthy one, and half its BLEU.
-# - 〔英〕**Half well:** `half_optimizer`, `positions_by_row`, `eval_forgotten` write something. Such a score is where people begin to change
-#   the learning rate.
-# - 〔英〕**As healthy as can be, by BLEU:** a mean of means, no scale, padding in the loss, pieces from the test, smoothing over padding, weights
-#   untied. Two of them even translate better here than the healthy case. They are wrong all the same: a loss that nobody can compare,
-#   a score that cannot be believed, 14,720 parameters that the paper does not have, a scale that will be missed at d_k = 64.
+# - **一看就没救：** `warmup_stands_still`。损失一直停在原处。人人都怕这种错误，其实它最好找。
+# - **论损失，比健康的还好：** `not_shifted`（0.96，健康的是 1.35）、`wrong_axis`（1.20）、`view_for_transpose`（1.26）。它们的 BLEU 是 0、6 和 0。训练损失说的是：**答案就在手边**时，词猜得准不准。模型要是看得到答案，或者训练时用到了翻译时没有的东西，当然猜得准。`causal_missing` 的损失与健康的差不多，BLEU 却只有一半。
+# - **半死不活：** `half_optimizer`、`positions_by_row`、`eval_forgotten` 都能写出点东西。正是看到这样的分数，人们才开始改学习率。
+# - **论 BLEU，健康得不能再健康：** 平均的平均、没有缩放、填充算进损失、词元学自测试集、平滑也分给了填充、权重没有绑定。其中两个在这里甚至明显比健康的模型译得好。但它们都是错的：损失谁也没法拿来比较，分数不可信，多出论文没有的 14,720 个参数，少了到 d_k = 64 时就缺不得的缩放。
 #
-# 〔英〕By columns: the twin sees all but one, and it is the only one that sees the missing scale. `eval_forgotten` escapes it, since the forward
-# pass is right; only `twice` reacts. `start` sees one patient, and costs one forward pass. A clean sheet from a tool clears the code of
-# what that tool can see, and of nothing else.
+# 再按列看：对照模型只漏掉一个，而且只有它看得见缺了缩放。`eval_forgotten` 逃过了它，因为前向计算是对的；只有 `twice` 有反应。`start` 只看得见一个病人，代价也只是一次前向计算。一个工具没有反应，只能证明它看得见的那些东西没有问题，别的什么也证明不了。
 #
-# > 〔英〕**Try it.** `no_scale` hides at $d_k = 8$. At which size would you look for it?
+# > **试一试。** $d_k = 8$ 时，`no_scale` 藏得住。在什么尺寸下，你会去找它？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Where $\sqrt{d_k}$ is large: the paper's 64 makes scores 8 times as large, and lesson 03 measures what the softmax then does to
-# the gradient. The clinic's model is small so that sixteen trainings take minutes; that is what it cannot show.
+# 在 $\sqrt{d_k}$ 大的地方：论文的 64 使分数变成 8 倍，softmax 这时对梯度做了什么，第 03 课量过。诊所的模型做得小，训练十六次才只要几分钟；也正因为小，这件事它演示不出来。
 #
 # </details>
 
@@ -809,43 +747,39 @@ check("clinic_bleu_alone")
 # %% [markdown]
 # ## 练习
 #
-# 1. 〔英〕Plant a seventeenth: labels of the *next but one* word (`tgt_out` shifted once more). Which tools react?
+# 1. 埋下第十七个错误：标签取**再下一个**词（`tgt_out` 再移一位）。哪些工具有反应？
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕Write a `Case` whose `batch` gives `tgt_out` without its first column and PAD at the end. `answer` and `future` stay silent, and
-#    `twin` parts at `tgt_out`. The eye sees it in translations, in which words are missing: a model learns whatever labels it is given.
+#    写一个 `Case`，它的 `batch` 返回的 `tgt_out` 去掉第一列，末尾补 PAD。`answer` 和 `future` 不作声，`twin` 在 `tgt_out` 处发现不同。看译文，一眼就能发现缺词：给什么标签，模型就学什么。
 #
 #    </details>
 #
-# 2. 〔英〕`company` compares one sentence with a copy of itself. Why a copy, and not another sentence?
+# 2. `company` 把一个句子与它自己的副本比较。为什么用副本，不用另一个句子？
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕Another one might be longer, and would bring padding with it. Then a fault of the padding would look like one of the rows. One change at a time.
+#    另一个句子可能更长，会带来填充。这样一来，填充的错误看上去就像批次里行与行之间的错误。一次只改一样。
 #
 #    </details>
 #
-# 3. 〔英〕Write `gradient_noise`: the same batch twice through a model in training mode. Is a difference an illness?
+# 3. 写一个 `gradient_noise`：同一个批次，在训练模式下两次通过模型。结果不同，算是病吗？
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕No: dropout is meant to differ in training. In a model built with dropout 0 it would be one. A tool needs to know what health is.
+#    不算：训练时，暂退法本来就该每次不同。要是模型的暂退概率是 0，那就算病。工具得知道健康是什么样子。
 #
 #    </details>
 #
 # ## 你造了什么
 #
-# | 〔英〕name | gives |
+# | 名称 | 给出什么 |
 # |---|---|
-# | 〔英〕`Case` | a translator and its loop, each step a method |
-# | 〔英〕`start`, `overfit`, `future`, `answer`, `padding`, `company`, `shuffled`, `by_layer`, `still` | one number or list each: the order of debugging |
-# | 〔英〕`trace`, `twin` | the first stage at which two cases part |
-# | 〔英〕`twice`, `halves`, `rows`, `relearned`, `examine` | what the seven do not see; all of them at once |
+# | `Case` | 一个小翻译模型和它的训练循环，每一步是一个方法 |
+# | `start`、`overfit`、`future`、`answer`、`padding`、`company`、`shuffled`、`by_layer`、`still` | 各给出一个数或一个列表：调试的次序 |
+# | `trace`、`twin` | 两个病例从哪一段开始不同 |
+# | `twice`、`halves`、`rows`、`relearned`、`examine` | 那七个问题看不见的；一次做完全部检查 |
 #
-# 〔英〕**Summary.** Judge a repository before you read it, and read it from the entry point down. Debug by questions with known
-# answers, the cheapest first. A wrong model does not crash, and some learn faster than a right one: a loss that is too good is a symptom.
-# What the score does not show, a tool must.
+# **小结。** 先评估一个代码仓库再去读，从入口往下读。调试靠答案已知的问题，从最便宜的问起。错误的模型不会崩溃，有些学得比正确的还快：好得过分的损失也是一种症状。分数看不出的，要靠工具来看。
 #
-# 〔英〕**Further reading.** Karpathy, *A Recipe for Training Neural Networks* (2019); Rush, *The Annotated Transformer* (2018; revised by Huang and
-# others, 2022). **Homework.** The sixteen patients are it: `python -m course homework list`.
+# **延伸阅读。** Karpathy, *A Recipe for Training Neural Networks* (2019)；Rush, *The Annotated Transformer*（2018；Huang 等 2022 年修订）。**作业。** 就是那十六个病人：`python -m course homework list`。
