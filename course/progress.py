@@ -14,6 +14,8 @@ from platformdirs import user_data_path
 
 EMPTY = {"exercises": {}, "answers": {}, "runs": {}, "guesses": {}, "learner": {}}
 
+here = ""  # the name that `i_am` was told in this process
+
 FIRST = ("exercises", "answers", "runs")  # parts that every file has; later ones may be missing
 
 
@@ -122,7 +124,13 @@ def record_sentence(sentence: str, translation: str) -> None:
 
 
 def learner() -> str:
-    """Return what this learner's options are shuffled by: the name given to `i_am`, or a number."""
+    """Return what options, numbers and patients are drawn by for whoever answers here.
+
+    The name that `i_am` was told; without one "page", where a page is stored for readers without a
+    kernel (COURSE_PAGE), else the name that was kept, or a number.
+    """
+    if here or os.environ.get("COURSE_PAGE"):
+        return here or "page"
     kept = load()["learner"].get("name")
     if kept or location() is None:
         return kept or "nobody"

@@ -23,7 +23,7 @@ def healthy():
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr("course.homework._here", None)
+    monkeypatch.setattr("course.progress.here", "")
 
 
 def quick(case: Case, monkeypatch) -> set[str]:

@@ -5,7 +5,6 @@ import difflib
 import hashlib
 import html
 import inspect
-import os
 import secrets
 import textwrap
 from dataclasses import dataclass, replace
@@ -123,30 +122,24 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
     return result
 
 
-def i_am(name: str) -> None:
+def i_am(name: str | None) -> None:
     """Say who answers here: the options of the reasons are shuffled by this name, on any machine.
 
     A notebook that is handed in says it once, so that a letter means the same where it is marked.
+    Raises CheckFailed without a name.
     """
-    global _here
-    _here = name.strip()
-    if _here:
-        progress.update(lambda content: content["learner"].update(name=_here))
-
-
-_here: str | None = None  # the name that this process was told
-
-
-def name_here() -> str:
-    """Return what the options, numbers and patients of whoever answers here are drawn by."""
-    return "page" if os.environ.get("COURSE_PAGE") else _here or progress.learner()
+    if not (name or "").strip():
+        raise CheckFailed(say("Write your name here first, in quotes: the options are shuffled by "
+                              "it"))
+    progress.here = name.strip()
+    progress.update(lambda content: content["learner"].update(name=progress.here))
 
 
 def patient(number: int, steps: int = 120) -> "Case":
     """Return a patient of lesson 11, trained: the number says nothing, and is yours alone."""
     from course.homework.patients import sick  # imports torch: a list needs none
 
-    return sick(illnesses.illness_of(number, name_here()), steps)
+    return sick(illnesses.illness_of(number, progress.learner()), steps)
 
 
 def _check_code(name: str, candidate: object, strict: bool) -> CheckResult:
@@ -170,10 +163,12 @@ def _check_code(name: str, candidate: object, strict: bool) -> CheckResult:
 def _check_reason(name: str, answer: object, strict: bool) -> CheckResult | Question:
     if answer is ASKED:
         return ask(name)
-    if strict and not _here and progress.location() is None:
+    if strict and not progress.here:
         return CheckResult(name, False, "whose letters are these? Write your name into "
-                           'i_am("...") at the top of the page: options are shuffled by it')
-    right, said = judge(name, answer, _here or progress.learner())
+                           "the first cell of the page and run it: options are shuffled by it")
+    if answer is None:
+        return CheckResult(name, False, "no answer yet: write a letter in quotes")
+    right, said = judge(name, answer, progress.learner())
     progress.record_check(name, right is True, str(answer)[:12], right is not None and not strict)
     return CheckResult(name, right is True, said)
 
@@ -181,14 +176,14 @@ def _check_reason(name: str, answer: object, strict: bool) -> CheckResult | Ques
 def _check_patient(name: str, answer: object, strict: bool) -> CheckResult | illnesses.Diagnosis:
     if answer is ASKED:
         return illnesses.ask(name)
-    right, said = illnesses.judge(name, answer, name_here())
+    right, said = illnesses.judge(name, answer, progress.learner())
     progress.record_check(name, right is True, str(answer)[:12], right is not None and not strict)
     return CheckResult(name, right is True, said)
 
 
 def _check_count(name: str, answer: object, strict: bool) -> CheckResult:
     count, kept = COUNTS[name], progress.load()["exercises"].get(name, {})
-    seed = f"{_here or progress.learner()}/{kept.get('checks', 0)}"
+    seed = f"{progress.learner()}/{kept.get('checks', 0)}"
     sizes = count.draw(seed)
     if answer is ASKED:
         given = ", ".join(f"{letter} = {value}" for letter, value in sizes.items())

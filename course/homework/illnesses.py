@@ -126,5 +126,4 @@ class Diagnosis:
 
 def ask(patient: str) -> Diagnosis:
     """Return a patient's question."""
-    page = os.environ.get("COURSE_PAGE")
-    return Diagnosis(patient, "page" if page else progress.learner())
+    return Diagnosis(patient, progress.learner())

@@ -22,7 +22,7 @@ NAMES = list(reasons())
 def kept(tmp_path, monkeypatch):
     """A learner's progress of their own."""
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress.json"))
-    monkeypatch.setattr("course.homework._here", None)
+    monkeypatch.setattr("course.progress.here", "")
 
 
 def letter(name: str, learner: str, right: bool = True) -> str:
@@ -107,6 +107,27 @@ def test_a_reason_is_asked_answered_and_kept(kept):
         check("why_scale", letter("why_scale", "Ann", right=False), strict=True)
     scale = next(line for line in reason_lines() if line[0] == "the scale")
     assert scale == ("the scale", 1, 4, 3)
+
+
+def test_who_answers_is_one_for_cards_checks_and_patients(kept, monkeypatch):
+    from course.homework.illnesses import illness_of
+
+    for setting in ({"COURSE_PROGRESS": "off"}, {"COURSE_PAGE": "1"}, {}):
+        with monkeypatch.context() as patch:
+            for name, value in setting.items():
+                patch.setenv(name, value)
+            i_am("Ann")
+            assert ask("why_scale").learner == check("patient_1").learner == "Ann"
+            assert check("why_scale", letter("why_scale", "Ann"), strict=True).passed
+            assert check("patient_7", illness_of(7, "Ann")).passed
+            patch.setattr("course.progress.here", "")  # another kernel
+            who = {"off": "nobody", "1": "page"}.get("".join(setting.values()), "Ann")
+            assert ask("why_scale").learner == check("patient_1").learner == who
+            with pytest.raises(CheckFailed, match="whose letters"):
+                check("why_scale", letter("why_scale", who), strict=True)
+    with pytest.raises(CheckFailed, match="name"):
+        i_am(" ")
+    assert "no answer yet" in check("why_scale", None).message
 
 
 def test_a_learner_without_a_name_keeps_an_order(kept):

@@ -123,8 +123,7 @@ class Question:
 
 def ask(name: str) -> Question:
     """Return a reason's question, its options in the learner's order."""
-    page = os.environ.get("COURSE_PAGE")
-    return Question(reasons()[name], "page" if page else progress.learner())
+    return Question(reasons()[name], progress.learner())
 
 
 def judge(name: str, answer: object, learner: str) -> tuple[bool | None, str]:
