@@ -531,6 +531,7 @@ def homework(options: argparse.Namespace) -> int:
     from course.authoring import ROOT
 
     if options.task == "list":
+        from course.grading.marks import assignments
         from course.homework.exercises import LISTED
         from course.homework.illnesses import patients
         from course.homework.reasons import questions
@@ -540,9 +541,11 @@ def homework(options: argparse.Namespace) -> int:
             passed = "passed" if kept.get(exercise.name, {}).get("passed") else ""
             print(f"{exercise.assignment:12} {exercise.name:30} difficulty {exercise.difficulty}  "
                   f"{exercise.minutes:3} min  {passed}".rstrip())
+        marked = assignments()["reasons"]
         for name, topic in questions().items():
+            point = "1 point" if name in marked else ""
             passed = "passed" if kept.get(name, {}).get("passed") else ""
-            print(f"{'reasons':12} {name:30} {say(topic):54} {passed}".rstrip())
+            print(f"{'reasons':12} {name:30} {say(topic):54} {point:8} {passed}".rstrip())
         for name in patients():
             topic = "what is wrong with it? lesson 11"
             passed = "passed" if kept.get(name, {}).get("passed") else ""

@@ -70,6 +70,7 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 #
 # Lessons 01 to 08 end with a link to their homework: you close the lesson and write its parts yourself.
 # Lesson 09c has an experiment of your own. `check` says what is right, and names the misunderstanding where something is not. At the end wait
+# [the reasons](homework/release/reasons/reasons.ipynb), 34 questions on why,
 # [the exam](homework/release/exam/exam.ipynb), an empty cell for a whole Transformer, and
 # [the six questions](homework/release/questions/questions.ipynb). In a terminal,
 # `python -m course homework list` shows what you have passed, and `homework report` makes one page of

@@ -6,6 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 STUB = {"python": "raise NotImplementedError  # your code"}  # where a solution stood
+UNANSWERED = re.compile(r"(?m)^\w+ = None  # your ")  # a line that asks, and is its own stub
 
 
 class AuthoringError(ValueError):
@@ -18,6 +19,11 @@ def merge_marks(path: Path) -> str:
         return ""
     return (f"{path} holds marks of a merge (<<<<<<<): take one side whole, git checkout --ours "
             f"{path.name} or git checkout --theirs {path.name}, and git add it")
+
+
+def written(source: str) -> bool:
+    """Return whether a learner has put something in the place of a stub."""
+    return "NotImplementedError" not in source and not UNANSWERED.search(source)
 
 
 def is_homework(source: Path) -> bool:

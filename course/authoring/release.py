@@ -12,15 +12,25 @@ import jupytext
 import nbformat
 from nbgrader.apps import NbGraderAPI
 from nbgrader.converters import GenerateAssignment
-from nbgrader.preprocessors import SaveCells
+from nbgrader.preprocessors import ClearSolutions, SaveCells
 from traitlets.config import Config
 
-from course.authoring import STUB, AuthoringError
+from course.authoring import STUB, UNANSWERED, AuthoringError, written
 from course.homework.cards import card
 from course.homework.exercises import EXERCISES
 from course.pages import as_saved
 
 CARD = re.compile(r"<!-- card: (\w+) -->")
+
+
+class ClearAnswers(ClearSolutions):
+    """nbgrader's, but `why_scale = None  # your letter` above a solution is its stub."""
+
+    def _replace_solution_region(self, cell, language):
+        replaced = super()._replace_solution_region(cell, language)
+        if replaced and UNANSWERED.search(cell.source):
+            cell.source = cell.source.replace("\n" + STUB["python"], "")
+        return replaced
 
 
 def refresh_cards(source: Path) -> bool:
@@ -56,7 +66,8 @@ def released(source: Path) -> dict[str, str]:
         config.CourseDirectory.root = place
         config.GenerateAssignment.no_database = True
         config.GenerateAssignment.preprocessors = [
-            step for step in GenerateAssignment.preprocessors.default() if step is not SaveCells
+            ClearAnswers if step is ClearSolutions else step
+            for step in GenerateAssignment.preprocessors.default() if step is not SaveCells
         ]  # the gradebook is the teacher's
         config.ClearSolutions.code_stub = STUB
         logging.disable(logging.INFO)
@@ -97,7 +108,7 @@ def worked_in(path: Path) -> bool:
     """Return whether a released notebook holds a solution where a stub should be."""
     cells = jupytext.read(path).cells
     solutions = [c for c in cells if c.metadata.get("nbgrader", {}).get("solution")]
-    return any("NotImplementedError" not in cell.source for cell in solutions)
+    return any(written(cell.source) for cell in solutions)
 
 
 def contents(text: str) -> list[tuple[str, str, dict]]:

@@ -64,6 +64,27 @@ def definitions(cells: Iterable[str], name: str) -> list[ast.stmt]:
     return [own[number] for number in sorted(chosen)]
 
 
+def said_of(cells: Iterable[str], name: str) -> list[object]:
+    """Return the different texts that a page gives a name, in order, without running anything.
+
+    What is no text in quotes comes as ..., None and the empty text not at all.
+    """
+    found: list[object] = []
+    for cell in cells:
+        try:
+            body = ast.parse(cell).body
+        except (SyntaxError, ValueError):
+            continue
+        for statement in body:
+            if name in bound(statement):
+                value = getattr(statement, "value", None)
+                text = value.value if isinstance(value, ast.Constant) else ...
+                text = text.strip() if isinstance(text, str) else text
+                found = [other for other in found if other != text]
+                found += [text] if text not in (None, "") else []
+    return found
+
+
 def _sets_attribute(statement: ast.stmt) -> bool:
     targets = getattr(statement, "targets", [getattr(statement, "target", None)])
     return any(isinstance(target, ast.Attribute | ast.Subscript) for target in targets)

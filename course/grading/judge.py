@@ -15,6 +15,7 @@ import os
 import re
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 from course.grading.sandbox import limit
@@ -54,6 +55,11 @@ def main(file: str) -> None:
 
     def say(**what: object) -> None:
         print(json.dumps({"nonce": told["nonce"], **what}), file=lines, flush=True)
+
+    from course.homework.reasons import reasons
+
+    if set(told["checks"]) <= set(reasons()):
+        return judge_reasons(Path(file), told["checks"], say)
 
     from IPython.core.inputtransformer2 import TransformerManager
 
@@ -109,6 +115,31 @@ def main(file: str) -> None:
         human = wrong is not None and bool(fault or "NameError" in wrong.message)
         say(check=name, passed=wrong is None, message=fault if human and fault else message,
             human=human)
+    say(done=True)
+
+
+def judge_reasons(path: Path, names: list[str], say: Callable[..., None]) -> None:
+    """Mark letters by the name that the page gives; they are read, and nothing is run."""
+    from course.grading.definitions import said_of
+    from course.homework.cells import read_cells
+    from course.homework.reasons import judge
+
+    cells = read_cells(path)
+    who = said_of(cells, "me")
+    named = len(who) == 1 and isinstance(who[0], str)
+    if named:
+        say(who=who[0])
+    for name in names:
+        say(begins=name)
+        letters = said_of(cells, name)[-1:]
+        if not letters:
+            passed, said = False, "not answered"
+        elif not named or not isinstance(letters[0], str):
+            passed, said = None, "no name in quotes" if not named else "no letter in quotes"
+        else:
+            passed, said = judge(name, letters[0], who[0])
+            passed = passed is True
+        say(check=name, passed=bool(passed), human=passed is None, message=said)
     say(done=True)
 
 

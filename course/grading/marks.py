@@ -40,6 +40,7 @@ class Mark:
     out_of: float
     status: str  # "marked", or why a human must look
     checks: dict[str, tuple[float, str]] = field(default_factory=dict)
+    who: str = ""  # the name by which a page of reasons was answered
     key: str = ""  # of the file and of the course that marked it: the same key, the same mark
 
 
@@ -105,6 +106,7 @@ def mark(student: str, assignment: str, file: Path | None, program: str | None,
     if not begun:
         result.status = f"its judge could not begin: {ended}"
         return result
+    result.who = next((line["who"] for line in said if "who" in line), "")
     looked_at = [f"{name}: {line['message']}" for name, line in verdicts.items() if line["human"]]
     for name, worth in points.items():
         line = verdicts.get(name)
@@ -117,7 +119,7 @@ def mark(student: str, assignment: str, file: Path | None, program: str | None,
         result.status = "; ".join(looked_at + stopped)
         return result
     result.points = sum(got for got, _ in result.checks.values())
-    result.status = "marked"
+    result.status = f"marked as {result.who!r}" if result.who else "marked"
     return result
 
 
@@ -141,7 +143,8 @@ def fingerprint(file: Path) -> str:
 def course_code() -> bytes:
     """Return the digest of what judges."""
     package, digest = Path(__file__).resolve().parents[1], hashlib.sha256()
-    for source in sorted([*package.glob("homework/**/*.py"), *package.glob("grading/*.py")]):
+    for source in sorted([*package.glob("homework/**/*.py"), *package.glob("homework/**/*.toml"),
+                          *package.glob("grading/*.py")]):
         digest.update(source.read_bytes())
     return digest.digest()
 
@@ -235,6 +238,11 @@ def mark_all(folder: Path, out: Path, only: str | None, jobs: int, program: str 
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    for name in {m.who for m in marks} - {""}:
+        same = [m for m in marks if m.who == name and m.points is not None]
+        for m in same if len(same) > 1 else ():  # one of them has another one's letters
+            m.points = None
+            m.status = f"answered as {name!r}: {', '.join(other.student for other in same)}"
     write(marks, out, folder)
     return marks
 

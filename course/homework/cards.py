@@ -1,9 +1,12 @@
 """The card of an exercise, as the notebooks show it: what, why, how hard, and three hints."""
 
-from course.homework.checking import Exercise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from course.homework.checking import Exercise
 
 
-def card(exercise: Exercise) -> str:
+def card(exercise: "Exercise") -> str:
     """Return the card as markdown; its first line is the marker by which it is found again."""
     hints = "\n".join(
         f"<details><summary>Hint {number}</summary>\n\n{hint}\n\n</details>\n"

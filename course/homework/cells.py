@@ -69,6 +69,7 @@ def main(file: str, told: str) -> None:
     from course.homework.checking import explain_error
     from course.homework.exercises import EXERCISES
     from course.homework.pairs import differ
+    from course.homework.reasons import reasons
 
     path, skip = Path(file), json.loads(told)
     sys.path[0] = ""  # as in a notebook: modules beside it, wherever it was called from
@@ -80,7 +81,7 @@ def main(file: str, told: str) -> None:
             if error := run(cell, shell):
                 said = ASKS if isinstance(error, EOFError) else explain_error(error)
                 say(fault=f"{path.name}, cell {number}: {said}")
-    found = [name for name in EXERCISES if name in module.__dict__]
+    found = [name for name in (*EXERCISES, *reasons()) if name in module.__dict__]
     for name in found:
         if name not in skip["checks"]:
             say(check=name)

@@ -6,15 +6,21 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from nbgrader.converters import Autograde
-from nbgrader.preprocessors import DeduplicateIds, OverwriteCells
+from nbgrader.converters import Autograde, GenerateAssignment
+from nbgrader.preprocessors import ClearSolutions, DeduplicateIds, OverwriteCells
 
 from course.authoring import STUB
+from course.authoring.release import ClearAnswers
+from course.grading.definitions import said_of
 
 c = get_config()  # noqa: F821
 
 c.CourseDirectory.course_id = "attention"
 c.ClearSolutions.code_stub = STUB
+c.GenerateAssignment.preprocessors = [
+    ClearAnswers if step is ClearSolutions else step
+    for step in GenerateAssignment.preprocessors.default()
+]
 # the .py half of a source holds the solutions: it goes neither to learners nor beside their code
 c.CourseDirectory.ignore = [".ipynb_checkpoints", "*.pyc", "__pycache__", "feedback", "*.py"]
 # nbgrader calls alembic by its name: find it beside this Python, activated or not
@@ -36,6 +42,7 @@ class ForgetCopies(DeduplicateIds):
 
 
 restored = []  # "STUDENT, ASSIGNMENT: cells"
+answered = {}  # (assignment, the name written on it) -> students
 
 
 class Restore(OverwriteCells):
@@ -54,12 +61,15 @@ class Restore(OverwriteCells):
             # at the end: there, everything that a test needs is defined
             nb.cells += [self.missing_cell_transform(cell, points[cell.name], cell.name in written)
                          for cell in back]
+        who = resources["nbgrader"]
+        cells = [cell.source for cell in nb.cells if cell.cell_type == "code"]
+        for name in said_of(cells, "me"):
+            answered.setdefault((who["assignment"], name), []).append(who["student"])
         names = [cell.name for cell in back] + [
             cell.metadata.nbgrader.grade_id for cell in nb.cells
             if before.get(cell.metadata.get("nbgrader", {}).get("grade_id"), cell.cell_type)
             != cell.cell_type]
         if names:
-            who = resources["nbgrader"]
             restored.append(f"{who['student']}, {who['assignment']}: {', '.join(names)}")
         return nb, resources
 
@@ -69,6 +79,10 @@ def tell():
     if restored:
         print("Deleted or converted cells were put back, and count:", *restored, sep="\n  ",
               file=sys.stderr)
+    for (assignment, name), students in answered.items():
+        if len(students) > 1:
+            print(f"{assignment}: {', '.join(students)} answer as {name!r}: look yourself",
+                  file=sys.stderr)
 
 
 ours = {DeduplicateIds: ForgetCopies, OverwriteCells: Restore}

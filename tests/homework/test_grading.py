@@ -10,7 +10,7 @@ import pytest
 from course.__main__ import main
 from course.authoring import NOTEBOOKS
 from course.grading import marks, sandbox
-from course.grading.definitions import definitions
+from course.grading.definitions import definitions, said_of
 
 PAGE = NOTEBOOKS / "homework" / "source" / "masking" / "masking.py"
 RIGHT = [cell.source for cell in jupytext.read(PAGE).cells if cell.cell_type == "code"]
@@ -172,6 +172,32 @@ def test_a_wrong_folder_is_told(tmp_path, capsys, names, said):
     assert "attention" in capsys.readouterr().err
 
 
+def test_letters_are_marked_by_the_name_on_the_page(tmp_path):
+    release = NOTEBOOKS / "homework" / "release" / "reasons" / "reasons.ipynb"
+    source = NOTEBOOKS / "homework" / "source" / "reasons" / "reasons.ipynb"
+    right = [cell.source for cell in nbformat.read(source, 4).cells if cell.cell_type == "code"]
+    ann = [cell.replace('"The course"', '"Ann"') for cell in right]  # whose letters are others
+    bob = [cell.replace('"The course"', '"Bob"') for cell in right]
+    vague = [cell.replace('"The course"', "input()") for cell in right]
+    blank = [cell.source for cell in nbformat.read(release, 4).cells if cell.cell_type == "code"]
+    for student, cells in {"right": right, "same": right, "Ann": ann, "Bob": bob, "vague": vague,
+                           "blank": blank}.items():
+        hand_in(tmp_path / "in", student, *cells).rename(tmp_path / "in" / student
+                                                         / "reasons.ipynb")
+    done = {m.student: m for m in marks.mark_all(tmp_path / "in", tmp_path / "out", None, 1, None,
+                                                 progress=False)}
+    assert done["right"].points is done["same"].points is done["vague"].points is None
+    assert "answered as 'The course': right, same" in done["right"].status
+    assert sum(got for got, _ in done["right"].checks.values()) == done["right"].out_of == 34
+    assert done["blank"].points == 0 and done["blank"].status == "marked"
+    assert max(done["Ann"].points, done["Bob"].points) < 17
+    assert done["Ann"].status == "marked as 'Ann'"
+    assert "no name in quotes" in done["vague"].status
+    (tmp_path / "in" / "same" / "reasons.ipynb").unlink()
+    again = marks.mark_all(tmp_path / "in", tmp_path / "out", "reasons", 1, None, progress=False)
+    assert {m.student: m.points for m in again}["right"] == 34
+
+
 def test_only_definitions_that_are_needed_are_chosen():
     cells = ["import os, torch\nos.remove = 1\nprint(1)", "def g(): return h",
              "x = y = 2; z[0] = 3", "def f(): return g() + x", "f.cache = {}", "def (",
@@ -179,6 +205,8 @@ def test_only_definitions_that_are_needed_are_chosen():
     found = definitions(cells, "f")
     assert [node.cell for node in found] == [2, 3, 4, 5, 7, 8]
     assert definitions(cells, "nothing") == []
+    said = ["me = None\nme = 'Ann '", "x = (", "me = 'Bob'; me = 'Ann'", "me = ''", "a = b"]
+    assert said_of(said, "me") == ["Bob", "Ann"] and said_of(said, "a") == [...]
 
 
 def test_every_assignment_has_its_points():

@@ -43,7 +43,7 @@ def test_the_release_is_current_and_holds_no_solution(source: Path):
     assert "SOLUTION" not in stored
     cells = graded(nbformat.reads(stored, as_version=4))
     solutions = [c for c in cells.values() if c.metadata.nbgrader.solution]
-    assert solutions and all("NotImplementedError" in c.source for c in solutions)
+    assert solutions and not any(authoring.written(c.source) for c in solutions)
 
 
 @pytest.mark.parametrize("source", HOMEWORK, ids=lambda source: source.stem)
@@ -51,7 +51,8 @@ def test_points_are_the_difficulty(source: Path):
     for cell in graded(jupytext.read(source)).values():
         found = re.search(r'(?m)^assert check\("(\w+)", \w+, strict=True\)', cell.source)
         if found:
-            assert cell.metadata.nbgrader.points == EXERCISES[found[1]].difficulty
+            worth = EXERCISES[found[1]].difficulty if found[1] in EXERCISES else 1  # or a reason
+            assert cell.metadata.nbgrader.points == worth
             assert cell.metadata.nbgrader.locked and cell.metadata.nbgrader.grade
             assert cell.source.startswith("from course.homework import check")  # not a learner's
 
@@ -136,7 +137,7 @@ def marks(tmp_path_factory) -> dict[str, float]:
     place = tmp_path_factory.mktemp("class")
     original = authoring.NOTEBOOKS / "homework"
     shutil.copy(original / "nbgrader_config.py", place)
-    for assignment in ("attention", "exam"):
+    for assignment in ("attention", "exam", "reasons"):
         shutil.copytree(original / "source" / assignment, place / "source" / assignment)
 
     def nbgrader(*arguments: str) -> str:
@@ -200,11 +201,20 @@ def marks(tmp_path_factory) -> dict[str, float]:
     right = [n for n, c in solutions_of("exam").items() if c.metadata.nbgrader.solution]
     hand_in("ann", right, assignment="exam")
     print(nbgrader("autograde", "exam"))
+    nbgrader("generate_assignment", "reasons")
+    letters = [*solutions_of("reasons")]
+    for student in ("ann", "copies", "shares", "blank"):
+        hand_in(student, [] if student == "blank" else letters, assignment="reasons")
+    path = place / "submitted" / "shares" / "reasons" / "reasons.ipynb"
+    path.write_text(path.read_text("utf-8").replace("The course", "Bob"), "utf-8")
+    assert "reasons: ann, copies answer as 'The course'" in nbgrader("autograde", "reasons")
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
         students = {"ann", "zoe", "twice", "praise", "deletes", *HOSTILE}
         found = {s.student.id: s.score for s in gradebook.assignment_submissions("attention")}
         exam = gradebook.find_submission("exam", "ann").score
-        return {"exam": exam} | {student: found.get(student) for student in students}
+        reasons = {f"reasons of {s.student.id}": s.score
+                   for s in gradebook.assignment_submissions("reasons")}
+        return {"exam": exam} | reasons | {student: found.get(student) for student in students}
 
 
 @pytest.mark.long  # a class by nbgrader
@@ -219,6 +229,12 @@ def test_a_hostile_submission_harms_only_its_author(marks):
 @pytest.mark.long  # a class by nbgrader
 def test_a_right_exam_gets_its_points(marks):
     assert marks["exam"] == 5
+
+
+@pytest.mark.long  # a class by nbgrader
+def test_letters_count_for_the_name_on_the_page(marks):
+    assert marks["reasons of ann"] == marks["reasons of copies"] == 34  # and both are named
+    assert marks["reasons of blank"] == 0 and marks["reasons of shares"] < 17
 
 
 @pytest.mark.long  # a class by nbgrader

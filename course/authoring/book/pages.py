@@ -35,7 +35,7 @@ PARTS = {
     "Homework": ("homework/",),
 }
 HOMEWORK = ("foundations", "seq2seq", "attention", "masking", "transformer", "text", "training",
-            "decoding", "questions", "exam")
+            "decoding", "beyond", "reasons", "questions", "exam")
 NOTE = """\
 :::{{note}}
 To solve these exercises you need the course on your machine: what `check` says, it says there.
