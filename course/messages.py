@@ -12,7 +12,13 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CHARTS = "course/charts"  # the catalogue of what pictures say, and of nothing else
+# fonts with Chinese characters; where none is installed, pictures say it in English
+FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
+         "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei",
+         "WenQuanYi Zen Hei", "Arial Unicode MS", "Noto Sans CJK JP")
 PLACE = r"\{\d\}"  # where a template has a value: {1}
+AXIS = r"[xy]:\\? "  # what stands before an axis in the words for a picture, escaped or not
 WHY = "*Why it matters.* "  # what a card says before it
 
 
@@ -32,15 +38,33 @@ def say(text: str) -> str:
     return _said(text, folder) if folder and text else text
 
 
+def say_in_picture(text: str, folder: str | None = None) -> str:
+    """Return what a picture says, or the words that stand for it, in the reader's language.
+
+    folder: that of another language than the reader's. What has no translation, such as a word of
+    a sentence that is drawn, stays as it is.
+    """
+    folder = folder or language()
+    if not folder:
+        return text
+    place, words = f"{folder}/{CHARTS}.po", " ".join(text.split())
+    said = _whole(words, place) or "".join(_pieces(_sentences(words), place))
+    return text if said == words else said
+
+
 @cache
 def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str, str]]]:
-    """Return what is translated: sentences, and templates, those with the most words first."""
+    """Return what is translated: sentences, and templates, those with the most words first.
+
+    folder: of po/, without what pictures say; or one file.
+    """
     try:
         from babel.messages.pofile import read_po  # `doctor` speaks without any package
     except ImportError:
         return {}, []
-    sentences, templates = {}, []
-    for path in sorted((ROOT / "po" / folder).rglob("*.po")):
+    sentences, templates, place = {}, [], ROOT / "po" / folder
+    paths = (path for path in place.rglob("*.po") if path.stem != Path(CHARTS).name)
+    for path in [place] if place.is_file() else sorted(paths):
         with path.open("rb") as file:
             for message in read_po(file):
                 if not message.id or not message.string or message.fuzzy:
@@ -54,11 +78,31 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str, 
                     said = re.sub(r"^\*+[^*]+\*+[：:]?\s*", "", message.string)
                     sentences.setdefault(message.id.removeprefix(WHY), said)
                 if "course" in path.parts[-2:-1] and re.search(PLACE, message.id):
-                    words = re.split(PLACE, message.id)
-                    pattern = re.compile("(.*?)".join(map(re.escape, words)), re.S)
+                    value = _in_picture if place.is_file() else "(.*?)"
+                    pattern = re.sub(r"\\{\d\\}", value, re.escape(message.id))
+                    pattern = re.compile(pattern, re.S)
                     templates.append((pattern, message.id, message.string))
-    templates.sort(key=lambda template: -len(re.sub(PLACE, "", template[1])))
+    templates.sort(key=lambda template: (not re.match(AXIS, template[1]),
+                                         -len(re.sub(PLACE, "", template[1]))))
     return sentences, templates
+
+
+def _in_picture(place: re.Match) -> str:
+    """Return what a place in a picture's template takes: of sentences one, at the end no list.
+
+    Of an axis all its words; where a template is hardly more than "of", a number.
+    """
+    words = re.sub(r"\\{\d\\}", "", place.string)
+    if not re.search("[A-Za-z]{4}|[A-Z]{2}|:", words):
+        return r"([\d.,%+-]*[\d%])"
+    if re.match(AXIS, words):
+        return r"((?:(?!\.(?: |$)).)*?)"
+    listed = r"|\w, " if place.end() == len(place.string) else ""
+    return rf"((?:(?![.:](?: |$){listed}).)*?)"
+
+
+def _sentences(text: str) -> list[str]:
+    return re.split(r"(?<=[.?!:]) (?=\S)", text)
 
 
 def _said(text: str, folder: str) -> str:
@@ -70,7 +114,7 @@ def _said(text: str, folder: str) -> str:
         said = [_said(part, folder) for part in parts] if len(parts) > 1 else parts
         if said != parts:
             return between.join(said)
-    return "".join(_pieces(re.split(r"(?<=[.?!:]) (?=\S)", text), folder))
+    return "".join(_pieces(_sentences(text), folder))
 
 
 def _whole(text: str, folder: str) -> str | None:
@@ -95,7 +139,7 @@ def _pieces(sentences: list[str], folder: str) -> Iterator[str]:
     while sentences:
         for count in range(len(sentences), 0, -1):
             words = " ".join(sentences[:count])
-            whole = _whole(words, folder) if count < len(sentences) or count == 1 else None
+            whole = _whole(words, folder)
             if whole is not None or count == 1:
                 break
         sentences = sentences[count:]

@@ -81,7 +81,9 @@ def house(tmp_path, monkeypatch):
     for name, text in (("97_toy", PAGE), ("98_other", "# Other\n")):
         cells = [nbformat.v4.new_markdown_cell(text, id="words"),
                  nbformat.v4.new_code_cell("print(1)", id="code", execution_count=1, outputs=[
-                     nbformat.v4.new_output("stream", text="1\n")])]
+                     nbformat.v4.new_output("stream", text="1\n"), nbformat.v4.new_output(
+                         "display_data", metadata={"image/png": {
+                             "alt": "Four of the columns. y: loss [nats], mean of 10 steps"}})])]
         notebooks.joinpath(f"{name}.py").write_text("")
         nbformat.write(nbformat.v4.new_notebook(cells=cells), notebooks / f"{name}.ipynb")
     assert translate.main([]) == 0
@@ -95,6 +97,8 @@ def test_a_page_keeps_code_outputs_and_ids_and_its_links_lead_to_the_same_pages(
     made = nbformat.read(house / "zh" / "97_toy.ipynb", as_version=4)
     assert [cell.id for cell in made.cells] == ["words", "code"]
     assert made.cells[1].source == "print(1)" and made.cells[1].outputs[0].text == "1\n"
+    alt = made.cells[1].outputs[1].metadata["image/png"]["alt"]
+    assert alt == "其中四列。纵轴：损失 [奈特]，10 步平均"
     assert "一项，见[第 98 课](98_other.ipynb#a)。" in made.cells[0].source
     assert "〔英〕Another." in made.cells[0].source
     assert (house / "zh" / "97_toy.py").exists()
@@ -226,3 +230,22 @@ def test_sentences_are_read_from_the_code_with_their_values_as_numbers(tmp_path)
     path = tmp_path / "reasons.toml"
     path.write_text('[a]\nwhere = ["x", "not this"]\nquestion = "Why is it so?"\n')
     assert list(runtime.sentences(path)) == ["Why is it so?"]
+
+
+def test_labels_of_pictures_are_read_from_modules_and_notebooks(monkeypatch, tmp_path):
+    monkeypatch.setattr(authoring, "NOTEBOOKS", tmp_path)
+    text = '''"""No docstring."""
+axis.annotate(f"gap {x:.2f}", xy, textcoords="offset points", color="red", label="step")
+axis.set(xlabel="time [ms]", ls=":").legend(loc="upper left")
+names = {"read": 1, "set by hand": "a sentence of words"}
+draw.maps(panels, title)
+title = "It grows"
+print(f"not this {one}")
+'''
+    (tmp_path / "viz").mkdir()
+    for name in ("98_page.py", "viz/module.py"):
+        (tmp_path / name).write_text(text)
+    page = {"gap {1}", "step", "time [ms]", "set by hand", "It grows"}
+    assert set(runtime.labels(tmp_path / "98_page.py")) == page
+    assert set(runtime.labels(tmp_path / "viz/module.py")) == page | {
+        "a sentence of words", "not this {1}"}

@@ -10,7 +10,9 @@ import torch
 import vl_convert
 from matplotlib.text import Text
 
-from course import viz
+from course import ASSETS, viz
+from course.corpora import captions
+from course.messages import language, say_in_picture
 from course.viz import (
     attention,
     beyond,
@@ -45,6 +47,45 @@ def test_a_chart_says_its_titles(monkeypatch):
     viz.show(chart)
     viz.show(chart, alt="short")
     assert [m["image/png"]["alt"] for m in shown] == ["A find. length", "short"]
+
+
+def labelled() -> plt.Figure:
+    figure, axis = plt.subplots()
+    axis.plot([0, 1], label="query: who asks", linestyle=":", color="red")
+    axis.set_xticks([0, 1], ["set by hand", "dog"])
+    axis.set_title("$d_k$ of 8 heads")
+    axis.legend(loc="upper left")
+    return viz.finish(figure, "From layer 2 of 3 on,\nthe first choice is mostly the final one")
+
+
+def test_a_picture_says_its_titles_labels_and_legends_in_chinese(monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    monkeypatch.setattr(viz, "chinese_font", lambda: "DejaVu Sans")
+    figure = labelled()
+    shown = {text.get_text() for text in figure.findobj(Text)}
+    assert {"共 3 层，从第 2 层起，首选多半就是最终的选择", "查询：谁在问", "手工设定", "dog",
+            "$d_k$ of 8 heads"} <= shown
+    assert figure._repr_mimebundle_()[1]["image/png"]["alt"].startswith("共 3 层，")
+    chart = alt.Chart(alt.Data(values=[{"weight": 1}]), title="Four of the columns")
+    spec = viz.spoken(chart.mark_bar().encode(x=alt.X("weight:Q", title="weight")).to_dict())
+    assert (spec["title"], spec["encoding"]["x"]) == (
+        "其中四列", {"field": "weight", "title": "权重", "type": "quantitative"})
+
+
+@pytest.mark.parametrize(("tongue", "font"), [("zh", None), ("", "DejaVu Sans")])
+def test_without_a_font_or_a_wish_it_stays_english(monkeypatch, tongue, font):
+    monkeypatch.setenv("COURSE_LANG", tongue)
+    monkeypatch.setattr(viz, "chinese_font", lambda: font)
+    assert bool(tongue) == bool(language())
+    assert "query: who asks" in {text.get_text() for text in labelled().findobj(Text)}
+
+
+def test_no_sentence_that_is_drawn_and_no_word_of_one_is_taken_for_a_label():
+    probes = (ASSETS / "probe_sentences.tsv").read_text("utf-8").split()
+    pairs = captions.load("val")
+    shown = {*probes, *(word for pair in pairs for word in (*pair.de_tokens, *pair.en_tokens)),
+             *(sentence for pair in pairs[:300] for sentence in (pair.de, pair.en))}
+    assert {words for words in shown if say_in_picture(words, "zh_CN") != words} == set()
 
 
 # what TeX, a chart's separators, fields and labels, or HTML would read as their own

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from course import authoring
+from course.messages import CHARTS
 
 PACKAGE = "course"
 # a catalogue, and the files whose sentences it holds
@@ -20,11 +21,34 @@ SOURCES = {
 COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”"],
             "course/check": ["above", "below", "exactly", "{1} above", "{1} below",
                              "Right for {1}. Not for {2}: {3}. Probably {4}",
-                             "Right for {1}. Not for {2}: {3}"]}
+                             "Right for {1}. Not for {2}: {3}"],
+            CHARTS: ["x: {1}", "y: {1}", "more", "less", "one token", "{1} tokens",
+                     "words in the sentence ...", "pieces of its hardest word ...",
+                     "training saw its rarest word ...", "training never saw ...",
+                     "at the word before the one that is due", "at the word that is due",
+                     "at the word after it", "{1} words away", "layer", "head", "kind",
+                     "one cell (cross-attention, layer {1}, head {2}): row {3}, column {4}, "
+                     "weight {5}", "Where each head looks: choose one", "width", "target tokens",
+                     "padding mask {1}", "causal mask {1}", "gold",
+                     "predicted", "everyone", "healthy", "weights", "output", "German", "English",
+                     "encoder self-attention ({1})", "decoder self-attention ({1})",
+                     "cross-attention ({1})", "cross-attention"]}
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}"}
 NO_SENTENCE = re.compile(
     r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|"
     r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
+# what of the code of a picture is none of its words: places, units, formulas, code, words drawn
+NO_LABEL = re.compile(
+    r"<(?!pad|/?s>)\w+[ />]|datum|&&|\w:\w|;\w|#[0-9A-F]{6}|\bimport |are needed;|^[a-z]\w* = |\\1|"
+    r"^\d[.\d]* (?:introduction|background|model|attention|to |why |training|results|conclusion)|"
+    r"^\d[.\d]* · [A-Zc]|"
+    r"\b(?:dogs?|puppy|hound|cat)\b|^(?:offset points|axes fraction)$|"
+    r"^(?:(?:outside|upper|lower|center|left|right) ?)+$|"
+    r"^(?:\{\d\} of \{\d\}|\{\d\} is \{\d\}|\{layer\}.*)$")
+LABELS = {"label", "title", "xlabel", "ylabel", "alt"}
+LABELLING = re.compile(r"(set_(title|.label)|sup(title|.label)|annotate|\.text)$")
+DRAWING = re.compile(r"draw\w*\.(?!glossary_table|find_)|(axis|axes|figure)\b|"
+                     r"(show|finish|maps|masks|influence|sheet)$")
 
 
 def sources() -> dict[str, list[Path]]:
@@ -34,6 +58,7 @@ def sources() -> dict[str, list[Path]]:
              for name, patterns in SOURCES.items()}
     for path in sorted(package.glob("homework/exercises/[!_]*.py")):
         found[f"course/exercises_{path.stem}"] = [path]
+    found[CHARTS] = sorted([*package.glob("viz/[!_]*.py"), *authoring.NOTEBOOKS.glob("*.py")])
     return {name: paths for name, paths in found.items() if paths}
 
 
@@ -42,7 +67,7 @@ def extracted(name: str) -> Iterator[tuple[str, str]]:
     for words in COMPOSED.get(name, ()):
         yield words, "course/homework/checking.py"
     for path in sources()[name]:
-        for words in sentences(path):
+        for words in (labels if name == CHARTS else sentences)(path):
             yield words, path.relative_to(authoring.ROOT).as_posix()
 
 
@@ -73,11 +98,7 @@ def sentences(path: Path) -> Iterator[str]:
 def _words(node: ast.AST) -> str:
     """Return the sentence of a string, "" if it is none that anybody reads."""
     if isinstance(node, ast.JoinedStr):
-        count, parts = 0, []
-        for part in node.values:
-            count += isinstance(part, ast.FormattedValue)
-            parts.append(part.value if isinstance(part, ast.Constant) else f"{{{count}}}")
-        words = "".join(parts)
+        words = _template(node)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         words = node.value
     else:
@@ -85,6 +106,15 @@ def _words(node: ast.AST) -> str:
     words = words.strip()
     read = len(re.findall(r"[A-Za-z]{2,}", words)) >= 2 and " " in words
     return words if read and words not in PIECES and not NO_SENTENCE.search(words) else ""
+
+
+def _template(node: ast.JoinedStr) -> str:
+    """Return an f-string with its values as {1}, {2} ..."""
+    count, parts = 0, []
+    for part in node.values:
+        count += isinstance(part, ast.FormattedValue)
+        parts.append(part.value if isinstance(part, ast.Constant) else f"{{{count}}}")
+    return "".join(parts)
 
 
 def _of_toml(value: object) -> Iterator[str]:
@@ -97,3 +127,61 @@ def _of_toml(value: object) -> Iterator[str]:
             yield from _of_toml(entry)
     elif isinstance(value, str) and " " in value:
         yield value
+
+
+def labels(path: Path) -> Iterator[str]:
+    """Give what the pictures of a module of course.viz, or of a notebook, say.
+
+    Of a notebook: what it hands to a picture, and the names in its tables, which legends show.
+    """
+    tree, shown = ast.parse(path.read_text("utf-8")), set()
+    skipped = {part for node in ast.walk(tree) if isinstance(node, ast.Expr | ast.JoinedStr)
+               and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
+               for part in ast.walk(node) if part is not node}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and LABELLING.search(ast.unparse(node.func)):
+            shown.update(node.args)
+        elif isinstance(node, ast.keyword) and node.arg in LABELS:
+            shown.add(node.value)
+    if path.parent == authoring.NOTEBOOKS:
+        nodes = [*_handed_to_pictures(tree), *shown]
+    else:
+        nodes = [*ast.walk(tree)]
+    for node in dict.fromkeys(nodes):
+        if node not in skipped and (words := _label(node, alone=node in shown)):
+            yield words
+
+
+def _handed_to_pictures(tree: ast.AST) -> Iterator[ast.AST]:
+    named = {node.id for call in ast.walk(tree) if isinstance(call, ast.Call)
+             and DRAWING.match(ast.unparse(call.func))
+             for node in call.args if isinstance(node, ast.Name)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and DRAWING.match(ast.unparse(node.func)):
+            yield from ast.walk(node)
+        elif isinstance(node, ast.Dict):
+            yield from filter(None, node.keys)
+        elif isinstance(node, ast.DictComp):
+            yield node.key
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+            yield node.targets[0].slice
+        elif isinstance(node, ast.For) and "title" in ast.unparse(node.target):
+            yield from ast.walk(node.iter)
+        elif isinstance(node, ast.Assign) and (
+                {ast.unparse(target) for target in node.targets} & named
+                or re.search("title|ROWS", ast.unparse(node.targets[0]))):
+            yield from ast.walk(node.value)
+
+
+def _label(node: ast.AST, alone: bool) -> str:
+    """Return the words of a label; of one word only if it is known to be a label."""
+    if isinstance(node, ast.JoinedStr):
+        words = _template(node)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        places = iter(range(1, 10))
+        words = re.sub(r"\{(?::[^{}]*)?\}", lambda _: f"{{{next(places)}}}", node.value)
+    else:
+        return ""
+    words = " ".join(words.split())
+    read = re.search(r"[A-Za-z]{2}", re.sub(r"\$[^$]*\$|\{\w+\}|BPE|RNN|LSTM|GRU|BOS", "", words))
+    return words if read and (" " in words or alone) and not NO_LABEL.search(words) else ""

@@ -25,7 +25,7 @@ from babel.messages.pofile import read_po, write_po
 
 from course import authoring
 from course.authoring import is_homework, lint, runtime, sources
-from course.messages import WHY
+from course.messages import CHARTS, WHY, catalogue, say_in_picture
 
 LANGUAGE = "zh_CN"
 MARK = "〔英〕"  # stands before English that has no translation
@@ -290,7 +290,10 @@ def relinked(text: str, stored: Path, translated_pages: set[Path]) -> str:
 
 
 def page(stored: Path, of: Callable[[str], str | None], translated_pages: set[Path]) -> dict:
-    """Return a stored notebook with Chinese words; code and outputs stay the same."""
+    """Return a stored notebook with Chinese words; code and outputs stay the same.
+
+    What stands for a picture is said in Chinese, too, where the catalogue of pictures knows it.
+    """
     notebook = json.loads(stored.read_text("utf-8"))
     relink = partial(relinked, stored=stored, translated_pages=translated_pages)
     for cell in notebook["cells"]:
@@ -298,6 +301,9 @@ def page(stored: Path, of: Callable[[str], str | None], translated_pages: set[Pa
             text = relink(translated("".join(cell["source"]), of))
             cell["source"] = text.splitlines(keepends=True)
         for output in cell.get("outputs", ()):
+            for shown in output.get("metadata", {}).values():
+                if "alt" in shown:
+                    shown["alt"] = say_in_picture(shown["alt"], LANGUAGE)
             for kind in {"text/html", "text/markdown"} & output.get("data", {}).keys():
                 output["data"][kind] = [*map(relink, output["data"][kind])] if isinstance(
                     output["data"][kind], list) else relink(output["data"][kind])
@@ -376,8 +382,9 @@ def problems(names: list[str] | None = None) -> list[str]:
 def refresh(name: str, words: dict[str, str]) -> None:
     """Bring a catalogue up to date, and the Chinese page with it, if it is a page's."""
     save(catalogue_path(name), merged(name, words))
-    if not name.startswith("course/"):
-        for path, data in generated(name, originals([name])[name]).items():
+    catalogue.cache_clear()
+    for page_of in originals() if name == CHARTS else [] if name.startswith("course/") else [name]:
+        for path, data in generated(page_of, originals([page_of])[page_of]).items():
             save(path, data)
 
 

@@ -1,10 +1,17 @@
 """Charts that take numbers and return figures; the style that all of them share."""
 
+from functools import cache
+from pathlib import Path
+
 import altair as alt
 import matplotlib.pyplot as plt
 import vl_convert
 from IPython.display import display
+from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from course.messages import FONTS, language, say_in_picture
 
 # Okabe and Ito 2008: told apart by colour-blind readers
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
@@ -51,12 +58,40 @@ def finish(figure: Figure, title: str = "", alt: str = "") -> Figure:
     """
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    alt = translate(figure, alt)
     if figure.get_layout_engine() is None:
         figure.tight_layout()
     plt.close(figure)
     seen = {"image/png": {"alt": alt or in_words(figure)}}
     figure._repr_mimebundle_ = lambda **_: ({}, seen)  # IPython adds the picture
     return figure
+
+
+@cache
+def chinese_font() -> str | None:
+    """Return the first installed font with Chinese characters, None where there is none."""
+    for path in map(Path, font_manager.findSystemFonts()):  # matplotlib's list may be older
+        if any(name.replace(" ", "").lower() in path.stem.lower()
+               for name in ("Noto Sans CJK", "WenQuanYi", *FONTS)):
+            font_manager.fontManager.addfont(path)
+    known = font_manager.get_font_names()
+    return next((name for name in FONTS if name in known), None)
+
+
+def translate(figure: Figure, alt: str) -> str:
+    """Say what a figure says in the reader's language, if a font can draw it; return its alt so."""
+    font = chinese_font() if language() else None
+    if font is None:
+        return alt
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if (said := [*map(say_in_picture, labels)]) != labels:
+            family = [font, *plt.rcParams["font.family"]]
+            axis.set_ticks(axis.get_ticklocs(), said, fontfamily=family)
+    for text in figure.findobj(Text):
+        if (said := say_in_picture(text.get_text())) != text.get_text():
+            text.set(text=said, fontfamily=[font, *text.get_fontfamily()])
+    return say_in_picture(alt)
 
 
 def in_words(figure: Figure) -> str:
@@ -82,12 +117,27 @@ def titles_of(spec: object) -> list[str]:
                   for found in titles_of(part)]
 
 
+def spoken(spec: object, key: str = "") -> object:
+    """Return a Vega-Lite chart that says its titles, and the names of its menus, as a reader does.
+
+    A word alone may be a field of the data, so it is said in a title only.
+    """
+    if isinstance(spec, dict):
+        return {name: spoken(part, name) for name, part in spec.items()}
+    if isinstance(spec, list):
+        return [spoken(part, key) for part in spec]
+    words = isinstance(spec, str) and (" " in spec or key == "title")
+    return say_in_picture(spec) if words else spec
+
+
 def show(chart: alt.TopLevelMixin, alt: str = "") -> None:
     """Display an Altair chart, and a picture of it for viewers that run no script.
 
     alt: what stands for the picture where it is not seen; the chart's titles, if not given.
     """
     spec = chart.to_dict()
+    if language() and chinese_font():
+        spec, alt = spoken(spec), say_in_picture(alt)
     picture = vl_convert.vegalite_to_png(spec, vl_version="5.20", scale=1.5)
     bundle = {"application/vnd.vegalite.v5+json": spec, "image/png": picture}
     bundle["text/plain"] = "An interactive chart; its first view is the picture beside it."
