@@ -122,7 +122,8 @@ def _whole(text: str, folder: str) -> str | None:
     sentences, templates = catalogue(folder)
     bare, end = (text[:-1], text[-1]) if text.endswith((".", ":")) else (text, "")
     mark = {".": "。", ":": "：", "": ""}[end]
-    for words, more in ((text, ""), (bare, mark), (bare[:1].lower() + bare[1:], mark)):
+    small = bare if folder.endswith(".po") else bare[:1].lower() + bare[1:]  # Kind is a child
+    for words, more in ((text, ""), (bare, mark), (small, mark)):
         if words in sentences:
             return sentences[words] + more
     for words, more in ((text, ""), (bare, mark)):

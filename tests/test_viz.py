@@ -50,7 +50,7 @@ def test_a_chart_says_its_titles(monkeypatch):
 
 
 def labelled() -> plt.Figure:
-    figure, axis = plt.subplots()
+    figure, axis = plt.subplots(layout="constrained")
     axis.plot([0, 1], label="query: who asks", linestyle=":", color="red")
     axis.set_xticks([0, 1], ["set by hand", "dog"])
     axis.set_title("$d_k$ of 8 heads")
@@ -81,10 +81,10 @@ def test_without_a_font_or_a_wish_it_stays_english(monkeypatch, tongue, font):
 
 
 def test_no_sentence_that_is_drawn_and_no_word_of_one_is_taken_for_a_label():
-    probes = (ASSETS / "probe_sentences.tsv").read_text("utf-8").split()
-    pairs = captions.load("val")
-    shown = {*probes, *(word for pair in pairs for word in (*pair.de_tokens, *pair.en_tokens)),
-             *(sentence for pair in pairs[:300] for sentence in (pair.de, pair.en))}
+    probes = (ASSETS / "probe_sentences.tsv").read_text("utf-8").splitlines()[1:]
+    sentences = [sentence for row in probes for sentence in row.split("\t")[1:3]]
+    sentences += [part for pair in captions.generate(300) for part in (pair.de, pair.en)]
+    shown = {*sentences, *(word for part in sentences for word in [*part.split(), part[:-1]])}
     assert {words for words in shown if say_in_picture(words, "zh_CN") != words} == set()
 
 

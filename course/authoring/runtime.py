@@ -42,7 +42,7 @@ NO_LABEL = re.compile(
     r"<(?!pad|/?s>)\w+[ />]|datum|&&|\w:\w|;\w|#[0-9A-F]{6}|\bimport |are needed;|^[a-z]\w* = |\\1|"
     r"^\d[.\d]* (?:introduction|background|model|attention|to |why |training|results|conclusion)|"
     r"^\d[.\d]* · [A-Zc]|"
-    r"\b(?:dogs?|puppy|hound|cat)\b|^(?:offset points|axes fraction)$|"
+    r"\b(?:dogs?|puppy|hound|cat)\b|^(?:number|read|offset points|axes fraction)$|"
     r"^(?:(?:outside|upper|lower|center|left|right) ?)+$|"
     r"^(?:\{\d\} of \{\d\}|\{\d\} is \{\d\}|\{layer\}.*)$")
 LABELS = {"label", "title", "xlabel", "ylabel", "alt"}
