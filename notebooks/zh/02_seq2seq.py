@@ -533,7 +533,7 @@ print("an RNNTranslator is a Translator; its encoder alone is none")
 #
 # 可是学习的时候，解码器读什么？翻译时，它读自己写的词。如果一开始就这样，它读到的全是胡话，学会的也是怎么接着说胡话。所以训练时，不管它自己会怎么说，我们给它的前文都是**正确的**词。这叫做**教师强制**（teacher forcing，Williams 和 Zipser 1989）。它还有一个好处：所有输入事先都知道，全部 $T$ 个词的损失，调用一次就能算出来。
 #
-# 训练循环和第 01 课一样，不同的是：反向由自动求导来走（`loss.backward()`），每一步只看一个批次的句子，更新交给 Adam：它也是梯度下降，但每个权重有自己的步长。自动求导会把新的梯度“加”到 `.grad` 里原有的梯度上（汇合的梯度要相加），所以必须先用 `zero_grad()` 清掉旧的。长度相近的句子放进同一个批次，填充就少；学习率沿直线降到零。这里没讲的，第 07 课会讲。
+# 训练循环和第 01 课一样，不同的是：反向传播交给自动求导（`loss.backward()`），每一步只看一个批次的句子，更新交给 Adam：它也是梯度下降，但每个权重有自己的步长。自动求导会把新的梯度“加”到 `.grad` 里原有的梯度上（汇合的梯度要相加），所以必须先用 `zero_grad()` 清掉旧的。长度相近的句子放进同一个批次，填充就少；学习率沿直线降到零。这里没讲的，第 07 课会讲。
 
 # %%
 def batches_of(examples: list[Example], batch: int, seed: int) -> list[list[Example]]:
@@ -745,7 +745,7 @@ compare(mine, rest["only own words (free running)"][0], "02: right words after a
 #
 # <details><summary>答案</summary>
 #
-# 紧接着的一步稍微更糟：24 到 28 % 的句子里下一个词是对的（随机词抽了三次），而在自己犯的错之后是 31 %。再往后就看不出差别了，整个剩余部分是 64 到 66 % 对 66 %。一个可能的原因（这里没有检验）：自己犯的错多半是个放在那里也说得通的词，所以后面真正的词就不那么意外。
+# 紧接着的一步稍微更糟：24 到 28% 的句子里下一个词是对的（随机词抽了三次），而在自己犯的错之后是 31%。再往后就看不出差别了，整个剩余部分是 64 到 66% 对 66%。一个可能的原因（这里没有检验）：自己犯的错多半是个放在那里也说得通的词，所以后面真正的词就不那么意外。
 #
 # </details>
 
@@ -996,7 +996,7 @@ gain = [looking - blind for looking, blind in zip(quality["additive"], quality["
 compare(mine, "long" if gain[-1] > gain[0] else "short", "02: where attention gains most")
 
 # %% [markdown]
-# 与训练时间相同的模型相比，四份都有进步，最长的一份进步最大。与训练时间为**四倍**的模型相比，最短的一份几乎没有进步：在那里，缺的东西可以用时间补上。最长的一份补不上。原因也不是权重的个数：点积模型的参数与不带注意力的模型**一样多**。（各只训练了一次。换两个种子，最长的一份结果也差不多：不带注意力、训练四倍时间是 67 到 69 %，dot 是 83 到 84 %，additive 是 88 到 91 %。）
+# 与训练时间相同的模型相比，四份都有进步，最长的一份进步最大。与训练时间为**四倍**的模型相比，最短的一份几乎没有进步：在那里，缺的东西可以用时间补上。最长的一份补不上。原因也不是权重的个数：点积模型的参数与不带注意力的模型**一样多**。（各只训练了一次。换两个种子，最长的一份结果也差不多：不带注意力、训练四倍时间是 67 到 69%，dot 是 83 到 84%，additive 是 88 到 91%。）
 #
 # 两种注意力里，这里加性的领先，但也更慢。一个可能的原因（我们没有检验）：每个上下文都会在下一步读进去，所以它能知道自己看过哪里。（它的参数也稍多一些。）
 
@@ -1460,7 +1460,7 @@ check("new_in_2017")
 #
 #    <details><summary>答案</summary>
 #
-#    好。五次计数之后的 AER 依次是 0.34、0.26、0.24、0.24、0.24；注意力是 0.35（additive）和 0.32（dot）。它找到 76 % 的标准连线，注意力找到 65 % 和 68 %。模型 1 学的只有连线，而且每个词单独看；注意力找的是任何有助于写出下一个词的东西。
+#    好。五次计数之后的 AER 依次是 0.34、0.26、0.24、0.24、0.24；注意力是 0.35（additive）和 0.32（dot）。它找到 76% 的标准连线，注意力找到 65% 和 68%。模型 1 学的只有连线，而且每个词单独看；注意力找的是任何有助于写出下一个词的东西。
 #
 #    ```python
 #    p = defaultdict(lambda: 1.0)  # p[English word, German word], all alike
@@ -1533,6 +1533,6 @@ check("new_in_2017")
 # - Och, Ney 2003, *A Systematic Comparison of Various Statistical Alignment Models*：AER。Brown et al. 1993, *The Mathematics of Statistical Machine Translation*：IBM 模型。Koehn, Knowles 2017, *Six Challenges for Neural Machine Translation*, arXiv 1706.03872：注意力在哪里不等于对齐。
 # - Sukhbaatar et al. 2015, *End-To-End Memory Networks*, arXiv 1503.08895；Kaiser, Bengio 2016, *Can Active Memory Replace Attention?*, arXiv 1610.08613；Kalchbrenner et al. 2016, *Neural Machine Translation in Linear Time*, arXiv 1610.10099；Gehring et al. 2017, *Convolutional Sequence to Sequence Learning*, arXiv 1705.03122：其他几类网络。
 #
-# **作业。** [作业：seq2seq](homework/seq2seq/seq2seq.ipynb)：自己写出加性注意力；哪里错了，检查会指出来。
+# **作业。** [作业：序列到序列](homework/seq2seq/seq2seq.ipynb)：自己写出加性注意力；哪里错了，检查会指出来。
 #
 # **下一课：** [第 03 课](03_attention.ipynb)，不要循环的注意力。

@@ -18,7 +18,7 @@
 #
 # > 用点积来查找：软性的、缩放过的、好几个头同时查（论文 3.2 节）。
 #
-# **学完这一课，你将学会**
+# **学完这一课，你能**
 #
 # - 说清查询、键、值各是什么，并能用手算出一个注意力输出；
 # - 用数字解释论文为什么要除以 $\sqrt{d_k}$；
@@ -295,7 +295,7 @@ compare(mine, plain[64][0].item(), "03: weight of the luckiest of 16 random keys
 #
 # <details><summary>答案</summary>
 #
-# 每个键约为 $1/16 = 0.06$（0.059 到 0.066）：这就是宽度极大的那种查找，返回总平均。`(over[1024] - over[4]).abs().max() < 0.03` 会失败，因为运气最好的键在 $d_k = 4$ 时占 0.135，在 1024 时占 0.066。它就该失败：除以 $d_k$，结果又由宽度来定了，只不过这次是越宽越软。
+# 每个键约为 $1/16 = 0.06$（0.059 到 0.066）：这就是宽度极大的那种查找，返回总平均。`(over[1024] - over[4]).abs().max() < 0.03` 会失败，因为运气最好的键在 $d_k = 4$ 时占 0.135，在 1024 时占 0.066。它就该失败：除以 $d_k$，结果又取决于宽度了，只不过这次是越宽越软。
 #
 # </details>
 
@@ -1486,7 +1486,7 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 # %% [markdown]
 # ## 你造了什么
 #
-# | 名字 | 输入 | 输出 |
+# | 名称 | 输入 | 输出 |
 # |---|---|---|
 # | `attention_weights` | 查询 (..., Q, Dk)，键 (..., K, Dk)，掩码 | 权重 (..., Q, K) |
 # | `scaled_dot_product_attention` | 再加上值 (..., K, Dv) | 输出 (..., Q, Dv)，权重 |
@@ -1541,6 +1541,6 @@ show(draw.gallery(records, "One head of twelve: choose another", start))
 # - Clark et al. 2019, *What Does BERT Look At?*, arXiv 1906.04341；Voita et al. 2019, *Analyzing Multi-Head Self-Attention*, arXiv 1905.09418；Michel, Levy, Neubig 2019, *Are Sixteen Heads Really Better than One?*, arXiv 1905.10650：头在做什么，少了哪些头损失大。
 # - Dao et al. 2022, *FlashAttention*, arXiv 2205.14135：为什么快速函数从不算出整个权重矩阵。
 #
-# **作业。** [attention 作业](homework/attention/attention.ipynb)：亲手写出 softmax、带掩码的注意力和多个头；哪里错了，检查会指出来。
+# **作业。** [作业：注意力](homework/attention/attention.ipynb)：亲手写出 softmax、带掩码的注意力和多个头；哪里错了，检查会指出来。
 #
 # **下一课：** [第 04 课](04_masking.ipynb)，掩码。

@@ -87,7 +87,7 @@ small = TransformerConfig(40, 40, d_model=32, n_heads=4, d_ff=64, n_layers=2, dr
 # | 文件 | 内容 |
 # |---|---|
 # | `config.json` | 模型的各个大小 |
-# | `tokenizer.json` | 词元化工具的合并规则，没有它，权重毫无意义 |
+# | `tokenizer.json` | 词元化程序的合并规则，没有它，权重毫无意义 |
 # | `model.safetensors` | 权重，各有名字 |
 #
 # 为什么不用 `torch.save`？它写的是 Python 的 **pickle** 格式，而加载 pickle 时，别人放在里面的任何代码都可能运行。safetensors 文件里只有数和名字，别的什么也没有。
@@ -136,7 +136,7 @@ def save_checkpoint(
 
 
 # %% [markdown]
-# 加载的时候最容易碰到错误：名字写错了，文件只拷贝了一半，一个文件夹里混着两个模型的文件。所有这些都用同一种错误，并且说清哪里不对、该怎么办。
+# 加载的时候最容易碰到错误：名字写错了，文件只拷贝了一半，一个文件夹里混着两个模型的文件。这些情况都报同一种错误，报错信息会说清哪里不对、该怎么办。
 
 # %%
 #| export
@@ -204,7 +204,7 @@ except CheckpointError as error:
 # - **位置**：第几步，第几个轮次，第几个批次。学习率由它决定，下一个是哪个批次也由它决定。
 # - **数据的次序。** 次序由随机种子和轮次算出，所以有位置就够了。
 # - **随机数发生器**的状态：暂退法用的随机数从那里来。
-# - **你选择的一切**：配置、随机种子、语料库、词元化工具。程序没法替你恢复命令行，但可以发现它不一样了。
+# - **你选择的一切**：配置、随机种子、语料库、词元化程序。程序没法替你恢复命令行，但可以发现它不一样了。
 #
 # 位置是一条小小的记录。状态是一个 safetensors 文件，里面有所有的张量，位置写在文件头里，所以两者绝不会来自不同的时刻。
 
@@ -441,7 +441,7 @@ print([line["step"] for line in read_log(WORK)])
 # %% [markdown]
 # ### 还是同一次训练吗？
 #
-# 换了随机种子、批次大小或语料库再恢复，得到的是谁也没法重复的大杂烩。所以训练一开始，就把自己的设置写进 `training.json`。语料库和词元化工具只要一个**摘要**（digest）就够了：一个短短的指纹（SHA-256），里面改了任何东西，它都会变。预算的长短不比较：训练可以延长。
+# 换了随机种子、批次大小或语料库再恢复，得到的是谁也没法重复的大杂烩。所以训练一开始，就把自己的设置写进 `training.json`。语料库和词元化程序只要一个**摘要**（digest）就够了：一个短短的指纹（SHA-256），里面改了任何东西，它都会变。预算的长短不比较：训练可以延长。
 
 # %%
 #| export
@@ -833,7 +833,7 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 # | 名称 | 输入 → 输出 |
 # |---|---|
 # | `write_atomically`, `stop_request` (`course/rundir.py`) | 整个文件，或者没有文件；Ctrl-C 变成一个标志 |
-# | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | 模型和词元化工具 ↔ 文件夹 |
+# | `save_checkpoint`, `load_checkpoint`, `CheckpointError` | 模型和词元化程序 ↔ 文件夹 |
 # | `Position`, `Budget` | 不可更改的记录：训练到了哪里，还要多久 |
 # | `save_state`, `load_state`, `Log`, `read_log` | 恢复、记住 |
 # | `Trainer(...).run(train_pairs, val_pairs)` | 一次训练，从头到尾；完成则返回 True；它拿着一个步进器（`PlainStep`）和一个 `Desk` |

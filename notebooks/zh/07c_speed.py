@@ -879,7 +879,7 @@ for world in (2, 3, 9):
     print(f"{world} ranks with {tokens} tokens: sum exact, mean of means off by {error:.0%}")
 
 # %% [markdown]
-# 九个 rank，七个句子：有两个没事可做，而且做得正确。
+# 九个 rank，七个句子：有两个没事可做，而它们“没事做”也做对了。
 #
 # DDP 比“最后再把梯度加起来”的循环好在哪里？它不等。最后几层的梯度最先算好；前面的层还在计算，DDP 就把它们按 25 MB 一桶送出去了。有梯度累积时，它只在一步的最后一个批次之后才送（`no_sync`）。
 #
@@ -929,7 +929,7 @@ def restarted(directory: Path) -> bool:
     return mark.exists() and mark.read_text("utf-8") == os.environ.get("TORCHELASTIC_RUN_ID")
 
 # %% [markdown]
-# 进程虽多，什么必须只有一个？一个进度条，一份日志，一个检查点：由第一个 rank 来写；其他 rank 上的训练器没有书桌。一个时钟，不然按分钟的预算会在不同的步结束。一个停止的决定：Ctrl-C 到达各个 rank 可能前后差一步，别的 rank 就会永远等下去。`FastStep` 的方法 `clock` 和 `stops`，每个 rank 每步之后都要调用，大家就在那里统一这两件事；在 `meet` 里，其他 rank 等第一个 rank 写好大家的起点。所以第 07b 课的训练器不用改：`Trainer(..., stepper=FastStep)`；要指定选项，就写 `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`。
+# 进程虽多，什么必须只有一个？一个进度条，一份日志，一个检查点：都归第一个 rank 写；其他 rank 上的训练器没有书桌。一个时钟，不然按分钟的预算会在不同的步结束。一个停止的决定：Ctrl-C 到达各个 rank 可能前后差一步，别的 rank 就会永远等下去。`FastStep` 的方法 `clock` 和 `stops`，每个 rank 每步之后都要调用，大家就在那里统一这两件事；在 `meet` 里，其他 rank 等第一个 rank 写好大家的起点。所以第 07b 课的训练器不用改：`Trainer(..., stepper=FastStep)`；要指定选项，就写 `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`。
 
 # %%
 #| export
@@ -1094,7 +1094,7 @@ dist.destroy_process_group()
           f"formula, {lost / step_seconds:.1%} of a step of {1e3 * step_seconds:.0f} ms")
 
 # %% [markdown]
-# 先看它占的份额，再怪网络：模型这么小，交换只占一步的一小部分，两个 rank 没有快一倍，不能怪它。剩下的原因是：双方都要等慢的那个（两份的长度不同）；双方都要更新全部权重；验证和保存只由一个来做；两个核共用一份内存。想弄清楚，就在交换之前测一测 `dist.barrier()` 的时间。
+# 先看它占的份额，再怪网络：模型这么小，交换只占一步的一小部分，两个 rank 没有快一倍，不能怪它。剩下的原因是：双方都要等慢的那个（两份的长度不同）；双方都要更新全部权重；验证和保存只有一个在做；两个核共用一份内存。想弄清楚，就在交换之前测一测 `dist.barrier()` 的时间。
 #
 # > **试一试。** 运行两个 rank 的命令，先加 `--set max_tokens=1000`，再用 16000。倍数什么时候变大？公式的哪一项没有变？
 #
@@ -1157,6 +1157,6 @@ draw_race.growth(growth)
 # - Meta 2024, *The Llama 3 Herd of Models*, 3.3.4 节：54 天里中断 419 次。arXiv 2407.21783
 # - Patarasuk, Yuan 2009, *Bandwidth optimal all-reduce algorithms for clusters of workstations*, JPDC 69
 #
-# **作业。** 写一个测试：把一个批次切成两半，把两半的梯度加起来，再除以整个批次的真实词元数。它必须等于没切开的批次的梯度；而两个平均的平均必须不等。[作业 training](homework/training/training.ipynb)里有损失和优化器。
+# **作业。** 写一个测试：把一个批次切成两半，把两半的梯度加起来，再除以整个批次的真实词元数。它必须等于没切开的批次的梯度；而两个平均的平均必须不等。[作业：训练](homework/training/training.ipynb)里有损失和优化器。
 #
 # **下一课：** [第 08 课](08_decoding.ipynb)：从训练好的模型到句子，那里也要快。

@@ -585,7 +585,7 @@ check("not_significant")
 # 把一样好的系统判为不同，这样的检验毫无价值。如果你用 sacrebleu 的配对自助法，也请读这一段。
 
 # %% [markdown]
-# 用抛硬币的办法，把贪心搜索与束宽 4 混成两个系统。按构造，它们一样好。混四百次。**先猜**：p < 0.05 应该占多大比例？
+# 用抛硬币的办法，把贪心搜索与束宽 4 混成两个系统。这样造出来的两个系统，本来就一样好。混四百次。**先猜**：p < 0.05 应该占多大比例？
 
 # %%
 mine = None  # your guess: a share of the mixtures, 0 to 1
@@ -609,7 +609,7 @@ print(guesses.compare(mine, float(alarms), "09: equal systems called different")
 draw.p_values(p_values, f"Of {len(mixtures)} pairs of equal systems {alarms:.1%} are called significant")
 
 # %% [markdown]
-# 二十次里有一次，正如所说；其余的 p 值出现得差不多一样频繁。
+# 二十次里有一次，和预告的一样；其余的 p 值出现得差不多一样频繁。
 #
 # 更常用的是 sacrebleu 的**配对自助法**（paired bootstrap，Koehn 2004）。它把一样好的系统判为不同，次数大约是应有的两倍。它有放回地抽句子，用同一次抽样给两个系统打分，取每个差的**绝对值**，减去这些绝对值的平均，再数有多少仍然大于测到的差。这样一来，本来有两条尾巴的分布，它只看了一条。而且它只数更大的，不数相等的。两点都能看出来：
 
@@ -713,7 +713,7 @@ if corpus == "multi30k":
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
 # | `score` | 译文、参考译文 | `Scores`：BLEU 和 chrF，区分与不区分大小写，附签名 |
-# | `evaluate` | 模型、词元化工具、句对、束宽、α | `Scores` 和译文 |
+# | `evaluate` | 模型、词元化程序、句对、束宽、α | `Scores` 和译文 |
 # | `with_interval` | 译文、参考译文 | 一个 `Interval`：分数和误差范围 |
 # | `compare`, `chance` | 两个系统的译文、参考译文 | 每种指标一个 `Comparison`，附 p 值 |
 #

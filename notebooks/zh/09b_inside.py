@@ -448,7 +448,7 @@ guesses.compare(mine, before[0], "09b: best head on the token before")
 #
 # <details><summary>答案</summary>
 #
-# 一个也没有（150 个验证句）。第一个词元，编码器：最多 1.4 倍，而未训练的头也有 1.6。写出的第一个词元，解码器：0.9。最近的逗号：2.5 倍，是解码器的头 3.4；未训练的头最好 1.7。
+# 一个也没有（150 个验证句）。在编码器里看第一个词元，最多是 1.4 倍，而未训练的头也有 1.6 倍。在解码器里看写出的第一个词元，是 0.9 倍。看最近的逗号，最多是 2.5 倍，那是解码器的头 3.4；未训练的头最多 1.7 倍。
 #
 # </details>
 
@@ -1158,7 +1158,7 @@ print(f"BLEU of all {len(tested)} sentences: {with_interval(greedy, references)}
 # %% [markdown]
 # ### 少见的词，切成几片
 #
-# 怎样知道一个词少见？去训练文本里数。或者去问词元化工具：BPE 合并的是常见的东西（第 06 课），所以**常见的词往往是一个词元，少见的词是几个**。后一种办法不需要语料库，只要模型自带的词元化工具。
+# 怎样知道一个词少见？去训练文本里数。或者去问词元化程序：BPE 合并的是常见的东西（第 06 课），所以**常见的词往往是一个词元，少见的词是几个**。后一种办法不需要语料库，只要模型自带的词元化程序。
 
 # %%
 def german_words(sentence: str) -> list[str]:
@@ -1477,7 +1477,7 @@ draw.beam_grid(tried, f"All {len(tried)} settings lie within {span:.1f} BLEU; on
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
 # | `heads_of` | 模型 | `Head(kind, layer, head)` 的列表 |
-# | `look_inside` | 模型、词元化工具、句对 | 每对一个 `Look`：三种注意力的权重 (N, H, Q, K) |
+# | `look_inside` | 模型、词元化程序、句对 | 每对一个 `Look`：三种注意力的权重 (N, H, Q, K) |
 # | `marks_of`, `mean_share` | 一个 Look；权重 (N, H, Q, K)、标记 (Q, K) | 各个假设；份额 (N, H) 和均匀份额 |
 # | `word_index`, `to_words`, `word_attention`, `links_of` | 词元、权重 (..., T, S) | 词、权重 (..., Tw, Sw)、连线 |
 # | `prune`, `gated` | 模型、头或门 | 一个代码块，这些门在里面关上 |

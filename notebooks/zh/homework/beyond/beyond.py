@@ -35,7 +35,7 @@ from course.homework import check
 # <!-- card: mask_for_bert -->
 # ## `mask_for_bert`
 #
-# 给 BERT 读什么，要它说什么：选出 15 % 的词。其中 80 % 换成 mask_id，10 % 换成 0 到 vocab_size - 1 之间的随机编号，10 % 不动。labels 里是那里原来的词；没有选中的地方一律是 -100。
+# 给 BERT 读什么，要它说什么：选出 15% 的词。其中 80% 换成 mask_id，10% 换成 0 到 vocab_size - 1 之间的随机编号，10% 不动。labels 里是那里原来的词；没有选中的地方一律是 -100。
 #
 # **为什么重要。** 编码器看得到每个词，问它下一个词就没有意义。BERT 改为把词藏起来：层与论文的一样，问的问题不同。-100 是 torch 的 cross_entropy 会跳过的值。
 #
