@@ -17,7 +17,7 @@ CHARTS = "course/charts"  # the catalogue of what pictures say, and of nothing e
 FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
          "PingFang SC", "Hiragino Sans GB", "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei",
          "WenQuanYi Zen Hei", "Arial Unicode MS", "Noto Sans CJK JP")
-PLACE = r"\{\d\}"  # where a template has a value: {1}
+PLACE = r"\{\w+\}"  # where a template has a value: {1}, {n}
 AXIS = r"[xy]:\\? "  # what stands before an axis in the words for a picture, escaped or not
 WHY = "*Why it matters.* "  # what a card says before it
 
@@ -53,10 +53,11 @@ def say_in_picture(text: str, folder: str | None = None) -> str:
 
 
 @cache
-def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str, str]]]:
+def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[str, re.Pattern, str, str]]]:
     """Return what is translated: sentences, and templates, those with the most words first.
 
-    folder: of po/, without what pictures say; or one file.
+    folder: of po/, without what pictures say; or one file. A template: its longest run of words,
+    its pattern, English, Chinese.
     """
     try:
         from babel.messages.pofile import read_po  # `doctor` speaks without any package
@@ -71,20 +72,26 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[re.Pattern, str, 
                     continue
                 sentences.setdefault(message.id, message.string)
                 if re.match(r"\d+ · ", message.id):  # a heading, as a reason names it
-                    title, said = (re.sub(r"^\d+ · ", "", text) for text in
+                    title, said = (re.sub(r"^\d+ · | ?· (more|选读)$", "", text) for text in
                                    (message.id, message.string))
                     sentences.setdefault(title, said)
                 if message.id.startswith(WHY):
                     said = re.sub(r"^\*+[^*]+\*+[：:]?\s*", "", message.string)
                     sentences.setdefault(message.id.removeprefix(WHY), said)
                 if "course" in path.parts[-2:-1] and re.search(PLACE, message.id):
-                    value = _in_picture if place.is_file() else "(.*?)"
-                    pattern = re.sub(r"\\{\d\\}", value, re.escape(message.id))
-                    pattern = re.compile(pattern, re.S)
-                    templates.append((pattern, message.id, message.string))
-    templates.sort(key=lambda template: (not re.match(AXIS, template[1]),
-                                         -len(re.sub(PLACE, "", template[1]))))
+                    value = _in_picture if place.is_file() else _spoken
+                    pattern = re.sub(r"\\{\w+\\}", value, re.escape(message.id))
+                    pattern, part = re.compile(pattern, re.S), re.split(PLACE, message.id)
+                    templates.append((max(part, key=len), pattern, message.id, message.string))
+    templates.sort(key=lambda template: (not re.match(AXIS, template[2]),
+                                         -len(re.sub(PLACE, "", template[2]))))
     return sentences, templates
+
+
+def _spoken(place: re.Match) -> str:
+    """Return what a place in a sentence's template takes; of "{1} below" no other sentence."""
+    words = re.sub(r"\\{\w+\\}|\\", "", place.string)
+    return "(.*?)" if len(words) > 8 else "((?:(?![.?!] ).)*?)"
 
 
 def _in_picture(place: re.Match) -> str:
@@ -92,7 +99,7 @@ def _in_picture(place: re.Match) -> str:
 
     Of an axis all its words; where a template is hardly more than "of", a number.
     """
-    words = re.sub(r"\\{\d\\}", "", place.string)
+    words = re.sub(r"\\{\w+\\}", "", place.string)
     if not re.search("[A-Za-z]{4}|[A-Z]{2}|:", words):
         return r"([\d.,%+-]*[\d%])"
     if re.match(AXIS, words):
@@ -102,19 +109,27 @@ def _in_picture(place: re.Match) -> str:
 
 
 def _sentences(text: str) -> list[str]:
-    return re.split(r"(?<=[.?!:]) (?=\S)", text)
+    return re.split(r"(?<=[.?!:]) (?=\S)|(?<=[.?!]\)) (?=\S)", text)
 
 
 def _said(text: str, folder: str) -> str:
     whole = _whole(text, folder)
     if whole is not None:
         return whole
-    for sign, between in (("\n", "\n"), (". And: ", "。另外："), ("; ", "；")):
-        parts = text.split(sign)
-        said = [_said(part, folder) for part in parts] if len(parts) > 1 else parts
-        if said != parts:
-            return between.join(said)
-    return "".join(_pieces(_sentences(text), folder))
+    for sign, between in (("\n", "\n"), (". And: ", "。另外：")):
+        said = _parts(text, sign, between, folder)
+        if said is not None:
+            return said
+    if len(sentences := _sentences(text)) > 1:
+        return "".join(_pieces(sentences, folder))
+    return _parts(text, "; ", "；", folder) or text
+
+
+def _parts(text: str, sign: str, between: str, folder: str) -> str | None:
+    """Return a text whose parts between signs are said one by one; None if none can be."""
+    parts = text.split(sign)
+    said = [_said(part, folder) for part in parts] if len(parts) > 1 else parts
+    return None if said == parts else between.join(said)
 
 
 def _whole(text: str, folder: str) -> str | None:
@@ -122,12 +137,18 @@ def _whole(text: str, folder: str) -> str | None:
     sentences, templates = catalogue(folder)
     bare, end = (text[:-1], text[-1]) if text.endswith((".", ":")) else (text, "")
     mark = {".": "。", ":": "：", "": ""}[end]
-    small = bare if folder.endswith(".po") else bare[:1].lower() + bare[1:]  # Kind is a child
-    for words, more in ((text, ""), (bare, mark), (small, mark)):
+    small, large = bare[:1].lower() + bare[1:], bare[:1].upper() + bare[1:]
+    if folder.endswith(".po"):  # in a picture Kind is a child
+        small = large = bare
+    for words, more in ((text, ""), (bare, mark), (small, mark), (large, mark)):
         if words in sentences:
             return sentences[words] + more
-    for words, more in ((text, ""), (bare, mark)):
-        for pattern, english, chinese in templates:
+    if text + "." in sentences:
+        return sentences[text + "."].removesuffix("。")
+    for part, pattern, english, chinese in templates:
+        if part not in text:
+            continue
+        for words, more in ((bare, mark), (text, "")):  # a value at the end leaves the full stop
             if found := pattern.fullmatch(words):
                 values = {place: _said(value, folder) for place, value in
                           zip(re.findall(PLACE, english), found.groups())}
@@ -144,5 +165,5 @@ def _pieces(sentences: list[str], folder: str) -> Iterator[str]:
             if whole is not None or count == 1:
                 break
         sentences = sentences[count:]
-        said = words if whole is None else whole
-        yield said if not sentences or said.endswith(("。", "：", "？", "！")) else said + " "
+        said = (_parts(words, "; ", "；", folder) or words) if whole is None else whole
+        yield said if not sentences or said.endswith(tuple("。：？！）")) else said + " "

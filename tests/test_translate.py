@@ -1,11 +1,15 @@
 """The Chinese edition: blocks, catalogues, pages, and what lint sees."""
 
+import re
+
 import nbformat
 import pytest
 from babel.messages.catalog import Message
 
 from course import authoring, messages
 from course.authoring import lint, runtime, translate
+from course.homework import illnesses
+from course.homework.reasons import judge, marked, plain, reasons
 
 PAGE = """\
 # A toy
@@ -193,6 +197,9 @@ def chinese(tmp_path, monkeypatch):
         "one sentence": "一个句子", "you transpose too much": "你转多了",
         "Right for {1}. Not for {2}: {3}. Probably {4}": "{1}：对。{2}：不对，{3}。多半是{4}",
         "You change argument {1} in place": "你就地改了第 {1} 个参数", "The end.": "完。",
+        "You give every {n} columns": "你把每 {n} 列给了一处", "{1} below": "小了 {1}",
+        "It is (nearly so.)": "（差不多。）", "It sees both; one is masked.": "它看得见两者。",
+        "3 · What it costs · more": "3 · 代价 · 选读", "See “{1}”": "见“{1}”",
     }.items():
         catalogue.add(english, said)
     translate.save(tmp_path / "po/zh_CN/course/check.po", translate.written(catalogue))
@@ -209,9 +216,34 @@ def chinese(tmp_path, monkeypatch):
     ("Right for one sentence. Not for all: You change argument 1 in place. Probably "
      "you transpose too much", "一个句子：对。all：不对，你就地改了第 1 个参数。多半是你转多了"),
     ("You change argument 2 in place. The end. And more.", "你就地改了第 2 个参数。完。And more."),
+    ("You change argument 2 in place.", "你就地改了第 2 个参数。"), ("The end", "完"),
+    ("You give every 3 columns.", "你把每 3 列给了一处。"), ("The end. 3 below", "完。小了 3"),
+    ("It is (nearly so.) It sees both; one is masked.", "（差不多。）它看得见两者。"),
+    ("One sentence; unknown", "一个句子；unknown"), ("See “What it costs”.", "见“代价”。"),
 ])  # fmt: skip
 def test_a_sentence_is_said_in_chinese_whole_by_its_template_or_in_pieces(chinese, english, said):
     assert messages.say(english) == said
+
+
+@pytest.mark.parametrize("name", ["reasons", "illnesses"])
+def test_no_verdict_has_english_left(name, monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    told = {judge(each, letter, "page")[1] for each, reason in reasons().items()
+            for letter in reason.shuffled("page")}
+    if name == "illnesses":
+        told = {illnesses.judge(patient, named, "page")[1] for patient in illnesses.patients()
+                for named in illnesses.illnesses()}
+    said = [re.sub(r"`[^`]*`|A man is (not )?riding a horse|A guy isn't on horseback", "",
+                   messages.say(text)) for text in told]
+    assert [text for text in said if re.search(r"[A-Za-z]{2,}(?:[ ,]+[A-Za-z']+){3}", text)] == []
+
+
+def test_stars_are_bold_or_emphasis_but_not_in_code():
+    text = "**整句**都*看* `a`"
+    assert marked(text) == "<strong>整句</strong>都<em>看</em> <code>a</code>"
+    assert plain(text) == "整句都*看* `a`"
+    for code in ("1 - h ** 2, 1 - g ** 2", "x**2 + y**2", "f(*a, *b)", "g(**a, **b)", "2*x*y"):
+        assert marked(code) == plain(code) == code
 
 
 def test_without_a_language_all_stays_as_it_is(chinese, monkeypatch, tmp_path):
@@ -227,9 +259,12 @@ def test_sentences_are_read_from_the_code_with_their_values_as_numbers(tmp_path)
     path.write_text('"""Not this docstring here."""\nsaid = f"You add {x + 1} to " f"{y!r}"\n'
                     'signature = re.compile("not this one")\nsay("Ready")\nkey = "no_sentence"\n')
     assert list(runtime.sentences(path)) == ["Ready", "You add {1} to {2}"]
+    path.write_text('end = "The last </w> is bold"\npage = "<b>Not</b> this one"\n')
+    assert list(runtime.sentences(path)) == ["The last </w> is bold"]
     path = tmp_path / "reasons.toml"
-    path.write_text('[a]\nwhere = ["x", "not this"]\nquestion = "Why is it so?"\n')
-    assert list(runtime.sentences(path)) == ["Why is it so?"]
+    path.write_text('[a]\nwhere = ["x", "not this"]\nquestion = "Why is it so?"\n'
+                    'planted = "x = f(y, z)"\n[b]\nplanted = "each asked for step 0"\n')
+    assert list(runtime.sentences(path)) == ["Why is it so?", "each asked for step 0"]
 
 
 def test_labels_of_pictures_are_read_from_modules_and_notebooks(monkeypatch, tmp_path):

@@ -18,8 +18,9 @@ SOURCES = {
     "course/commands": ["doctor.py", "__main__.py", "look.py", "progress.py", "grading/*.py"],
 }
 # sentences that are made of pieces, as a learner reads them
-COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”"],
+COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. {3}"],
             "course/check": ["above", "below", "exactly", "{1} above", "{1} below",
+                             "{1}, in line {2}: {3}",
                              "Right for {1}. Not for {2}: {3}. Probably {4}",
                              "Right for {1}. Not for {2}: {3}"],
             CHARTS: ["x: {1}", "y: {1}", "more", "less", "one token", "{1} tokens",
@@ -33,9 +34,9 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”"],
                      "predicted", "everyone", "healthy", "weights", "output", "German", "English",
                      "encoder self-attention ({1})", "decoder self-attention ({1})",
                      "cross-attention ({1})", "cross-attention"]}
-PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}"}
+PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}", ", in line {1}: {2}"}
 NO_SENTENCE = re.compile(
-    r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?\w+[ >]|style=|"
+    r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?(?!w>)\w+[ >]|style=|"
     r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
 # what of the code of a picture is none of its words: places, units, formulas, code, words drawn
 NO_LABEL = re.compile(
@@ -120,7 +121,8 @@ def _template(node: ast.JoinedStr) -> str:
 def _of_toml(value: object) -> Iterator[str]:
     if isinstance(value, dict):
         for name, entry in value.items():
-            if name not in ("where", "planted"):  # a page's heading, a line of code
+            code = name == "planted" and not re.search(r"[a-z]{2,} (?:[a-z]+ ){2}", entry)
+            if name != "where" and not code:  # a page's heading, a line of code
                 yield from _of_toml(entry)
     elif isinstance(value, list):
         for entry in value:

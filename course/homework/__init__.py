@@ -14,7 +14,7 @@ from course import progress
 from course.homework import illnesses
 from course.homework.exercises import EXERCISES
 from course.homework.guesses import compare
-from course.homework.reasons import Question, ask, judge, reasons
+from course.homework.reasons import Question, ask, judge, marked, plain, reasons
 from course.homework.reasons.counts import COUNTS
 from course.homework.reasons.counts import KEYS as COUNT_KEYS
 from course.messages import say
@@ -51,10 +51,10 @@ class CheckResult:
 
     def __str__(self) -> str:
         mark = say("PASSED") if self.passed else say("NOT YET")
-        lines = [f"{mark}  {self.name}: {self.message}"]
+        lines = [f"{mark}  {self.name}: {plain(self.message)}"]
         for title, text in self._example():
             lines += [f"  {title}:", textwrap.indent(text, "    ")]
-        lines += [f"  {say('hint')}: {hint}" for hint in self.hints]
+        lines += [f"  {say('hint')}: {plain(hint)}" for hint in self.hints]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -72,12 +72,12 @@ class CheckResult:
         ]
         called = ""
         if len(example) > 1 and self.given:  # long, and so below what it led to
-            called = f"<details><summary>called</summary>{example.pop()[1]}</details>"
+            called = f"<details><summary>{say('called')}</summary>{example.pop()[1]}</details>"
         boxes = "".join(f'<div style="margin-right:2em"><b>{title}</b>{text}</div>'
                         for title, text in example)
         hints = "".join(
             f"<details{' open' if hint is self.hints[-1] else ''}><summary>{say('hint')}</summary>"
-            f"{html.escape(hint)}</details>"
+            f"{marked(hint)}</details>"
             for hint in self.hints
         )
         verdict = f"✓ {say('passed')}" if self.passed else f"✗ {say('not yet')}"
@@ -85,7 +85,7 @@ class CheckResult:
             f'<div style="border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0">'
             f"<b>{verdict}</b> <code>{html.escape(self.name)}</code>"
             f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'
-            f"<p>{html.escape(self.message)}</p>{hints}{called}</div>"
+            f"<p>{marked(self.message)}</p>{hints}{called}</div>"
         )
 
 

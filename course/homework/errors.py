@@ -127,11 +127,11 @@ def explain_error(error: BaseException) -> str:
             code = " ".join([line, *(f".{name}" for name in frame.f_code.co_names)])
             break
     if isinstance(error, SystemExit):
-        return f"Your code leaves Python{where}: return a value instead"
+        return f"Your code leaves Python: return a value instead{where}"
     if isinstance(error, RecursionError):
         return f"Your code calls itself without end{where}"
     said = str(error).strip().split("\n")[0].rstrip(".")
     meant = meaning(said, code)
     if meant:
         meant += " " if meant.endswith("?") else ". "
-    return f"{meant}Your code raises {type(error).__name__}: {said}{where}"
+    return meant + f"Your code raises {type(error).__name__}: {said}" + where

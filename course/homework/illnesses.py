@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from course import progress
-from course.homework.reasons import marked
+from course.homework.reasons import marked, plain
 from course.messages import say
 
 TOOLS = {  # of lesson 11, in its order -> what it says where it reacts
@@ -103,10 +103,13 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [f"  {name:20} {say(ill.title)}" for name, ill in sorted(illnesses().items())]
-        return "\n".join([say(f"What is wrong with {self.patient}?"), *lines,
-                          f'{say("Answer with a name:")} check("{self.patient}", "no_scale")'])
+        return plain("\n".join([say(f"What is wrong with {self.patient}?"), *lines,
+                                self._foot().replace("`", "")]))
 
     __repr__ = __str__
+
+    def _foot(self) -> str:
+        return say(f'Answer with a name: `check("{self.patient}", "no_scale")`')
 
     def _repr_html_(self) -> str:
         lines = []
@@ -120,8 +123,7 @@ class Diagnosis:
         return ('<div style="border-left:6px solid #0072B2;padding:.3em 1em;margin:.3em 0">'
                 f"<p style=\"margin:.2em 0\"><b>"
                 f'{say(f"What is wrong with {self.patient}?")}</b></p>'
-                f'{"".join(lines)}<p style="margin:.4em 0 0">{say("Answer with a name:")} '
-                f'<code>check("{self.patient}", "no_scale")</code></p></div>')
+                f'{"".join(lines)}<p style="margin:.4em 0 0">{marked(self._foot())}</p></div>')
 
 
 def ask(patient: str) -> Diagnosis:

@@ -544,8 +544,8 @@ LSTM_BACK_FAULTS: list[Fault] = [
     ("The slope of the proposal's tanh is missing: 1 - g ** 2", {"slope_g": one}),
     ("The slope of tanh is 1 - g ** 2, with the proposal itself: you take tanh once more",
      {"slope_g": lambda g: 1 - g.tanh() ** 2}),
-    *((f"The slope of the {gate} gate's sigmoid is missing: {n} * (1 - {n})", {f"slope_{n}": one})
-      for gate, n in (("input", "i"), ("forget", "f"), ("output", "o"))),
+    *((f"The slope of the {gate}'s sigmoid is missing: {n} * (1 - {n})", {f"slope_{n}": one})
+      for gate, n in (("input gate", "i"), ("forget gate", "f"), ("output gate", "o"))),
     ("Your gradient of the old cell lacks the forget gate: c was multiplied by f, so its gradient "
      "is that of the new cell times f", {"c": lambda s: s.grad}),
     ("Your gradient of the old cell holds grad_c alone: what came to the new cell through h goes "

@@ -461,8 +461,8 @@ LSTM_FAULTS: list[Fault] = [
      gates_by(raw, "ifo")),
     ("No sigmoid, no tanh: the gates i, f, o need a sigmoid, the proposal g a tanh",
      gates_by(raw, "ifgo")),
-    *((f"The {gate} gate is between 0 and 1: it goes through the sigmoid", gates_by(function, name))
-      for gate, name in (("input", "i"), ("forget", "f"), ("output", "o"))
+    *((f"The {gate} is between 0 and 1: it goes through the sigmoid", gates_by(function, name))
+      for gate, name in (("input gate", "i"), ("forget gate", "f"), ("output gate", "o"))
       for function in (Tensor.tanh, raw)),
     ("You keep the whole old cell: the forget gate f is missing, c = f * c + i * g",
      {"cell": lambda i, f, g, c: c + i * g}),

@@ -158,6 +158,11 @@ MORE_MISTAKES: list[Mistake] = [
 ENDLESS = "you don't stop when no word has two symbols left: return the merges made so far"
 
 
+def a_clause(verdict: str) -> str:
+    """Return a verdict as it stands behind "Probably"."""
+    return verdict[0].lower() + verdict[1:]
+
+
 def bpe_cases(generator: Generator) -> Iterator[Case]:
     rng = dice(generator)
     seen: list[str] = []
@@ -179,7 +184,7 @@ def bpe_cases(generator: Generator) -> Iterator[Case]:
         return Case(label, args, blame)
 
     yield case("one merge", "more, fewer, rarest", 3, (3, 4), 4, 1)
-    yield case("frequent words", "once", 3, (3, 4), 4, 1, BPE_MISTAKES["once"][0])
+    yield case("frequent words", "once", 3, (3, 4), 4, 1, a_clause(BPE_MISTAKES["once"][0]))
     yield case("the end of a word", "no end, own end", 3, (3, 4), 4, 1)
     yield case("a pair twice in a word", "words", 3, (4, 5), 4, 1)
     yield case("two merges", "no recount", 3, (4, 5), 4, 2)
@@ -197,7 +202,7 @@ def bpe_cases(generator: Generator) -> Iterator[Case]:
     few = {"".join(rng.sample("aeinrst", 3)): 5, "".join(rng.sample("bdklmou", 4)): 3}
     yield Case("more merges than the words have pairs", (few, 50), ENDLESS)
     yield Case("letters and signs", ({"a.b": 4, "acb": 2, "x+": 3, "(x": 5}, 8),
-               PATTERN[0].lower() + PATTERN[1:])
+               a_clause(PATTERN))
     yield Case("no words", ({}, 3), ENDLESS)
 
 
@@ -217,11 +222,14 @@ def explain_bpe(args: tuple, actual: object, expected: object) -> str | None:
             )
         counts, yours = count_pairs(words), tuple(actual[number])
         if yours != right:
-            mine = f"stands {counts[yours]} times" if yours in counts else "stands nowhere"
-            tie = ", too: ties go to the smaller pair" if counts.get(yours) == counts[right] else ""
+            mine = f"Yours, {yours}, stands nowhere"
+            if yours in counts:
+                mine = f"Yours, {yours}, stands {counts[yours]} times"
+            if counts.get(yours) == counts[right]:
+                mine = f"Yours, {yours}, does so, too: ties go to the smaller pair"
             return (
                 f"Merge {number + 1} should be {right}, which then stands {counts[right]} times "
-                f"(each word as often as it occurs). Yours, {yours}, {mine}{tie}"
+                f"(each word as often as it occurs). {mine}"
             )
         words = [(merged(symbols, right), n) for symbols, n in words]
     return f"{len(expected)} merges are wanted, you return {len(actual)}"
@@ -388,7 +396,7 @@ def apply_cases(generator: Generator) -> Iterator[Case]:
     yield Case("letters that no merge knows", ("öß" + a + b, ends), "you drop what is not known")
     signs = [("a", "."), ("a.", "+")]
     yield Case("letters and signs", ("abca.+b", signs),
-               PATTERN[0].lower() + PATTERN[1:])
+               a_clause(PATTERN))
 
 
 def explain_apply(args: tuple, actual: object, expected: object) -> str | None:
@@ -575,7 +583,7 @@ def what_is_over(lengths: Sequence[int], budget: int, batches: list[list[int]]) 
     if not over:
         return None
     first = over[0]
-    seen = f"the lengths {first}" if len(first) <= 12 else f"{len(first)} sentences"
+    seen = f"the lengths {first}" if len(first) <= 12 else f"as many as {len(first)} sentences"
     found = (
         f"A batch with {seen}, the longest of {max(first)} tokens, costs {len(first)} x "
         f"{max(first)} = {len(first) * max(first)}, padded: more than max_tokens = {budget}"

@@ -70,10 +70,21 @@ def questions() -> dict[str, str]:
     return topics | {name: "cost of a layer, in numbers" for name in COUNTS}
 
 
+# **bold** and *emphasis*, which in code are powers and products
+BOLD, EMPHASIS = (rf"(?<![\w)\]*]){stars}(?!\s)([^*]+)(?<!\s){stars}(?![\w(*])"
+                  for stars in (r"\*\*", r"\*"))
+
+
 def marked(text: str) -> str:
-    """Return text as HTML, `code` and *emphasis* as such."""
+    """Return text as HTML, `code`, **bold** and *emphasis* as such."""
     text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
-    return re.sub(r"\*(\S(?:[^*]*\S)?)\*", r"<em>\1</em>", text)
+    text = re.sub(BOLD, r"<strong>\1</strong>", text, flags=re.ASCII)
+    return re.sub(EMPHASIS, r"<em>\1</em>", text, flags=re.ASCII)
+
+
+def plain(text: str) -> str:
+    """Return text for a terminal: without the stars of **bold**."""
+    return re.sub(BOLD, r"\1", text, flags=re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -89,15 +100,15 @@ class Question:
     def __str__(self) -> str:
         lines = [say(self.reason.question)]
         lines += [f"  {letter}  {say(o.text)}" for letter, o in self._options().items()]
-        return "\n".join([*lines, f"{say('Answer with a letter:')} {self._call()}"])
+        return plain("\n".join([*lines, self._foot().replace("`", "")]))
 
     __repr__ = __str__
 
     def _options(self) -> dict[str, Option]:
         return self.reason.shuffled(self.learner)
 
-    def _call(self) -> str:
-        return f'check("{self.reason.name}", "a")'
+    def _foot(self) -> str:
+        return say(f'Answer with a letter: `check("{self.reason.name}", "a")`')
 
     def _repr_html_(self) -> str:
         return self.as_html(folds=bool(os.environ.get("COURSE_PAGE")))
@@ -112,12 +123,10 @@ class Question:
                 text = (f'<details><summary>{text}</summary>'
                         f'<div style="margin:.2em 2em">{verdict}</div></details>')
             lines.append(f'<div style="margin:.15em 0">{text}</div>')
-        foot = (f"{say('Answer with a letter:')} "
-                f"<code>{html.escape(self._call(), quote=False)}</code>")
         return (
             '<div style="border-left:6px solid #0072B2;padding:.3em 1em;margin:.3em 0">'
             f"<p style=\"margin:.2em 0\"><b>{marked(say(self.reason.question))}</b></p>"
-            f'{"".join(lines)}<p style="margin:.4em 0 0">{foot}</p></div>'
+            f'{"".join(lines)}<p style="margin:.4em 0 0">{marked(self._foot())}</p></div>'
         )
 
 
@@ -134,5 +143,6 @@ def judge(name: str, answer: object, learner: str) -> tuple[bool | None, str]:
     if letter not in options:
         return None, f"{answer!r} is none of the options: answer with a letter, {' '.join(options)}"
     option = options[letter]
-    said = f"{option.text} {option.verdict}"
+    end = "" if option.text.endswith((".", "?", "!")) else "."
+    said = f"{option.text}{end} {option.verdict}"
     return option.right, said if option.right else f"{said} See {reason.shown_in()}"
