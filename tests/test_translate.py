@@ -63,6 +63,23 @@ def test_a_block_is_its_words_in_one_line_and_code_and_formulas_are_none():
         "`pad` | a list", "Answer", "Ten.", "Summary · 小结", "It ends."]  # fmt: skip
 
 
+@pytest.mark.parametrize("code", ["    for x in y:\n        f(x)\n", "- One.\n\n      f(x)\n",
+                                  "Words.\n\n    f(x)\n\n    g(x)\n"])
+def test_indented_code_is_copied(code):
+    assert translate.translated(code, lambda words: "译。").endswith(code.rpartition(".\n")[2])
+
+
+def test_what_is_indented_in_a_list_is_words():
+    words = [block.words for block in translate.cut("10. One.\n\n    More.\n")]
+    assert list(filter(None, words)) == ["One.", "More."]
+
+
+def test_a_summary_in_chinese_goes_where_one_in_english_stands_before():
+    both = "## Summary\n\nIt ends.\n\n## Summary · 小结\n\n- 结束了。\n\n## Next\n\nWords.\n"
+    made = translate.translated(both, lambda words: "译。")
+    assert made == "## 译。\n\n译。\n\n## 译。\n\n译。\n"
+
+
 def test_translated_blocks_stand_where_the_english_stood_and_the_chinese_summary_goes():
     made = translate.translated(PAGE, lambda words: None if words == "Ten." else f"译{len(words)}")
     assert "> 译48\n" in made and "- 译8\n" in made and "| 译14 |\n" in made

@@ -50,14 +50,23 @@ class Block:
 
 def cut(markdown: str) -> list[Block]:
     """Cut markdown into blocks; their `raw` texts joined are the markdown again."""
-    blocks, lines = [], markdown.splitlines(keepends=True)
+    blocks, lines, margin = [], markdown.splitlines(keepends=True), " " * 4  # margin: of code
     while lines:
-        count, kind = _extent(lines, ordered="item" in {b.kind for b in blocks[-1:]})
+        if lines[0].startswith(margin) and not (blocks and blocks[-1].raw.strip()):
+            ends = (i for i, line in enumerate(lines) if not line.startswith(margin))
+            count, kind = next(ends, len(lines)), "copied"
+        else:
+            count, kind = _extent(lines, ordered="item" in {b.kind for b in blocks[-1:]})
+        if kind == "item":  # what is indented like its words goes on in it
+            margin = " " * (4 + len(re.match(_PLACE + _ITEM, lines[0])[0]))
+        elif lines[0].strip() and not lines[0].startswith(" "):
+            margin = " " * 4
         raw, lines = "".join(lines[:count]), lines[count:]
         blocks.append(_block(raw, kind))
     return blocks
 
 
+_ITEM = r"(?:[-*+]|\d+[.)])[ \t]+"
 _PLACE = r"(?:[ \t]*>)*[ \t]*"  # where a line stands: in quotes, indented
 
 
@@ -95,7 +104,7 @@ def _block(raw: str, kind: str) -> Block:
     """Take a block's structure from its words, which are unwrapped into one line."""
     if kind == "copied":
         return Block(raw)
-    marks = {"heading": r"#+[ \t]+", "row": r"\|[ \t]*", "item": r"(?:[-*+]|\d+[.)])[ \t]+"}
+    marks = {"heading": r"#+[ \t]+", "row": r"\|[ \t]*", "item": _ITEM}
     mark = marks.get(kind, rf"(?:{BLOCK_TAG})*")
     before = re.match(_PLACE + mark, raw)[0]
     after = re.search(r"[ \t]*\|?\s*$" if kind == "row" else rf"(?:{BLOCK_TAG})*\s*$", raw)[0]
@@ -119,21 +128,24 @@ def is_chinese(words: str) -> bool:
 def translated(markdown: str, of: Callable[[str], str | None]) -> str:
     """Return markdown with the words of each block replaced by what `of` gives for them.
 
-    Where it gives None the English stays, marked. A Chinese summary is left out of a section that
-    says the same in English.
+    Where it gives None the English stays, marked. A Chinese summary is left out where the same is
+    said in English, in its section or in one before.
     """
-    blocks, made, section = cut(markdown), [], 0
+    blocks, made, section, twice = cut(markdown), [], 0, False
     for i, block in enumerate(blocks):
         if block.kind == "heading":
             section = i
+            twice = block.words.endswith("小结") and "Summary" in {b.words for b in blocks[:i]}
+        if twice:
+            continue
         if block.kind == "chinese":
             rest = (b.kind for b in blocks[section + 1:])
             here = list(iter(partial(next, rest, "heading"), "heading"))
             if set(here) <= {"chinese", "copied"}:
                 made.append(block.raw)
         elif block.kind == "copied":
-            twice = not block.raw.strip(" >\n") and made and not made[-1].strip(" >\n")
-            made += [] if twice and blocks[i - 1].kind == "chinese" else [block.raw]
+            blank = not block.raw.strip(" >\n") and made and not made[-1].strip(" >\n")
+            made += [] if blank and blocks[i - 1].kind == "chinese" else [block.raw]
         elif (words := of(block.words)) is None:
             made.append(block.before + MARK + block.raw[len(block.before):])
         else:
