@@ -37,7 +37,7 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}", ", in line {1}: {2}"}
 NO_SENTENCE = re.compile(
     r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?(?!w>)\w+[ >]|style=|"
-    r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n")
+    r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n|^(upper|lower|center) (left|right|center)$")
 # what of the code of a picture is none of its words: places, units, formulas, code, words drawn
 NO_LABEL = re.compile(
     r"<(?!pad|/?s>)\w+[ />]|datum|&&|\w:\w|;\w|#[0-9A-F]{6}|\bimport |are needed;|^[a-z]\w* = |\\1|"
@@ -48,8 +48,9 @@ NO_LABEL = re.compile(
     r"^(?:\{\d\} of \{\d\}|\{\d\} is \{\d\}|\{layer\}.*)$")
 LABELS = {"label", "title", "xlabel", "ylabel", "alt"}
 LABELLING = re.compile(r"(set_(title|.label)|sup(title|.label)|annotate|\.text)$")
-DRAWING = re.compile(r"draw\w*\.(?!glossary_table|find_)|(axis|axes|figure)\b|"
-                     r"(show|finish|maps|masks|influence|sheet)$")
+DRAWING = re.compile(
+    r"draw\w*\.(?!glossary_table|find_)|^(show|finish|maps|masks|influence|sheet)$|"
+    r"\.(set|set_\w+|sup\w+|plot|bar|barh|annotate|text|legend|colorbar|subplots)$")
 
 
 def sources() -> dict[str, list[Path]]:
@@ -59,7 +60,8 @@ def sources() -> dict[str, list[Path]]:
              for name, patterns in SOURCES.items()}
     for path in sorted(package.glob("homework/exercises/[!_]*.py")):
         found[f"course/exercises_{path.stem}"] = [path]
-    found[CHARTS] = sorted([*package.glob("viz/[!_]*.py"), *authoring.NOTEBOOKS.glob("*.py")])
+    found[CHARTS] = sorted([*package.glob("viz/[!_]*.py"), *authoring.NOTEBOOKS.glob("*.py"),
+                            *package.glob("homework/questions/*.py")])
     return {name: paths for name, paths in found.items() if paths}
 
 
@@ -83,7 +85,8 @@ def sentences(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             skipped.add(node.value)  # a docstring
         elif isinstance(node, ast.keyword) and node.arg == "signature" or (
-                isinstance(node, ast.Call) and ast.unparse(node.func).startswith("re.")):
+                isinstance(node, ast.Call) and (name := ast.unparse(node.func)) and (
+                    name.startswith("re.") or DRAWING.search(name))):  # see `labels`
             skipped.update(ast.walk(node))
         elif isinstance(node, ast.JoinedStr):
             skipped.update(part for part in node.values if isinstance(part, ast.Constant))
@@ -134,7 +137,8 @@ def _of_toml(value: object) -> Iterator[str]:
 def labels(path: Path) -> Iterator[str]:
     """Give what the pictures of a module of course.viz, or of a notebook, say.
 
-    Of a notebook: what it hands to a picture, and the names in its tables, which legends show.
+    Of a notebook, or a question: what it hands to a picture, and the names in its tables, which
+    legends show.
     """
     tree, shown = ast.parse(path.read_text("utf-8")), set()
     skipped = {part for node in ast.walk(tree) if isinstance(node, ast.Expr | ast.JoinedStr)
@@ -145,7 +149,7 @@ def labels(path: Path) -> Iterator[str]:
             shown.update(node.args)
         elif isinstance(node, ast.keyword) and node.arg in LABELS:
             shown.add(node.value)
-    if path.parent == authoring.NOTEBOOKS:
+    if path.parent == authoring.NOTEBOOKS or path.parent.name == "questions":
         nodes = [*_handed_to_pictures(tree), *shown]
     else:
         nodes = [*ast.walk(tree)]
@@ -156,10 +160,10 @@ def labels(path: Path) -> Iterator[str]:
 
 def _handed_to_pictures(tree: ast.AST) -> Iterator[ast.AST]:
     named = {node.id for call in ast.walk(tree) if isinstance(call, ast.Call)
-             and DRAWING.match(ast.unparse(call.func))
+             and DRAWING.search(ast.unparse(call.func))
              for node in call.args if isinstance(node, ast.Name)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and DRAWING.match(ast.unparse(node.func)):
+        if isinstance(node, ast.Call) and DRAWING.search(ast.unparse(node.func)):
             yield from ast.walk(node)
         elif isinstance(node, ast.Dict):
             yield from filter(None, node.keys)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from course.attention import MultiHeadAttention, scaled_dot_product_attention
 from course.device import by_scale, one_thread
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
 
 WIDTH, LENGTH, HEADS = 128, 512, 4
 MEASURED = ("time over n", "time over d", "memory over n")
@@ -144,5 +144,4 @@ def _picture(sizes: Mapping, tables: Mapping, found: Mapping, meet: float) -> Fi
     axes[2].set_title("Memory: n², unless the kernel is fused", fontsize=10)
     figure.suptitle("Two costs in one layer: n² d for looking, n d² for projecting", x=0.01,
                     ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure)

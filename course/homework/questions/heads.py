@@ -7,7 +7,7 @@ from torch import Tensor
 
 from course.attention import MultiHeadAttention
 from course.device import by_scale, one_thread
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
 
 PLACES, NUMBERS, WIDTH = 8, 8, 16  # places on a ring, numbers at each, their one-hot sum
 # name -> heads, width of a head
@@ -97,5 +97,4 @@ def _picture(curves: dict[str, list[float]], maps: dict[str, Tensor]) -> Figure:
         axis.set_title(name, fontsize=10)
     axes[1].set_ylabel("query: which place asks")
     figure.suptitle("A difference of two places needs two heads", x=0.01, ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -12,7 +12,7 @@ from torch import Tensor
 from course.device import by_scale, one_thread
 from course.masking import Batch, causal_mask, padding_mask
 from course.transformer import Transformer, TransformerConfig
-from course.viz import BLUE, GREEN, GREY, RED
+from course.viz import BLUE, GREEN, GREY, RED, finish
 
 PAD, BOS, EOS = 0, 1, 2
 LETTERS, SHORTEST, LONGEST = 10, 3, 8  # source letters 3 to 12; each has two translations
@@ -142,5 +142,4 @@ def _picture(losses: dict[str, list], right: dict[str, float], padding: dict[str
     last.set_title("And dummies are read as words", fontsize=10)
     last.legend(fontsize=9, loc="center right")
     figure.suptitle("A mask decides what a position may know", x=0.01, ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from course.device import by_scale, one_thread
 from course.masking import causal_mask
 from course.transformer import FeedForward, LayerNorm, TokenEmbedding
-from course.viz import BLUE, GREEN, GREY, ORANGE, RED
+from course.viz import BLUE, GREEN, GREY, ORANGE, RED, finish
 
 
 @dataclass(frozen=True)
@@ -381,7 +381,7 @@ def draw_effects() -> Figure:
     axes[0, 0].legend(fontsize=8, loc="upper right")
     title = "Where two curves are one, only the distance counts"
     figure.suptitle(title, x=0.02, ha="left", fontsize=11)
-    return _finish(figure)
+    return finish(figure)
 
 
 def draw(runs: Sequence[Run]) -> Figure:
@@ -409,7 +409,7 @@ def draw(runs: Sequence[Run]) -> Figure:
     right.set(xlabel="letters back", xticks=sizes.distances)
     right.set_title("ALiBi prefers the near")
     right.annotate("within the trained length", (1, 1.06), fontsize=9)
-    return _finish(figure)
+    return finish(figure)
 
 
 def draw_reasons(runs: Sequence[Run]) -> Figure:
@@ -426,11 +426,4 @@ def draw_reasons(runs: Sequence[Run]) -> Figure:
         axis.set(xlabel="distance back (letters)", title=kind)
     axes[0].set_ylabel("score")
     axes[0].legend(fontsize=8)
-    return _finish(figure)
-
-
-def _finish(figure: Figure) -> Figure:
-    """Lay the figure out and take it from pyplot's hands, so that it is shown once."""
-    figure.tight_layout()
-    plt.close(figure)
-    return figure
+    return finish(figure)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from course.device import by_scale, one_thread
 from course.transformer import Encoder, Residual, Transformer, TransformerConfig
-from course.viz import BLUE, GREY, RED
+from course.viz import BLUE, GREY, RED, finish
 
 LETTERS, LENGTH = 8, 6
 BASELINE = math.log(LETTERS)  # all letters equally probable
@@ -108,5 +108,4 @@ def _picture(logs: dict[str, dict], ends: dict[str, dict], deepest: int) -> Figu
         axis.legend(fontsize=8, loc=place)
     figure.suptitle("Without residual connections a deep stack stays where it began", x=0.01,
                     ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure)

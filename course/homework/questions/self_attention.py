@@ -15,7 +15,7 @@ from course.masking import Batch
 from course.runs import load_checkpoint
 from course.text import BOS, EOS, PAD
 from course.transformer import Transformer
-from course.viz import BLUE, ORANGE
+from course.viz import BLUE, ORANGE, finish
 
 # in the first layer, where nothing but its own sentence has reached a word yet
 PLACES = {
@@ -95,5 +95,4 @@ def _picture(
     last.set_title("Which sentence does each of them hear?", fontsize=10)
     figure.suptitle("Self-attention hears one sentence, cross-attention hears both", x=0.01,
                     ha="left")
-    plt.close(figure)
-    return figure
+    return finish(figure)
