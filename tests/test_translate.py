@@ -143,14 +143,23 @@ def test_changed_english_is_shown_with_its_mark_and_the_check_says_what_to_do(ho
     assert not translate.generated("97_toy", stored)
 
 
-def test_nothing_may_wait_in_a_catalogue_that_is_declared_complete(house):
-    path = translate.catalogue_path("97_toy")
-    text = path.read_text("utf-8").replace("#\n", translate.COMPLETE + "\n", 1)
-    path.write_text(text, "utf-8")
-    assert "declared complete, but 0 blocks changed in English and 9 are new" in \
-        translate.problems(["97_toy"])[-1]
+def test_a_complete_page_whose_english_changes_shows_it_marked_and_the_check_says_so(house):
+    waiting = translate.todo("97_toy")
+    translate.fill("97_toy", {message["key"]: "译" + message["en"] for message in waiting})
+    path, stored = translate.catalogue_path("97_toy"), house / "97_toy.ipynb"
+    head = path.read_text("utf-8").replace("#\n", translate.COMPLETE + "\n", 1)
+    path.write_text(head, "utf-8")
     translate.main(["97_toy"])
-    assert path.read_text("utf-8") == text  # the declaration stays
+    assert translate.counts("97_toy")[1:] == (0, 0)
+    assert not any("complete" in problem for problem in translate.problems())
+    stored.write_text(stored.read_text("utf-8").replace("two lines", "three lines"), "utf-8")
+    translate.main(["97_toy"])
+    assert f"{translate.MARK}One item, on\n#   three lines" in \
+        (house / "zh" / "97_toy.py").read_text("utf-8")
+    said = translate.problems()[-1]
+    assert said.startswith("97_toy is complete in Chinese no more: 1 blocks changed in English")
+    assert "python -m course.authoring translate todo 97_toy" in said
+    assert path.read_text("utf-8").startswith(translate.COMPLETE)  # the declaration stays
 
 
 def test_what_is_translated_elsewhere_is_not_asked_again(house):

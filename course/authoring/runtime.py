@@ -80,13 +80,13 @@ def sentences(path: Path) -> Iterator[str]:
     if path.suffix == ".toml":
         yield from _of_toml(tomllib.loads(text))
         return
-    tree, skipped = ast.parse(text), set()
+    tree, skipped, drawn = ast.parse(text), set(), path.parent.name == "questions"  # see `labels`
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             skipped.add(node.value)  # a docstring
         elif isinstance(node, ast.keyword) and node.arg == "signature" or (
                 isinstance(node, ast.Call) and (name := ast.unparse(node.func)) and (
-                    name.startswith("re.") or DRAWING.search(name))):  # see `labels`
+                    name.startswith("re.") or (drawn and DRAWING.search(name)))):
             skipped.update(ast.walk(node))
         elif isinstance(node, ast.JoinedStr):
             skipped.update(part for part in node.values if isinstance(part, ast.Constant))

@@ -362,8 +362,9 @@ def lint_problems(name: str) -> list[str]:
             found += [f"{where}, {key(message.id)}: {fault}" for fault in lint.faults(message)]
     done, fuzzy, missing = counts(name)
     if COMPLETE in catalogue.header_comment.splitlines() and (fuzzy or missing):
-        found.append(f"{where} is declared complete, but {fuzzy} blocks changed in English and "
-                     f"{missing} are new. Mend: python -m course.authoring translate todo {name}")
+        found.append(f"{name} is complete in Chinese no more: {fuzzy} blocks changed in English, "
+                     f"{missing} are new; they are shown in English, marked {MARK}. Mend: python "
+                     f"-m course.authoring translate todo {name}, then translate fill {name} FILE")
     return found
 
 
