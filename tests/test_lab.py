@@ -14,6 +14,7 @@ from ipykernel.ipkernel import IPythonKernel
 from jupyter_client.kernelspec import get_kernel_spec
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from jupyterlab_server.config import get_page_config
+from jupyterlab_server.settings_utils import _get_overrides
 from jupytext import build_async_jupytext_contents_manager_class
 from nbconvert import ScriptExporter
 
@@ -121,6 +122,12 @@ def test_every_way_to_jupyterlab_takes_the_settings(monkeypatch):
     assert "assets/jupyter" in (ROOT / "Dockerfile").read_text("utf-8")
     assert "assets/jupyter" in (ROOT / "binder" / "start").read_text("utf-8")
     assert "-m course lab" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_jupyterlab_asks_for_no_news(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(SETTINGS))
+    told = _get_overrides("nowhere")[0]["@jupyterlab/apputils-extension:notification"]
+    assert told == {"fetchNews": "false", "checkForUpdates": False}
 
 
 def test_learners_see_no_formgrader(monkeypatch):

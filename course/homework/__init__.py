@@ -32,6 +32,12 @@ class CheckFailed(AssertionError):
         return str(self).splitlines()
 
 
+class NoSuchExercise(ValueError):
+    """Raised for a name that no exercise, reason or patient has; shown without a traceback."""
+
+    _render_traceback_ = CheckFailed._render_traceback_
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """The outcome of a check: a card in a notebook, text in a terminal.
@@ -80,12 +86,15 @@ class CheckResult:
             f"{marked(hint)}</details>"
             for hint in self.hints
         )
+        again = ""  # a reason's question, for the next try
+        if self.name in reasons() and not self.passed:
+            again = ask(self.name).as_html(folds=False)
         verdict = f"✓ {say('passed')}" if self.passed else f"✗ {say('not yet')}"
         return (
             f'<div style="border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0">'
             f"<b>{verdict}</b> <code>{html.escape(self.name)}</code>"
             f'<div style="display:flex;flex-wrap:wrap">{boxes}</div>'
-            f"<p>{marked(self.message)}</p>{hints}{called}</div>"
+            f"<p>{marked(self.message)}</p>{hints}{called}</div>{again}"
         )
 
 
@@ -114,7 +123,7 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
         known = [*EXERCISES, *reasons(), *COUNTS, *illnesses.patients()]
         near = difflib.get_close_matches(str(name), known, n=1)
         meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(known)}"
-        raise ValueError(f"there is no exercise {name!r}{meant}")
+        raise NoSuchExercise(f"there is no exercise {name!r}{meant}")
     if isinstance(result, CheckResult):
         result = replace(result, message=say(result.message), hints=(*map(say, result.hints),))
     if strict and not result.passed:

@@ -100,6 +100,7 @@ def test_a_reason_is_asked_answered_and_kept(kept):
     assert str(ask("why_scale")) == str(check("why_scale"))
     wrong = check("why_scale", letter("why_scale", "Ann", right=False))
     assert isinstance(wrong, CheckResult) and not wrong.passed
+    assert ask("why_scale").as_html(folds=False) in wrong._repr_html_()  # for the next try
     assert "passed" not in progress.load()["exercises"]["why_scale"]
     assert check("why_scale", letter("why_scale", "Ann")).passed
     assert progress.load()["exercises"]["why_scale"]["checks"] == 2
@@ -195,3 +196,6 @@ def test_names_are_unlike_those_of_the_code():
     from course.homework.exercises import EXERCISES
 
     assert not questions().keys() & set(EXERCISES)
+    with pytest.raises(ValueError, match="did you mean 'why_scale'") as raised:
+        check("why_scales", "a")
+    assert raised.value._render_traceback_() == [str(raised.value)]

@@ -141,7 +141,7 @@ def judge(name: str, answer: object, learner: str) -> tuple[bool | None, str]:
     options = reason.shuffled(learner)
     letter = answer.strip().lower() if isinstance(answer, str) else answer
     if letter not in options:
-        return None, f"{answer!r} is none of the options: answer with a letter, {' '.join(options)}"
+        return None, f'{answer!r} is none of the options: answer with a letter in quotes, like "a"'
     option = options[letter]
     end = "" if option.text.endswith((".", "?", "!")) else "."
     said = f"{option.text}{end} {option.verdict}"
