@@ -134,6 +134,8 @@ def parser(command_name: str = "") -> argparse.ArgumentParser:
     page.add_argument("--checkpoint", default="multi30k-de-en",
                       help="a directory, or one that is shipped (multi30k-de-en)")
     page.add_argument("--out", type=Path, default=Path("build/translator.html"))
+    page.add_argument("--lang", choices=("en", "zh"), default="zh" if language() else "en",
+                      help="what it speaks until its reader chooses (COURSE_LANG, if not given)")
     page.add_argument("--lessons", metavar="LINK", default="book/{}.html",
                       help="where its links to lessons lead, seen from the file: book/{}.html")
 
@@ -579,7 +581,7 @@ def page(options: argparse.Namespace) -> int:
     """Write the translator's page."""
     from course.page import write_page
 
-    size = write_page(options.checkpoint, options.out, options.lessons)
+    size = write_page(options.checkpoint, options.out, options.lessons, options.lang)
     print(f"{options.out}: {size / 1e6:.1f} MB; open it in a browser, it needs nothing else")
     return 0
 

@@ -29,6 +29,8 @@ from course.messages import CHARTS, WHY, catalogue, say_in_picture
 
 LANGUAGE = "zh_CN"
 MARK = "〔英〕"  # stands before English that has no translation
+TEXTS = {"README": "README.md", "book/index": "course/authoring/book/index.md",
+         "book/translator": "course/authoring/book/translator.md"}  # pages that are no notebooks
 COMPLETE = "# complete"  # a line in a catalogue's head: nothing may be missing or fuzzy
 BLOCK_TAG = r"</?(?:details|summary|ol|ul|li|div|p)\b[^>]*>"
 HAN = r"[\u3400-\u9fff]"
@@ -162,10 +164,9 @@ def originals(names: list[str] | None = None) -> dict[str, Path]:
 
     Of homework it is the learner's copy: the solutions are not translated.
     """
-    readme, found = authoring.ROOT / "README.md", {}
-    if readme.exists() and "README" in (names or ["README"]):
-        found["README"] = readme
-    pages = [name for name in names or () if name != "README"]
+    texts = {name: authoring.ROOT / TEXTS[name] for name in names or TEXTS if name in TEXTS}
+    found = {name: path for name, path in texts.items() if path.exists()}
+    pages = [name for name in names or () if name not in TEXTS]
     for source in sources(pages) if pages or not names else ():
         name = source.stem
         if is_homework(source):

@@ -88,11 +88,12 @@ def as_script(content: str, **attributes: str) -> str:
     return f'<script type="text/plain"{named}>{content}</script>\n'
 
 
-def write_page(checkpoint: Path | str, out: Path, lessons: str | None = LESSONS) -> int:
+def write_page(checkpoint: Path | str, out: Path, lessons: str | None = LESSONS,
+               language: str = "en") -> int:
     """Write the page of a checkpoint as one self-contained file; return its size in bytes.
 
-    lessons: where a link to a lesson leads, seen from `out`, like "book/{}.html". Raises as
-    `checkpoint_files`.
+    lessons: where a link to a lesson leads, seen from `out`, like "book/{}.html". language: what
+    the page speaks until its reader chooses another, "en" or "zh". Raises as `checkpoint_files`.
     """
     files = checkpoint_files(checkpoint)
     config, tokenizer = (json.loads(files[f"{name}.json"]) for name in ("config", "tokenizer"))
@@ -102,6 +103,7 @@ def write_page(checkpoint: Path | str, out: Path, lessons: str | None = LESSONS)
         "probes": probes(), "lessons": lessons,
     }
     page = (HERE / "index.html").read_text("utf-8")
+    page = page.replace('<html lang="en">', f'<html lang="{language}">')
     style = (HERE / "style.css").read_text("utf-8")
     page = page.replace('<link rel="stylesheet" href="style.css">', f"<style>\n{style}</style>")
     inside = as_script(json.dumps(data, ensure_ascii=False).replace("</", "<\\/"), id="page-data")

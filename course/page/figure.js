@@ -139,7 +139,7 @@ export class FigureView {
       const text = say(`box_${box.label}`);
       const choose = () => { this.halt(); this.change({ box: box.id }); };
       picture.append(svg("g", { class: `box ${box.stack} kind-${box.label}`, "data-box": box.id, role: "button", tabindex: 0,
-        "aria-label": `${say(box.stack)}: ${text}`, onclick: choose,
+        "aria-label": say("where", { stack: say(box.stack), box: text }), onclick: choose,
         onkeydown: (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); choose(); } } },
       svg("rect", { x: box.x, y: box.y, width: WIDE, height: HIGH, rx: 7 }),
       svg("text", { x: box.x + WIDE / 2, y: box.y + HIGH / 2 + 4.5, "text-anchor": "middle" }, text)));
@@ -180,10 +180,10 @@ export class FigureView {
     const inputs = this.inputsOf(box, layer, before);
     const out = box.out(prefix);
     const parts = [
-      make("h3", {}, `${say(box.stack)}${box.inLayer ? `, ${say("layer", { n: layer + 1 }).toLowerCase()}` : ""}: ${say(`box_${box.label}`)}`),
+      make("h3", {}, say(box.inLayer ? "where_layer" : "where", { stack: say(box.stack), n: layer + 1, box: say(`box_${box.label}`) })),
       make("p", { class: "equation" }, say(`eq_${box.eq}`)),
     ];
-    if (inputs.length) parts.push(...inputs.map((name) => this.map(`${say("input")}: ${name}`, values[name], rowsOf(name))));
+    if (inputs.length) parts.push(...inputs.map((name) => this.map(say("named", { what: say("input"), name }), values[name], rowsOf(name))));
     else parts.push(make("h4", {}, say("input")), make("div", { class: "chips" },
       ...(box.stack === "encoder" ? source : written).map((text) => make("span", { class: "chip" }, text))));
     if (box.weights) parts.push(make("h4", {}, say("weights")), make("div", { class: "maps" },
@@ -191,7 +191,7 @@ export class FigureView {
         label: say("heat_alt", { name: say("head", { n: h + 1 }), shape: `(${rows.length}, ${rows[0].length})`, ...range(rows) }) }),
       make("figcaption", {}, say("head", { n: h + 1 }))))));
     if (out === "probabilities") parts.push(this.likely(t));
-    else parts.push(this.map(`${say("output")}: ${out}`, values[out], out === "logits" ? written.slice(-1) : rowsOf(out)));
+    else parts.push(this.map(say("named", { what: say("output"), name: out }), values[out], out === "logits" ? written.slice(-1) : rowsOf(out)));
     const url = this.lesson(box.lesson), name = box.lesson.split("_")[0];
     parts.push(make("p", {}, url ? make("a", { href: url }, say("lesson", { name })) : say("lesson", { name })));
     this.panel.replaceChildren(...parts);

@@ -301,10 +301,10 @@ function change(part) {
 
 // --- the controls ------------------------------------------------------------------------------------
 
-/** Speak the language that the address names (?lang=zh); offer a choice where there is one. */
+/** Speak the language that the address names (?lang=zh), or that the page was made in; offer a choice. */
 function chooseLanguage() {
   const asked = new URLSearchParams(location.search).get("lang"), choice = byId("language");
-  const name = MESSAGES[asked] ? asked : "en";
+  const name = [asked, document.documentElement.lang].find((language) => MESSAGES[language]) ?? "en";
   speak(name);
   document.documentElement.lang = name;
   choice.hidden = Object.keys(MESSAGES).length < 2;
@@ -316,6 +316,7 @@ function chooseLanguage() {
 function words() {
   document.title = say("title");
   document.querySelectorAll("[data-say]").forEach((element) => { element.textContent = say(element.dataset.say); });
+  document.querySelectorAll("[data-name]").forEach((element) => element.setAttribute("aria-label", say(element.dataset.name)));
 }
 
 function switches() {
@@ -324,7 +325,7 @@ function switches() {
       ...Object.entries({ e: "kind_encoder", d: "kind_decoder", c: "kind_cross" }).map(([stack, key]) => make("optgroup", { label: say(key) },
         ...Array.from({ length: config.n_layers * config.n_heads }, (_, i) => {
           const [layer, h] = [Math.floor(i / config.n_heads) + 1, (i % config.n_heads) + 1];
-          return make("option", { value: `${stack}${layer}.${h}` }, `${say("layer", { n: layer })}, ${say("head", { n: h })}`);
+          return make("option", { value: `${stack}${layer}.${h}` }, say("thumb", { layer, head: say("head", { n: h }) }));
         }))));
     choose.value = state.off ?? "c3.1";
     choose.disabled = !state.off;
@@ -396,12 +397,12 @@ async function begin() {
     attention: new AttentionView(byId("attention"), state, change), write: new StepsView(byId("write"), state, change),
     beam: new BeamView(byId("beam"), state, change),
     figure: new FigureView(byId("figure"), state, { change, ask: askTrace,
-      lesson: (name) => (inputs.lessons ? inputs.lessons.replace("{}", name) : null) }),
+      lesson: (name) => inputs.lessons?.replace("{}", document.documentElement.lang === "zh" ? `zh/${name}` : name) ?? null }),
   };
   startWorker();
   controls();
-  const millions = (inputs.weights.byteLength / 2e6).toFixed(1);
-  byId("intro").textContent = say("intro", { millions });
+  const weights = inputs.weights.byteLength / 2;
+  byId("intro").textContent = say("intro", { millions: (weights / 1e6).toFixed(1), wan: Math.round(weights / 1e4) });
   send({ load: inputs }, (data) => {
     if (data.kind !== "ready") return;
     config = data.config;

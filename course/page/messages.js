@@ -1,6 +1,8 @@
 // Every word that the page shows. Another language is a second dictionary with the same keys: what
 // it lacks is shown in English. {x} is filled in by say("key", {x: ...}).
 
+import { CHINESE } from "./chinese.js";
+
 export const MESSAGES = {
   en: {
     language: "English",
@@ -10,7 +12,7 @@ export const MESSAGES = {
     knows: "What it knows: captions of photographs, 29,000 of them. People, dogs, sport, streets. On other text it invents.",
     theme: "Light or dark", link: "Copy a link to this place", linked: "Link copied", skip: "Skip to the translation",
     nav_translate: "Translate", nav_attention: "Attention", nav_write: "Piece by piece", nav_beam: "Beam", nav_figure: "Figure 1",
-    german: "German", english: "English", examples: "Twenty examples …", random: "Another example",
+    german: "German", english: "English", examples: "Twenty examples …", random: "Another example", contents: "Contents", choose_language: "Language",
     clear: "Clear", loading: "Unpacking the weights …", ready: "Ready.",
     working: "Translating …", took: "{read} pieces read, {written} written, in {ms} ms.",
     cut_off: "It did not end by itself: stopped after {written} pieces.",
@@ -48,6 +50,7 @@ export const MESSAGES = {
     input: "In", output: "Out", weights: "Weights, a map for each head", shape: "shape {shape}", lesson: "Lesson {name} builds it",
     heat_alt: "{name}, shape {shape}, values from {least} to {most}", heat_range: "{least} (blue) to {most} (orange)",
     encoder: "Encoder", decoder: "Decoder", times: "layer {n} of {all}", source_in: "source", target_in: "written so far",
+    where: "{stack}: {box}", where_layer: "{stack}, layer {n}: {box}", named: "{what}: {name}",
     box_embedding: "Embedding", box_positions: "+ Positions", box_norm: "Norm", box_add: "Add", box_addnorm: "Add & Norm",
     box_self: "Self-attention", box_masked: "Masked self-attention", box_cross: "Cross-attention", box_ff: "Feed-forward", box_linear: "Linear", box_softmax: "Softmax",
     eq_embedding: "x = √d_model · E[piece]", eq_positions: "x + PE,  PE(pos, 2i) = sin(pos / 10000^(2i/d)),  PE(pos, 2i+1) = cos(same)",
@@ -64,6 +67,7 @@ export const MESSAGES = {
     error_worker: "The translator stopped ({why}). Load the page again; the link in the address bar keeps your place.",
     error_link: "The link was not whole; what could be read of it is set.",
   },
+  zh: CHINESE,
 };
 
 let language = "en";

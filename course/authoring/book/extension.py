@@ -1,8 +1,10 @@
 """What Sphinx learns for the book: formulas, labels, folds, links to glossary and paper, search."""
 
 import html
+import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from docutils import nodes
 from math_core import LatexError, LatexToMathML
@@ -13,6 +15,7 @@ from sphinx.util import logging
 from sphinx.writers.html5 import HTML5Translator
 
 from course.authoring.book.pages import anchor
+from course.authoring.book.words import is_chinese, say
 
 LABELS = {
     "exported": "#| export · into course/{module}.py",
@@ -79,6 +82,16 @@ def displayed_formula(self: HTML5Translator, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def set_captions(document: nodes.document) -> None:
+    """Set the formulas in the captions of pictures, which are HTML already."""
+    for node in [*document.findall(nodes.raw)]:
+        head, sign, caption = node.astext().rpartition("<figcaption")
+        parts = caption.split("$")
+        if sign and len(parts) % 2:
+            parts[1::2] = [mathml(node, html.unescape(tex), False) for tex in parts[1::2]]
+            node.replace_self(nodes.raw("", head + sign + "".join(parts), format="html"))
+
+
 # Cells and sections
 
 
@@ -92,7 +105,7 @@ def label_cells(document: nodes.document, name: str) -> None:
     for cell in document.findall(nodes.container):
         for marker, text in LABELS.items():
             if f"tag_{marker}" in cell["classes"]:
-                label = nodes.paragraph("", text.format(module=module), classes=["marker"])
+                label = nodes.paragraph("", say(text).format(module=module), classes=["marker"])
                 cell.insert(0, label)
 
 
@@ -108,7 +121,8 @@ def fold_sections(document: nodes.document) -> None:
             continue
         place = section.index(mark)
         section["classes"].append("more")
-        section[place] = raw('<details class="more"><summary>Read this section</summary>')
+        summary = f"<summary>{say('Read this section')}</summary>"
+        section[place] = raw(f'<details class="more">{summary}')
         section.append(raw("</details>"))
 
 
@@ -141,30 +155,54 @@ def weave(document: nodes.document, pattern: re.Pattern,
             text.parent.replace(text, [*parts, nodes.Text(whole[end:])])
 
 
+# Chinese names of terms that are ordinary words, too
+AMBIGUOUS = {"入口", "关注", "分数", "堆叠", "循环", "推断", "表示", "转换"}
+
+
+def chinese_names(term: dict[str, str]) -> list[str]:
+    """Return what a term is called in Chinese prose; none if it is only a word of the paper's.
+
+    Short and ambiguous names count where the English stands behind them, as at a first use.
+    """
+    if term["lesson"] == "00_start_here":
+        return []
+    name = re.split("[，、（]", term["term_zh"])[0]
+    sure = len(name) > 1 and name not in AMBIGUOUS
+    return [re.escape(name) + ("" if sure else "(?=（[A-Za-z])")]
+
+
 def term_pattern(terms: list[dict[str, str]]) -> re.Pattern:
     """Return a pattern that finds the terms, the longest first, in singular and plural."""
     names = sorted((term["term_en"] for term in terms), key=len, reverse=True)
     loose = "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in names)
-    return re.compile(rf"(?<![\w-])({loose})(?:s|es)?(?![\w-])", flags=re.I)
+    english = rf"(?<![\w-])({loose})(?:s|es)?(?![\w-])"
+    if not is_chinese():
+        return re.compile(english, flags=re.I)
+    names = sorted(sum(map(chinese_names, terms), []), key=len, reverse=True)
+    return re.compile(f"({'|'.join(names)})")
 
 
 def link_terms(app: Sphinx, document: nodes.document, name: str) -> None:
     """Link the first use of each term on a page with its place in the glossary."""
     terms = {term["term_en"].lower(): term for term in app.config.course_terms}
+    if is_chinese():
+        terms = {re.split("[，、（]", term["term_zh"])[0]: term for term in terms.values()
+                 if chinese_names(term)}
+    languages = ("zh", "en", "de") if is_chinese() else ("en", "zh", "de")
     glossary = app.builder.get_relative_uri(name, "glossary")
     seen = set()
 
     def link(match: re.Match, text: nodes.Text) -> nodes.Node | None:
-        key = re.sub(r"\s+", " ", match[1].lower())
+        key = re.sub(r"\s+", " ", match[1].lower()) if not is_chinese() else match[1]
         term = terms[key]
         capitals = sum(letter.isupper() for letter in term["term_en"])
-        if key in seen or capitals and match[1] != term["term_en"]:
+        if key in seen or not is_chinese() and capitals and match[1] != term["term_en"]:
             return None
         seen.add(key)
-        told = " · ".join(term[f"term_{language}"] for language in ("en", "zh", "de"))
+        told = " · ".join(term[f"term_{language}"] for language in languages)
         return nodes.reference(
             "", match[0], internal=True, refuri=f"{glossary}#{anchor(term['term_en'])}",
-            reftitle=f"{told}\n{term['meaning_en']}", classes=["term"],
+            reftitle=f"{told}\n{term[f'meaning_{languages[0]}']}", classes=["term"],
         )
 
     weave(document, term_pattern(app.config.course_terms), link)
@@ -185,6 +223,8 @@ def numbered_sections(document: nodes.document) -> dict[str, str]:
 NUMBERS = re.compile(r"(?<![\d.§])(\d+(?:\.\d+)*)(?![\d.]*\d)")
 LISTED = re.compile(r"[Ss]ections?\s+\d+(?:\.\d+)*(?:(?:,\s+(?:and\s+)?|\s+and\s+|\s+to\s+)"
                     r"(?:sections?\s+)?\d+(?:\.\d+)*)*")
+LISTED_IN_CHINESE = re.compile(r"(?:第\s*)?\d+(?:\.\d+)*(?:\s*节?(?:、|，|和|到|至|\s)\s*(?:第\s*)?"
+                               r"\d+(?:\.\d+)*)*\s*节")
 
 
 def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
@@ -200,36 +240,42 @@ def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
 
     def target(number: str, of_paper: bool) -> nodes.reference | None:
         if ("." in number or of_paper) and number in paper:
-            title = f"The paper's section {number}, in the walkthrough"
+            title = say("The paper's section {number}, in the walkthrough").format(number=number)
             uri = f"#{paper[number]}" if name == PAPER else f"{page}#{paper[number]}"
         elif "." not in number and number in own and not of_paper:
-            title, uri = f"Section {number} of this page", f"#{own[number]}"
+            title = say("Section {number} of this page").format(number=number)
+            uri = f"#{own[number]}"
         else:
             return None
         return nodes.reference("", number, internal=True, refuri=uri, reftitle=title,
                                classes=["section-number"])
 
+    listed = LISTED_IN_CHINESE if is_chinese() else LISTED
     for text in [node for node in document.findall(nodes.Text) if is_prose(node)]:
         block = text.parent
         while isinstance(block, nodes.Inline):
             block = block.parent
         said = " ".join(block.astext().split())
         others = re.search(r"et al\.|arXiv", said) and "1706.03762" not in said
-        head = "In the paper:" in said
+        head = "In the paper:" in said or "论文：" in said
         whole = text.astext()
         in_table = isinstance(block.parent, nodes.entry) and re.fullmatch(
             r"\d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)*", said)
-        if others or not (in_table or LISTED.search(whole)):
+        if others or not (in_table or listed.search(whole)):
             continue
-        spans = [(0, len(whole))] if in_table else [m.span() for m in LISTED.finditer(whole)]
+        spans = [(0, len(whole))] if in_table else [m.span() for m in listed.finditer(whole)]
         parts, end = [], 0
         for begin, stop in spans:
             for match in NUMBERS.finditer(whole, begin, stop):
                 behind = " ".join(whole[stop : stop + 40].split())
-                ours = re.match(r"(?:are )?(?:those )?of this page", behind)
-                of_paper = in_table or not ours and (head or behind.startswith("of the paper"))
+                before = whole[:begin].rstrip()
+                ours = re.match(r"(?:are )?(?:those )?of this page", behind) or re.search(
+                    "本[课页]的?$", before)
+                of_paper = in_table or not ours and (
+                    head or behind.startswith("of the paper") or before.endswith("论文"))
                 made = target(match[1], bool(of_paper))
-                unsure = "." not in match[1] and "paper" in said and not (ours or of_paper)
+                unsure = "." not in match[1] and not (ours or of_paper) and (
+                    "paper" in said or "论文" in said or re.search(r"第 \w+ 课的?$", before))
                 if made is None or unsure:
                     continue
                 parts += [nodes.Text(whole[end : match.start()]), made]
@@ -244,6 +290,7 @@ def when_read(app: Sphinx, document: nodes.document) -> None:
 
 def when_resolved(app: Sphinx, document: nodes.document, name: str) -> None:
     label_cells(document, name)
+    set_captions(document)
     link_sections(app, document, name)
     if name not in WITHOUT_TERMS:
         link_terms(app, document, name)
@@ -252,6 +299,9 @@ def when_resolved(app: Sphinx, document: nodes.document, name: str) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Join the book's parts to Sphinx."""
     languages["en"] = languages["zh"] = SearchBoth
+    if is_chinese():  # before the theme's own, which are not complete
+        for domain in ("sphinx", "booktheme"):
+            app.add_message_catalog(domain, Path(os.environ["COURSE_BOOK"]) / "locale")
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
     app.add_config_value("course_terms", [], "env", list)
     app.connect("doctree-read", when_read)

@@ -21,6 +21,8 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from course.authoring.book.words import is_chinese, say
+
 VEGA_LITE = "application/vnd.vegalite.v5+json"
 # what a cell's first lines say to our tools, and how the book says it to a reader
 MARKERS = {"#| export": "exported", "# NBVAL_CHECK_OUTPUT": "compared"}
@@ -36,32 +38,37 @@ PARTS = {
 }
 HOMEWORK = ("foundations", "seq2seq", "attention", "masking", "transformer", "text", "training",
             "decoding", "beyond", "reasons", "questions", "exam")
-NOTE = """\
-:::{{note}}
-To solve these exercises you need the course on your machine: what `check` says, it says there.
-`make lab` opens it; the page is `notebooks/homework/release/{name}/{name}.ipynb`. Here you can read
-what is asked.
-:::"""
+NOTE = (
+    "To solve these exercises you need the course on your machine: what `check` says, it says "
+    "there. `make lab` opens it; the page is `notebooks/homework/release/{name}/{name}.ipynb`. "
+    "Here you can read what is asked.")
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the book: its name there (`homework/exam`), and the stored notebook."""
+    """A page of the book: its name in its edition (`homework/exam`), and the stored notebook."""
 
     name: str
     stored: Path
+    edition: str = ""  # the folder of the edition: "" or "zh/"
 
     @property
     def up(self) -> str:
-        """The way from the page to the book's top, like `../`."""
+        """The way from the page to its edition's top, like `../`."""
         return "../" * self.name.count("/")
 
+    @property
+    def root(self) -> str:
+        """The way from the page to the top of both editions, where the pictures are."""
+        return "../" * (self.edition + self.name).count("/")
 
-def contents(notebooks: Path) -> dict[str, list[Page]]:
-    """Return the pages of the book by part, in reading order. Every stored notebook is in it."""
-    lessons = [Page(path.stem, path) for path in sorted(notebooks.glob("*.ipynb"))]
-    release = notebooks / "homework" / "release"
-    homework = [Page(f"homework/{path.stem}", path) for path in release.glob("*/*.ipynb")]
+
+def contents(notebooks: Path, edition: str = "") -> dict[str, list[Page]]:
+    """Return the pages of an edition by part, in reading order. Every stored notebook is in it."""
+    lessons = sorted((notebooks / edition).glob("*.ipynb"))
+    lessons = [Page(path.stem, path, edition) for path in lessons]
+    release = notebooks / (f"{edition}homework" if edition else "homework/release")
+    homework = [Page(f"homework/{path.stem}", path, edition) for path in release.glob("*/*.ipynb")]
     order = {f"homework/{name}": number for number, name in enumerate(HOMEWORK)}
     pages = [*lessons, *sorted(homework, key=lambda page: (order.get(page.name, 99), page.name))]
     found = {part: [page for page in pages if page.name.startswith(begins)]
@@ -80,11 +87,12 @@ def relink(text: str, page: Page, suffix: str) -> str:
 
     suffix: what a page's file ends with: `.ipynb` where Sphinx follows the link, else `.html`.
     """
-    here = "homework/release/x/" if page.name.startswith("homework/") else ""
+    release = "homework" if page.edition else "homework/release"
+    here = f"{release}/x/" if page.name.startswith("homework/") else ""
 
     def target(match: re.Match) -> str:
         path = posixpath.normpath(posixpath.join(here, match[2]))
-        path = re.sub(r"^homework/release/(\w+)/\1$", r"homework/\1", path)
+        path = re.sub(rf"^{release}/(\w+)/\1$", r"homework/\1", path)
         return f"{match[1]}{page.up}{path}{suffix}{match[3]}"
 
     return re.sub(r'(\]\(|href=")(?!\w+:)([\w./-]+)\.ipynb((?:#[^)"]*)?[)"])', target, text)
@@ -141,7 +149,21 @@ def alt_of(output: NotebookNode, section: str) -> str:
     title = chart.get("description") or chart.get("title", "")
     title = title if isinstance(title, str) else title.get("text", "")
     return told or (title if isinstance(title, str) else " ".join(title)) or \
-        f"Picture to the text of the section {section}"
+        say("Picture to the text of the section {section}").format(section=section)
+
+
+def finding(alt: str) -> str:
+    """Return what a Chinese alternative text says of a picture, without names of axes and parts."""
+    alt = re.split(r"横轴：|纵轴：|\b[xy]: ", alt)[0]
+    return "".join(said for said in re.split(r"(?<=[。？！]) ?|(?<=\.) ", alt)
+                   if len(re.findall(r"[\u3400-\u9fff]", said)) > 5)
+
+
+def captioned(element: str, alt: str) -> str:
+    """Return a picture with what it shows below it, where that is said in Chinese."""
+    caption = finding(alt)
+    return element if not caption else (
+        f'<figure>{element}<figcaption lang="zh">{html.escape(caption)}</figcaption></figure>')
 
 
 def picture(png: bytes, alt: str, name: str, page: Page, figures: Path) -> str:
@@ -149,12 +171,13 @@ def picture(png: bytes, alt: str, name: str, page: Page, figures: Path) -> str:
 
     On a narrow screen it scrolls rather than shrink until its letters cannot be read.
     """
-    target = figures / f"{name}.png"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(png)
+    if not page.edition:  # the others show the same
+        target = figures / f"{name}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(png)
     width, height = size_of(png)
     return (
-        f'<img class="still" src="{page.up}figures/{name}.png" alt="{html.escape(alt)}" '
+        f'<img class="still" src="{page.root}figures/{name}.png" alt="{html.escape(alt)}" '
         f'width="{width}" height="{height}" loading="lazy" '
         f'style="--readable:{width * 0.62:.0f}px;--natural:{width}px">'
     )
@@ -164,15 +187,15 @@ def shown(output: NotebookNode, name: str, section: str, page: Page, figures: Pa
     """Return the HTML of an output that is a picture, a chart or HTML; None for any other."""
     if "data" not in output:
         return None
-    png = output.data.get("image/png")
-    still = png and picture(base64.b64decode(png), alt_of(output, section), name, page, figures)
+    png, alt = output.data.get("image/png"), alt_of(output, section)
+    still = png and picture(base64.b64decode(png), alt, name, page, figures)
     if VEGA_LITE in output.data:
         spec = {key: value for key, value in output.data[VEGA_LITE].items() if key != "$schema"}
         text = json.dumps(spec, ensure_ascii=False).replace("</", "<\\/")
-        return (f'<div class="chart scrolls">{still or ""}'
-                f'<script type="application/json">{text}</script></div>')
+        return captioned(f'<div class="chart scrolls">{still or ""}'
+                         f'<script type="application/json">{text}</script></div>', alt)
     if png:
-        return f'<div class="drawing scrolls">{still}</div>'
+        return captioned(f'<div class="drawing scrolls">{still}</div>', alt)
     if "text/html" in output.data:
         text = relink(output.data["text/html"], page, ".html")
         return f'<div class="made scrolls">{text}</div>'
@@ -208,9 +231,9 @@ def adapt(notebook: NotebookNode, page: Page, figures: Path) -> NotebookNode:
                 output.data["text/markdown"] = relink(output.data["text/markdown"], page, ".ipynb")
         cell.outputs = kept
     if page.name.startswith("homework/"):
-        first, note = notebook.cells[0], NOTE.format(name=page.name.split("/")[1])
+        first, note = notebook.cells[0], say(NOTE).format(name=page.name.split("/")[1])
         title, _, rest = first.source.partition("\n\n")
-        first.source = f"{title}\n\n{note}\n\n{rest}"
+        first.source = f"{title}\n\n:::{{note}}\n{note}\n:::\n\n{rest}"
     return notebook
 
 
@@ -250,9 +273,12 @@ def anchor(term: str) -> str:
 def glossary_page(terms: list[dict[str, str]], titles: dict[str, str]) -> str:
     """Return the glossary as Markdown: a heading a letter, an entry a term, in three languages."""
     terms = sorted(terms, key=lambda term: term["term_en"].lower())
-    parts, e = ["# Glossary · 术语表 · Glossar\n\nThe words that stop a first reader, in English, "
-                "Chinese and German: as textbooks use them."], partial(html.escape, quote=False)
+    head = say("The words that stop a first reader, in English, Chinese and German: as textbooks "
+               "use them.")
+    parts = [say("# Glossary · 术语表 · Glossar") + f"\n\n{head}"]
+    e = partial(html.escape, quote=False)
     letters: dict[str, list[dict[str, str]]] = {}
+    languages = ("zh", "en", "de") if is_chinese() else ("en", "zh", "de")
     for term in terms:
         first = term["term_en"][0].upper()
         letters.setdefault(first if first.isalpha() else "0–9", []).append(term)
@@ -261,13 +287,11 @@ def glossary_page(terms: list[dict[str, str]], titles: dict[str, str]) -> str:
         for term in entries:
             where = titles.get(term["lesson"])
             link = f' <a href="{term["lesson"]}.html">{e(where)}</a>' if where else ""
-            lines.append(
-                f'<dt id="{anchor(term["term_en"])}">{e(term["term_en"])} '
-                f'<span lang="zh">{e(term["term_zh"])}</span> '
-                f'<span lang="de">{e(term["term_de"])}</span></dt>'
-                f'<dd>{e(term["meaning_en"])} <span lang="zh">{e(term["meaning_zh"])}</span>'
-                f'{link}</dd>'
-            )
+            names = [f'<span lang="{code}">{e(term[f"term_{code}"])}</span>' for code in languages]
+            told = [f'<span lang="{code}">{e(term[f"meaning_{code}"])}</span>'
+                    for code in languages[:2]]
+            lines.append(f'<dt id="{anchor(term["term_en"])}">{" ".join(names)}</dt>'
+                         f'<dd>{" ".join(told)}{link}</dd>')
         parts.append("\n".join([*lines, "</dl>"]))
     return "\n\n".join(parts) + "\n"
 
@@ -275,4 +299,5 @@ def glossary_page(terms: list[dict[str, str]], titles: dict[str, str]) -> str:
 def toctrees(parts: dict[str, list[str]]) -> Iterator[str]:
     for part, names in parts.items():
         if names:
-            yield "\n".join(["```{toctree}", ":hidden:", f":caption: {part}", "", *names, "```"])
+            head = ["```{toctree}", ":hidden:", f":caption: {say(part)}", ""]
+            yield "\n".join([*head, *names, "```"])

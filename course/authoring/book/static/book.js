@@ -3,6 +3,7 @@
 "use strict";
 
 const STATIC = document.currentScript.src.replace(/[^/]*$/, "");
+const CHINESE = document.documentElement.lang.startsWith("zh");
 
 // A page opened from a disk may not read its neighbours, so no excerpts below what is found
 if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS !== "undefined") {
@@ -22,7 +23,7 @@ function drawCharts() {
       await window.vegaEmbed(live, spec, { mode: "vega-lite", actions: false, renderer: "svg" });
       const still = chart.querySelector(".still");
       live.setAttribute("role", "group");
-      live.setAttribute("aria-label", still ? still.alt : "Chart");
+      live.setAttribute("aria-label", still ? still.alt : CHINESE ? "图" : "Chart");
       still?.remove();
       chart.classList.add("drawn");
       scrollByKeyboard();
@@ -43,7 +44,7 @@ function scrollByKeyboard() {
     else if (area.tabIndex === 0) area.removeAttribute("tabindex");
     if (wide && !area.hasAttribute("role")) {
       area.setAttribute("role", "group");
-      area.setAttribute("aria-label", "Scrolls sideways");
+      area.setAttribute("aria-label", CHINESE ? "可左右滚动" : "Scrolls sideways");
     }
   }
 }
@@ -57,11 +58,11 @@ function explainTerms() {
   document.body.append(box);
   const show = (term) => {
     const [names, ...meaning] = term.dataset.told.split("\n");
-    const [en, zh, de] = names.split(" · ");
+    const languages = CHINESE ? ["zh", "en", "de", "zh"] : ["en", "zh", "de", "en"];
     box.replaceChildren();
-    for (const [text, language] of [[en, "en"], [zh, "zh"], [de, "de"], [meaning.join(" "), "en"]]) {
+    for (const [i, text] of [...names.split(" · "), meaning.join(" ")].entries()) {
       const line = document.createElement("div");
-      line.lang = language;
+      line.lang = languages[i];
       line.textContent = text;
       box.append(line);
     }
@@ -91,7 +92,8 @@ function explainTerms() {
 
 // A link into a fold, or to a word in one, opens it
 function openFolds() {
-  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  const name = decodeURIComponent(location.hash.slice(1));
+  const target = name && (document.getElementById(name) ?? places()[Number(/^place-(\d+)$/.exec(name)?.[1])]);
   const wanted = [target, ...document.querySelectorAll("span.highlighted")].filter(Boolean);
   for (const place of wanted) {
     for (let fold = place.closest("details"); fold; fold = fold.parentElement.closest("details")) {
@@ -102,6 +104,22 @@ function openFolds() {
       place.scrollIntoView();
     }
   }
+}
+
+// Sections and terms: both editions have them in the same order, under different names
+function places() {
+  return [...document.querySelectorAll("article section, dl.terms dt")];
+}
+
+// The link to the other edition leads to the place that is read
+function keepPlace() {
+  const link = document.querySelector("a.other-language");
+  const follow = () => {
+    const at = places().findLastIndex((place) => place.getBoundingClientRect().top < 150);
+    link.hash = at > 0 ? `place-${at}` : "";
+    if (document.querySelector("#search-results")) link.search = location.search;
+  };
+  for (const kind of ["pointerdown", "click"]) link?.addEventListener(kind, follow);
 }
 
 function printAll() {
@@ -118,6 +136,7 @@ document.addEventListener("DOMContentLoaded", () => {
   explainTerms();
   scrollByKeyboard();
   openFolds();
+  keepPlace();
   printAll();
   window.addEventListener("hashchange", openFolds);
   window.addEventListener("resize", scrollByKeyboard);
