@@ -1,19 +1,22 @@
 """From stored notebooks to pages of the book: what needs neither Sphinx nor a browser."""
 
+import ast
 import base64
 import json
 import re
 import struct
 
 import pytest
+from babel.messages.catalog import Message
 from nbformat import v4
 
-from course.authoring import NOTEBOOKS, ROOT
-from course.authoring.book import pages
+from course.authoring import NOTEBOOKS, ROOT, lint
+from course.authoring.book import pages, words
 from course.authoring.book.pages import Page, adapt, relink, unmark
 from course.page import checkpoint_files
 
 LESSON = Page("03_attention", NOTEBOOKS / "03_attention.ipynb")
+CHINESE = Page("03_attention", NOTEBOOKS / "zh" / "03_attention.ipynb", "zh/")
 EXAM = Page("homework/exam", NOTEBOOKS / "homework" / "release" / "exam" / "exam.ipynb")
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">II", 640, 480)
 
@@ -52,6 +55,8 @@ def test_a_notebook_in_no_part_is_named(tmp_path):
     (LESSON, "homework/release/exam/exam.ipynb", "homework/exam"),
     (EXAM, "../../../05_transformer.ipynb", "../05_transformer"),
     (EXAM, "../text/text.ipynb", "../homework/text"),
+    (CHINESE, "homework/exam/exam.ipynb", "homework/exam"),
+    (Page("homework/exam", EXAM.stored, "zh/"), "../../05_transformer.ipynb", "../05_transformer"),
 ])
 def test_links_between_notebooks_lead_to_pages(page, link, there):
     assert relink(f"see [it]({link}).", page, ".ipynb") == f"see [it]({there}.ipynb)."
@@ -130,6 +135,15 @@ def test_a_chart_brings_its_data_and_a_still_picture(tmp_path):
     assert 'alt="A &lt;/script&gt; b"' in shown
 
 
+def test_a_chinese_page_shows_the_english_ones_pictures_and_says_what_they_show(tmp_path):
+    alt = "太窄就照抄噪声，$h$ 太宽就成了平均值。头 1. 横轴：时刻 [h]。"
+    cell, = adapted(tmp_path, code("draw()", picture({"alt": alt})), page=CHINESE)
+    assert 'src="../figures/03_attention-01.png"' in html_of(cell) and not [*tmp_path.iterdir()]
+    caption = re.search(r"</div><figcaption[^>]*>(.*?)</figcaption></figure>$", html_of(cell))[1]
+    assert caption == "太窄就照抄噪声，$h$ 太宽就成了平均值。"
+    assert pages.finding("Too narrow copies the noise. x: hour") == ""
+
+
 def test_html_that_a_cell_made_links_to_pages(tmp_path):
     made = v4.new_output("display_data", {"text/html": '<a href="06_text.ipynb">x</a>'})
     cell, = adapted(tmp_path, code("HTML(x)", made))
@@ -173,6 +187,22 @@ def test_a_page_says_what_it_is():
     head = v4.new_markdown_cell("# 04 · Masking\n\n> Who may see\n> whom.\n\nText.")
     assert pages.title_and_promise(v4.new_notebook(cells=[head])) == (
         "04 · Masking", "Who may see whom.")
+
+
+def test_all_that_the_book_says_is_said_in_chinese(monkeypatch):
+    said = {*pages.PARTS, "To look up", pages.NOTE}
+    for path in (ROOT / "course" / "authoring" / "book").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "say":
+                said |= {part.value for part in node.args if isinstance(part, ast.Constant)}
+    assert said <= {*words.CHINESE}
+    for english in words.CHINESE.keys() - {pages.NOTE}:  # which names the Chinese notebook
+        faults = lint.faults(Message(english, words.CHINESE[english]))
+        assert not [fault for fault in faults if not fault.startswith("term attention")]  # a title
+    monkeypatch.setenv("COURSE_LANG", "zh_CN")
+    assert pages.PARTS and [*pages.toctrees({"Deeper": ["10_beyond"]})][0].count("深入") == 1
+    assert '<span lang="zh">残差连接</span> <span lang="en">residual' in pages.glossary_page(
+        pages.read_glossary(ROOT / "assets" / "glossary.tsv"), {})
 
 
 def test_contents_name_the_parts_that_have_pages():

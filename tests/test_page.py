@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from babel.messages.catalog import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,7 @@ import course.page
 from course import ASSETS
 from course.__main__ import main
 from course.attention import record_attention
+from course.authoring import lint
 from course.cache import beam_search, cached_log_probs
 from course.corpora import CorpusError, pairs
 from course.decoding import greedy_search, ranked
@@ -317,6 +319,21 @@ def test_fingerprints_of_words_are_the_same_in_both_languages(tmp_path):
 def test_the_engine_stays_small_enough_to_read():
     texts = [(PAGE / name).read_text("utf-8") for name in ("bpe.js", "transformer.js")]
     assert sum(len(text.splitlines()) for text in texts) < 400
+
+
+def test_the_page_says_in_chinese_what_it_says_in_english():
+    english, chinese = (
+        dict(re.findall(r'(\w+): "((?:[^"\\]|\\.)*)"', (PAGE / name).read_text("utf-8")))
+        for name in ("messages.js", "chinese.js"))
+    assert english.keys() == chinese.keys()
+    places = [{*re.findall(r"\{\w+\}", text)} for text in (english["intro"], chinese["intro"])]
+    assert places == [{"{millions}"}, {"{wan}"}]  # 5.2 million are 520 万
+    for key in english.keys() - {"intro"}:
+        faults = lint.faults(Message(english[key], chinese[key]))
+        theirs, ours = (sorted(re.findall(r"\{\w+\}", text[key])) for text in (english, chinese))
+        # titles, `decoding.js`, and formulas have their own brackets
+        assert theirs == ours
+        assert [fault for fault in faults if not fault.startswith(("term", "punctuation ("))] == []
 
 
 def test_every_message_that_is_said_is_in_the_dictionary():

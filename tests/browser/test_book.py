@@ -17,6 +17,7 @@ from course.authoring.book.pages import contents
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = [page.name for pages in contents(ROOT / "notebooks").values() for page in pages]
 PAGES = ["index", EVERY[0], "translator", *EVERY[1:], "glossary"]
+BOTH = [*PAGES, *(f"zh/{name}" for name in PAGES)]
 READY = """async () => {
   const charts = [...document.querySelectorAll(".chart")];
   for (let i = 0; i < 100 && charts.some((chart) => !chart.matches(".drawn")); i++)
@@ -89,7 +90,7 @@ class Parts(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.ids, self.links, self.headings, self.images = set(), [], [], []
-        self.article, self.next = False, None
+        self.article, self.next, self.language, self.other = False, None, None, None
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list) -> None:
@@ -100,8 +101,13 @@ class Parts(HTMLParser):
         if self.article and re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
         self.images += [given] if tag == "img" else []
-        if "right-next" in (given.get("class") or "").split():
+        classes = (given.get("class") or "").split()
+        if "right-next" in classes:
             self.next = given["href"]
+        if "other-language" in classes:
+            self.other = given["href"]
+        if tag == "html":
+            self.language = given["lang"]
 
     def handle_endtag(self, tag: str) -> None:
         self.article = self.article and tag != "article"
@@ -115,13 +121,25 @@ def parts(book: Path) -> dict[str, Parts]:
 
 def test_every_stored_notebook_has_a_page(book):
     assert len(EVERY) >= 25
-    assert [name for name in PAGES if not (book / f"{name}.html").exists()] == []
+    assert [name for name in BOTH if not (book / f"{name}.html").exists()] == []
 
 
-def test_the_book_fits_an_email_of_25_megabytes(book):
+def test_the_book_fits_an_email_of_25_megabytes_and_both_editions_two(book):
     sizes = {path: path.stat().st_size for path in book.rglob("*")
              if path.is_file() and path.parent.name != "translator"}  # which holds the model
-    assert sum(sizes.values()) <= 25e6, sorted(sizes, key=sizes.get)[-5:]
+    assert sum(sizes.values()) <= 50e6, sorted(sizes, key=sizes.get)[-5:]
+    english = [size for path, size in sizes.items() if not path.is_relative_to(book / "zh")]
+    assert sum(english) <= 25e6
+    assert not {"vega.js", "STIXTwoMath.woff2"} & {p.name for p in (book / "zh").rglob("*")}
+
+
+def test_every_page_leads_to_itself_in_the_other_language(parts):
+    for name in PAGES:
+        english, chinese = parts[f"{name}.html"], parts[f"zh/{name}.html"]
+        assert (english.language, chinese.language) == ("en", "zh-CN")
+        assert urljoin(f"{name}.html", english.other) == f"zh/{name}.html"
+        assert urljoin(f"zh/{name}.html", chinese.other) == f"{name}.html"
+        assert english.headings == chinese.headings, name  # by which a reader's place is kept
 
 
 def test_every_internal_link_resolves(book, parts):
@@ -140,30 +158,31 @@ def test_every_internal_link_resolves(book, parts):
     assert dead == []
 
 
-def test_the_pages_lead_from_one_to_the_next(parts):
-    seen, at = [], "index.html"
+@pytest.mark.parametrize("edition", ["", "zh/"])
+def test_the_pages_lead_from_one_to_the_next(parts, edition):
+    seen, at = [], f"{edition}index.html"
     while at and at not in seen:
         seen.append(at)
         at = parts[at].next and urljoin(at, parts[at].next)
-    assert seen == [f"{name}.html" for name in PAGES]
+    assert seen == [f"{edition}{name}.html" for name in PAGES]
 
 
 def test_nothing_is_to_be_fetched_from_elsewhere(book):
-    for path in [*book.glob("*.html"), *book.glob("homework/*.html"), *book.rglob("*.css")]:
+    for path in [*map(book.joinpath, (f"{name}.html" for name in BOTH)), *book.rglob("*.css")]:
         text = path.read_text("utf-8")
         assert not re.search(r"<(?:script|img|iframe)\b[^>]*\bsrc=[\"']?(?:https?:)?//", text), path
         assert not re.search(r"<link\b[^>]*\bhref=[\"'](?:https?:)?//", text), path
         assert not re.search(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", text), path
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", BOTH)
 def test_headings_go_down_a_step_at_a_time(parts, name):
     levels = parts[f"{name}.html"].headings
     assert levels.count(1) == 1
     assert [(a, b) for a, b in zip(levels, levels[1:]) if b > a + 1] == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", BOTH)
 def test_every_picture_has_an_alternative_text(parts, name):
     images = parts[f"{name}.html"].images
     assert [image for image in images if not image.get("alt", "").strip()] == []
@@ -179,9 +198,11 @@ def test_what_warns_or_speaks_to_our_tools_does_not_show(book, name):
     assert "Warning:" not in article and "Traceback (most" not in article
 
 
-def test_the_downloads_are_the_notebooks(book):
-    for page in [page for pages in contents(ROOT / "notebooks").values() for page in pages]:
-        offered = json.loads((book / "_sources" / f"{page.name}.ipynb").read_text("utf-8"))
+@pytest.mark.parametrize("edition", ["", "zh/"])
+def test_the_downloads_are_the_notebooks(book, edition):
+    for page in sum(contents(ROOT / "notebooks", edition).values(), []):
+        offered = book / edition / "_sources" / f"{page.name}.ipynb"
+        offered = json.loads(offered.read_text("utf-8"))
         stored = json.loads(page.stored.read_text("utf-8"))
         assert [c["source"] for c in offered["cells"]] == [c["source"] for c in stored["cells"]]
 
@@ -206,9 +227,9 @@ def violations(tab, theme: str, without: list[str]) -> list[str]:
 
 
 # one page of a kind each time, the others in make test-all: axe takes minutes on a long page
-KINDS = ["index", "04_masking", "glossary", "homework/masking", "search"]
+KINDS = ["index", "04_masking", "glossary", "homework/masking", "search", "zh/08b_cache"]
 ONE_OF_A_KIND = [pytest.param(name, marks=[] if name in KINDS else pytest.mark.long)
-                 for name in [*PAGES, "search"]]
+                 for name in [*BOTH, "search", "zh/search"]]
 
 
 @pytest.mark.parametrize("name", ONE_OF_A_KIND)
@@ -240,14 +261,31 @@ def test_formulas_are_set_with_the_books_own_font(tab, on_disk):
 @pytest.mark.parametrize("place", ["on_disk", "served"])
 @pytest.mark.parametrize(("words", "page"), [
     ("label smoothing", "07_training"), ("label smoothing", "glossary"), ("残差", "glossary"),
-    ("残差连接", "glossary"), ("cache", "08b_cache"),
+    ("残差连接", "glossary"), ("cache", "08b_cache"), ("残差", "zh/05_transformer"),
+    ("注意力 瓶颈", "zh/02_seq2seq"),
 ])
 def test_search_finds(tab, request, place, words, page):
-    tab.goto(request.getfixturevalue(place) + "index.html")
+    tab.goto(request.getfixturevalue(place) + "zh/" * page.startswith("zh/") + "index.html")
+    page = page.removeprefix("zh/")
     tab.keyboard.press("Control+k")
     tab.keyboard.type(words)
     tab.keyboard.press("Enter")
     tab.wait_for_selector(f'#search-results a[href*="{page}.html"]')
+    assert tab.complaints == [] and foreign(tab.requests) == []
+
+
+def test_the_other_language_is_a_click_away_and_keeps_the_place(tab, on_disk):
+    tab.goto(f"{on_disk}05_transformer.html")
+    tab.evaluate("document.querySelectorAll('article h2')[3].scrollIntoView()")
+    tab.locator("a.other-language").click()
+    tab.wait_for_url("**/zh/05_transformer.html#place-*")
+    at = "document.querySelectorAll('article h2')[3].getBoundingClientRect().top"
+    assert -1 < tab.evaluate(at) < 200
+    term = tab.locator('a.term[href="glossary.html#term-residual-connection"]')
+    term.focus()
+    assert tab.locator("#term-told").inner_text().startswith("残差连接\nresidual connection\n")
+    tab.locator("a.other-language").click()
+    tab.wait_for_url(f"{on_disk}05_transformer.html*")
     assert tab.complaints == [] and foreign(tab.requests) == []
 
 

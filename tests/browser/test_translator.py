@@ -192,6 +192,18 @@ def test_figure_one_shows_a_box_and_moves(open_page):
         assert tab.locator(".panel .map, .panel .bars").count() >= 1
 
 
+def test_it_speaks_chinese_and_leads_to_the_chinese_lessons(open_page):
+    tab = open_page("?lang=zh", viewport={"width": 390, "height": 800})
+    assert translated(tab) == "The old woman is giving a little girl a red balloon."
+    assert tab.evaluate("document.documentElement.lang") == "zh" and tab.evaluate(WIDER) == 0
+    tab.locator("#figure").scroll_into_view_if_needed()
+    tab.wait_for_selector(".panel h3:has-text('解码器，第 3 层：交叉注意力')")
+    assert tab.get_attribute(".panel a", "href") == "book/zh/03_attention.html"
+    assert "520 万个权重" in tab.inner_text("#intro")
+    tab.select_option("#language", "en")
+    tab.wait_for_url("**?lang=en#s=Die+alte*")
+
+
 def test_switches_break_it_at_once_and_a_link_keeps_them(open_page):
     tab = open_page()
     whole = translated(tab)
