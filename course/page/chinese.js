@@ -2,7 +2,7 @@
 
 export const CHINESE = {
   language: "中文",
-  title: "能看到里面的 Transformer",
+  title: "看得见内部的 Transformer",
   course: "Attention Is All You Need：能运行的笔记本，一步步造出来",
   intro: "输入德语。一个有 {wan} 万个权重的 Transformer 就在这个网页里翻译：你输入的内容不会离开你的电脑，它算出的每个数都可以看到。课程里训练的就是这个模型。",
   knows: "它见过的只有图片说明，一共 29,000 条：人、狗、运动、街道。别的内容，它只会瞎编。",

@@ -199,7 +199,7 @@ def test_it_speaks_chinese_and_leads_to_the_chinese_lessons(open_page):
     tab.locator("#figure").scroll_into_view_if_needed()
     tab.wait_for_selector(".panel h3:has-text('解码器，第 3 层：交叉注意力')")
     assert tab.get_attribute(".panel a", "href") == "book/zh/03_attention.html"
-    assert "520 万个权重" in tab.inner_text("#intro")
+    assert "523 万个权重" in tab.inner_text("#intro")
     tab.select_option("#language", "en")
     tab.wait_for_url("**?lang=en#s=Die+alte*")
 
