@@ -155,8 +155,9 @@ def alt_of(output: NotebookNode, section: str) -> str:
 def finding(alt: str) -> str:
     """Return what a Chinese alternative text says of a picture, without names of axes and parts."""
     alt = re.split(r"横轴：|纵轴：|\b[xy]: ", alt)[0]
-    return "".join(said for said in re.split(r"(?<=[。？！]) ?|(?<=\.) ", alt)
-                   if len(re.findall(r"[\u3400-\u9fff]", said)) > 5)
+    said = [part for part in re.split(r"(?<=[。？！]) ?|(?<=\.) ", alt)
+            if len(re.findall(r"[\u3400-\u9fff]", part)) > 5]
+    return "".join(part for part in said if part is said[0] or not re.search(r"头 \d+。$", part))
 
 
 def captioned(element: str, alt: str) -> str:
