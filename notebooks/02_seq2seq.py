@@ -937,7 +937,7 @@ draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=True)
 
 # %% [markdown]
 # In lesson 03 the state that asks will be called the **query**, and the vectors that are compared
-# with it the **keys**. We use these names already, and the letters q and k. Mark one detail: $W_k
+# with it the **keys**. We use these names already, and the letters q and k. Note one detail: $W_k
 # h_j$ does not depend on $t$. It is computed once for each sentence, not once for each word.
 #
 # A padded place must get no weight. Its score becomes $-\infty$, and $\exp(-\infty) = 0$.

@@ -541,7 +541,7 @@ print("the first ten:", ["".join(pair).replace(" ", "▁") for pair in rain_merg
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 3.4 The same, fast · more
 #
-# For who wants to know how merges are learned in seconds: an index and a heap.
+# For those who want to know how merges are learned in seconds: an index and a heap.
 
 # %% [markdown]
 # Counting everything again is waste: a merge touches only the words that hold the pair. How few
@@ -669,7 +669,7 @@ for new in (" Regenbild", " Mantelregen"):
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Endless words · more
 #
-# For who wants to know how a word of 16,000 letters is cut in a tenth of a second.
+# For those who want to know how a word of 16,000 letters is cut in a tenth of a second.
 
 # %% [markdown]
 # A damaged file may hold a word of 16,000 letters, and the rule looks at all neighbours thousands of
@@ -975,7 +975,7 @@ print(bpe.tokens(text))
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### A compound grows · more
 #
-# For who wants to see *Regenschirm* become one token, merge by merge.
+# For those who want to see *Regenschirm* become one token, merge by merge.
 
 # %% [markdown]
 # How does a compound that occurs often grow into one token? The next picture replays the
@@ -1158,7 +1158,7 @@ for language, means in lengths.items():
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 6.1 Words, tokens, characters · more
 #
-# For who wants the lengths of unseen text, and leakage through a tokeniser.
+# For those who want the lengths of unseen text, and leakage through a tokeniser.
 
 # %% [markdown]
 # Now the lengths themselves, on the probe sentences, whose words the tokeniser has mostly not
@@ -1209,7 +1209,7 @@ print(f"their tokens: {len(honest_ids)} honest, {len(leaked_ids)} if they leak i
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 7 · The same as the library · more
 #
-# For who wants a second opinion, or uses `tokenizers`: the same ids from a production library.
+# For those who want a second opinion, or use `tokenizers`: the same ids from a production library.
 
 # %% [markdown]
 # Is our BPE right? The `tokenizers` library, written in Rust and used in production, must give
@@ -1479,7 +1479,7 @@ check("text_budget")
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### Which part of the recipe does what? · more
 #
-# For who wants the control: what sorting does, and what the budget does.
+# For those who want the control: what sorting does, and what the budget does.
 
 # %%
 schemes = {
@@ -1586,7 +1586,7 @@ print(f"{len(batches)} batches, {padded / positions:.1%} padding; the same seed 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 10 · Your own two languages · more
 #
-# For who wants to translate between other languages than German and English: two files are enough.
+# For those who want to translate between other languages than German and English: two files are enough.
 
 # %% [markdown]
 # Line *n* of one file is the translation of line *n* of the other; plain text in UTF-8, a sentence a

@@ -540,7 +540,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### The four equations by hand · more
 #
-# For who wants to see that: Adam in six lines, equal to PyTorch's, and what the hats are good for.
+# For those who want to see that: Adam in six lines, equal to PyTorch's, and what the hats are good for.
 
 # %% [markdown]
 # The next cell writes the four equations by hand and compares 20 steps with PyTorch's. **Guess for the first two lines:** how far does a weight move in the *first* step

@@ -620,7 +620,7 @@ class Desk:
 # - If the minutes run out during validation, the run is over; the last snapshot is then taken
 #   there.
 # - The state is the whole truth. If only the checkpoint beside it is damaged, resuming writes it anew; if a snapshot is,
-#   the message says which to delete. Each advice of a message on this page is followed by a test.
+#   the message says which to delete. A test follows each piece of advice that a message on this page gives.
 # - A run that is finished and is resumed again with the same budget does nothing but load its
 #   result. With a larger budget it goes on: from its last weights, not from their average.
 

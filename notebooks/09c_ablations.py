@@ -581,9 +581,9 @@ assert found["embeddings not tied"].clear
 # ### The biggest disagreement
 #
 # In (D) the paper loses more than a point *without* dropout, and a little with 0.2: its 0.1 is the best of three. Our base
-# gains without it, and loses with more of it. These are not two results, one that agrees (more hurts) and one that does
-# not: here less dropout is better all the way, there it is not. One disagreement. Are the authors wrong, or are we? **Think first:** what is dropout a remedy against, and does a reader
-# who has read a book four times suffer from it?
+# gains without it, and loses with more of it. Do not count this as one agreement (more hurts) and one disagreement: here
+# less dropout is better all the way, there it is not. It is one disagreement. Are the authors wrong, or are we?
+# **Think first:** what is dropout a remedy against, and does a reader who has read a book four times suffer from it?
 
 # %%
 without, more = found["no dropout"], found["dropout 0.3"]

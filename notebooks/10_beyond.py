@@ -1323,7 +1323,7 @@ print("peaks of the heads, from the word that is due:", peaks)
 # | dropout, label smoothing (07) | 0.1, 0.1 | 0.1, none | not stated (GPT: 0.1, none) | none in the released model |
 # | read in training | 4.5 million pairs (English-German) | 3.3 billion words | 40 GB of text | 15 trillion tokens |
 #
-# (GELU is a ReLU with a round corner; a gate multiplies two linear maps, one of them squashed.) The first row has hardly
+# (GELU is a ReLU with a round corner; a gate multiplies two linear maps, one of them bent by such a curve first.) The first row has hardly
 # changed. Most of the others are a few lines of code. The sizes can be checked by counting:
 
 # %%
@@ -1339,7 +1339,7 @@ print(f"Llama 3 8B: {llama:,} parameters")
 print(f"KV cache of a token in 16 bits: {cache[32]} KiB with keys for every head, {cache[8]} KiB shared by four")
 
 # %% [markdown]
-# Why do heads share keys? Lesson 08 knows: whoever writes has to keep the keys and values of all that is written. Of a text of
+# Why do heads share keys? Lesson 08b knows: whoever writes has to keep the keys and values of all that is written. Of a text of
 # 8,000 tokens these are 4 GB with keys for every head and 1 GB with shared ones, for every reader at the same
 # time.
 #
