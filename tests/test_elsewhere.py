@@ -105,3 +105,42 @@ def test_a_wheel_says_that_a_clone_is_needed(tmp_path):
             [sys.executable, "-m", "course", *arguments], cwd=tmp_path, capture_output=True,
             text=True, env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")})
         assert done.returncode == 1 and "Clone or unpack the course's folder" in done.stderr
+
+
+LIKE_WINDOWS = """
+import importlib.abc, os, signal, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name in {"resource", "fcntl", "pwd", "grp", "termios", "pty", "syslog"}:
+            raise ImportError(f"no {name} on this system")
+sys.meta_path.insert(0, Missing())
+for name in ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGALRM", "setitimer", "alarm"):
+    delattr(signal, name)
+for name in ("fork", "killpg", "setsid", "getloadavg"):
+    delattr(os, name)
+sys.path.insert(0, os.getcwd())
+from course.__main__ import main
+"""
+
+
+def test_a_learner_needs_nothing_that_windows_lacks(tmp_path):
+    """No fork, no hang-up, a console in cp1252: translate, list, check a page, train."""
+    page, text, run = tmp_path / "mine.py", tmp_path / "in.txt", tmp_path / "run"
+    page.write_text("# Übung\ndef residual(x, sublayer):\n    return x + sublayer(x)\n", "utf-8")
+    text.write_text("Ein Mädchen läuft über die Straße.\n", "utf-8")
+    train = ["train", "--corpus", "captions", "--preset", "tiny", "--out", str(run)]
+    program = LIKE_WINDOWS + f"""
+sys.stdin = open({str(text)!r}, encoding="utf-8")
+assert main(["translate", "--checkpoint", "multi30k-de-en"]) == 0
+assert main(["homework", "list"]) == 0
+main(["homework", "check", {str(page)!r}])
+assert main({[*train, "--minutes", "0.01"]}) == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONIOENCODING": "cp1252",
+             "COURSE_PROGRESS": "off", "COURSE_BUILD": str(tmp_path), "USERNAME": "me"})
+    assert done.returncode == 0, done.stderr
+    assert "girl" in done.stdout and "why_scale" in done.stdout
+    assert "residual" in done.stdout.split("why_scale")[1]
+    assert (run / "model.safetensors").is_file()
