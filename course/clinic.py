@@ -218,7 +218,7 @@ def shuffled(case: Case) -> float:
 
 # %% ../notebooks/11_clinic.py
 def by_layer(case: Case) -> dict[str, tuple[float, float]]:
-    """Return for each part the norm of its first gradient, and how far five steps moved it."""
+    """Return for each part the norm of its gradient after five steps, and how far they moved it."""
     case = case.fresh()
     before = weights_of(case.model)
     found: dict[str, tuple[float, float]] = {}

@@ -35,7 +35,7 @@
 #
 # **You need first:** Python. Some calculus later. No deep learning.
 #
-# **Time:** 30 minutes; 35 with all that is marked *more*. **In the paper:** title, abstract, figure 1.
+# **Time:** 25 minutes; 40 with all that is marked *more*. **In the paper:** title, abstract, figure 1.
 
 # %%
 import difflib
@@ -283,8 +283,8 @@ compare(mine, len(inside), "00: different things in figure 1")
 #
 # </details>
 
-# %% [markdown]
-# ## 4 · The map of the code
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 4 · The map of the code · more
 #
 # One rule makes the code easy to find: **a lesson and the module that it makes bear the same
 # name**. Lesson `03_attention` makes `course/attention.py`; the cells of the lesson that begin with
@@ -586,8 +586,8 @@ print(f"All {len(listed)} words are in the glossary.")
 table = draw.glossary_table(terms, lessons_here)
 HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table}</details>")
 
-# %% [markdown]
-# ## 7 · The notation
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 7 · The notation · more
 #
 # The course writes the paper's names in code, and behind each line the **shape** of what it makes:
 # how many numbers there are along each axis. One capital letter is one axis.

@@ -30,7 +30,7 @@
 # **You need first:** Python, matrix products, derivatives. **No deep learning at all.** This page is
 # the first on the path; sections marked *more* may be left out at a first reading.
 #
-# **Time:** 80 minutes; 120 with all that is marked *more*. **In the paper:** the last part of
+# **Time:** 75 minutes; 120 with all that is marked *more*. **In the paper:** the last part of
 # section 1, section 2, section 3.3, and the column *maximum path length* of Table 1.
 #
 # This page builds everything that the paper wants to replace. The Transformer is an answer. Here
@@ -1793,8 +1793,10 @@ draw.gates(shown, "The first clause sets the cell's sign; the second clause does
 # Nobody told the network to build such a thing. (The sign of a unit has no meaning by itself; we drew
 # it so that "several" is up.)
 
-# %% [markdown]
-# ## 12 · GRU: the same idea with less
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 12 · GRU: the same idea with less · more
+#
+# For those who want a second gated unit: one state and two gates.
 #
 # **The question:** does it need two states and three gates?
 #

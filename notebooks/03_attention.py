@@ -1041,8 +1041,8 @@ compare(mine, "both together", "03: why sixteen heads of width 1 fail")
 # enough: eight keys can stand around a circle, each the farthest out in its own direction. (This
 # explanation fits the five rows; it is not proved by them.)
 
-# %% [markdown]
-# ### What a head can be: set by hand
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### What a head can be: set by hand · more
 #
 # What do $W^Q$ and $W^K$ *say*? Let us set them ourselves. Let the vector of a word hold two
 # parts: which word it is, and at which place it stands, each with a single 1 among zeros

@@ -27,7 +27,7 @@
 #
 # **You need** lesson 04 (padding, `Batch`) and Python's `dict` and `Counter`; regular expressions
 # are explained where they are used.
-# **Time:** 55 minutes; 90 with all that is marked *more*. **Paper:** section 5.1, and one sentence of section 3.4.
+# **Time:** 45 minutes; 90 with all that is marked *more*. **Paper:** section 5.1, and one sentence of section 3.4.
 #
 # A Transformer adds and multiplies numbers. It cannot read. Four steps carry a sentence to it,
 # and this lesson builds each of them:
@@ -759,8 +759,10 @@ def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
         known.add("".join(pair))
 
 
-# %% [markdown]
-# ### One letter, one spelling
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ### One letter, one spelling · more
+#
+# For those who paste text from anywhere: what looks the same may be spelled otherwise, and the model then translates another text.
 #
 # People paste text from web pages, PDFs and file names. It looks as usual and is not. `ä` may be
 # one character or two (`a` and a mark), a blank may be a no-break blank, a tab, or two blanks; a

@@ -31,7 +31,7 @@
 # - average checkpoints, and say when that helps.
 #
 # **You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
-# and what a gradient is (lesson 01). **Time:** 60 minutes; 75 with all that is marked *more*.
+# and what a gradient is (lesson 01). **Time:** 55 minutes; 75 with all that is marked *more*.
 # **In the paper:** section 5, all of it; the averaging of checkpoints is in section 6.1. This page is on
 # the path. Saving, stopping and going on are in the machine room, [07b](07b_runs.ipynb).
 #
@@ -613,8 +613,10 @@ draw.step_lengths(raw, corrected)
 #
 # </details>
 
-# %% [markdown]
-# ## 5 · One step, from many batches: gradient accumulation
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 5 · One step, from many batches: gradient accumulation · more
+#
+# For those whose memory is too small for the paper's batches: several small ones, one step.
 #
 # The paper's batches hold about 25,000 source and 25,000 target tokens. They do not fit into the
 # memory of a laptop. But a gradient is a sum over tokens, and a sum can be computed in parts: run

@@ -32,7 +32,7 @@
 #
 # **先修：** Python。后面会用到一点微积分。不需要学过深度学习。
 #
-# **时间：** 30 分钟；连标有“选读”的部分一起 35 分钟。**论文：** 标题、摘要、图 1。
+# **时间：** 25 分钟；连标有“选读”的部分一起 40 分钟。**论文：** 标题、摘要、图 1。
 
 # %%
 import difflib
@@ -228,8 +228,8 @@ compare(mine, len(inside), "00: different things in figure 1")
 #
 # </details>
 
-# %% [markdown]
-# ## 4 · 代码地图
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 4 · 代码地图 · 选读
 #
 # 有一条规则，让代码很好找：**一课与它造出的模块同名**。`03_attention` 这一课造出 `course/attention.py`；课文里以 `#| export` 开头的单元格**就是**这个模块。所以，只要哪一页写着 `from course.attention import ...`，你就知道是哪一页在讲它。一个模块只用前面各课的模块。
 #
@@ -489,8 +489,8 @@ print(f"All {len(listed)} words are in the glossary.")
 table = draw.glossary_table(terms, lessons_here)
 HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table}</details>")
 
-# %% [markdown]
-# ## 7 · 记号
+# %% [markdown] jp-MarkdownHeadingCollapsed=true
+# ## 7 · 记号 · 选读
 #
 # 代码里用的是论文的名字，每行后面写着结果的**形状**：沿每个轴有多少个数。一个大写字母就是一个轴。
 #

@@ -616,7 +616,11 @@ blanks = [
     "Children are [MASK] in the pool.",
     "Children are [MASK] at a table.",
 ]
-draw.blanks({text: fill_in(text) for text in blanks}, "What follows the blank decides, too")
+filled = {text: fill_in(text) for text in blanks}
+first = [words[0][0] for words in filled.values()]  # of two texts side by side only the end differs
+differ = sum(a != b for a, b in zip(first[::2], first[1::2]))
+assert corpus != "multi30k" or differ >= by_scale(smoke=0, cpu=2, gpu=2)
+draw.blanks(filled, "What follows the blank decides, too")
 
 # %% [markdown]
 # （用小语料库时，其中有些词从没读过，那样的横杠说明不了什么。）
