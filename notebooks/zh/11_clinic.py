@@ -26,7 +26,7 @@
 # - 按固定的次序检查模型，每一步用一个只有几行的工具；
 # - 分辨十六种真实常见的错误：有的一看就没救，有的看上去很健康。
 #
-# **先修：** 第 03 课到第 08 课。**时间：** 45 分钟。**论文：** 没有对应的内容。这一课讲的，正是论文与程序之间隔着的东西。
+# **先修：** 第 03 课到第 08 课。**时间：** 50 分钟。**论文：** 没有对应的内容。这一课讲的，正是论文与程序之间隔着的东西。
 #
 # 这是深入的一课，第一遍可以跳过。
 
@@ -457,7 +457,7 @@ compare(mine, kept, "11: loss of the healthy case")
 # %%
 #| export
 def by_layer(case: Case) -> dict[str, tuple[float, float]]:
-    """Return for each part the norm of its first gradient, and how far five steps moved it."""
+    """Return for each part the norm of its gradient after five steps, and how far they moved it."""
     case = case.fresh()
     before = weights_of(case.model)
     found: dict[str, tuple[float, float]] = {}
@@ -729,7 +729,7 @@ draw.symptoms({name: [table[name][tool] for tool in TOOLS] for name in table}, l
 # - **一看就没救：** `warmup_stands_still`。损失一直停在原处。人人都怕这种错误，其实它最好找。
 # - **论损失，比健康的还好：** `not_shifted`（0.96，健康的是 1.35）、`wrong_axis`（1.20）、`view_for_transpose`（1.26）。它们的 BLEU 是 0、6 和 0。训练损失说的是：**答案就在手边**时，词猜得准不准。模型要是看得到答案，或者训练时用到了翻译时没有的东西，当然猜得准。`causal_missing` 的损失与健康的差不多，BLEU 却只有一半。
 # - **半死不活：** `half_optimizer`、`positions_by_row`、`eval_forgotten` 都能写出点东西。正是看到这样的分数，人们才开始改学习率。
-# - **论 BLEU，健康得不能再健康：** 平均的平均、没有缩放、填充算进损失、词元学自测试集、平滑也分给了填充、权重没有绑定。其中两个在这里甚至明显比健康的模型译得好。但它们都是错的：损失谁也没法拿来比较，分数不可信，多出论文没有的 14,720 个参数，少了到 d_k = 64 时就缺不得的缩放。
+# - **论 BLEU，健康得不能再健康：** 平均的平均、没有缩放、填充算进损失、词元学自测试集、平滑也分给了填充、权重没有绑定。在这一个种子上，其中四个的得分甚至比健康的模型还高。但它们都是错的：损失谁也没法拿来比较，分数不可信，多出论文没有的 14,720 个参数，少了到 d_k = 64 时就缺不得的缩放。
 #
 # 再按列看：对照模型只漏掉一个，而且只有它看得见缺了缩放。`eval_forgotten` 逃过了它，因为前向计算是对的；只有 `twice` 有反应。`start` 只看得见一个病人，代价也只是一次前向计算。一个工具没有反应，只能证明它看得见的那些东西没有问题，别的什么也证明不了。
 #
