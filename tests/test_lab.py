@@ -124,6 +124,30 @@ def test_every_way_to_jupyterlab_takes_the_settings(monkeypatch):
     assert "-m course lab" in (ROOT / "Makefile").read_text("utf-8")
 
 
+def test_a_page_is_never_read_while_another_save_writes_it(tmp_path, monkeypatch):
+    done = []
+
+    async def read(self, path, **_):
+        done.append("read")
+        return {"type": "notebook", "content": {"metadata": {}}}
+
+    async def write(self, model, path=""):
+        done.append("begin")
+        await asyncio.sleep(0)  # others may go on here
+        done.append("end")
+
+    async def use():
+        manager = Pages(root_dir=str(tmp_path))
+        model = {"type": "notebook", "content": {"metadata": {}}}
+        await asyncio.gather(*(manager.save(model, "a.ipynb") for _ in range(2)))
+
+    (tmp_path / "a.ipynb").touch()
+    monkeypatch.setattr(AsyncLargeFileManager, "get", read)
+    monkeypatch.setattr(AsyncLargeFileManager, "save", write)
+    asyncio.run(use())
+    assert done == ["read", "begin", "end"] * 2
+
+
 def test_jupyterlab_asks_for_no_news(monkeypatch):
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(SETTINGS))
     told = _get_overrides("nowhere")[0]["@jupyterlab/apputils-extension:notification"]
