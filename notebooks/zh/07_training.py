@@ -29,10 +29,7 @@
 # - 对照训练前就算好的基线来读损失曲线；
 # - 给检查点取平均，并说出什么时候有用。
 #
-# 〔英〕**You need first** lessons 04 (masks and `Batch`), 05 (the model) and 06 (tokens and batches),
-# and what a gradient is (lesson 01). **Time:** 55 minutes; 75 with all that is marked *more*.
-# **In the paper:** section 5, all of it; the averaging of checkpoints is in section 6.1. This page is on
-# the path. Saving, stopping and going on are in the machine room, [07b](07b_runs.ipynb).
+# **先修：** 第 04 课（掩码和 `Batch`）、第 05 课（模型）、第 06 课（词元和批次），以及知道梯度是什么（第 01 课）。**时间：** 55 分钟；连标有“选读”的部分一起 75 分钟。**论文：** 第 5 节全部；检查点平均在 6.1 节。这一页在主线上。保存、停下和接着训练在机房，见 [07b](07b_runs.ipynb)。
 #
 # 五个词，从头用到尾：
 #
@@ -520,9 +517,9 @@ draw.step_lengths(raw, corrected)
 # </details>
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕5 · One step, from many batches: gradient accumulation · more
+# ## 5 · 许多批次合成一步：梯度累积 · 选读
 #
-# 〔英〕For those whose memory is too small for the paper's batches: several small ones, one step.
+# 写给内存装不下论文那么大的批次的人：几个小批次，合成一步。
 #
 # 论文的一个批次约有 25,000 个源语言词元和 25,000 个目标语言词元，笔记本电脑的内存放不下。不过梯度是对词元求和，求和可以分几部分算：跑几个小批次，把梯度加起来，再走**一**步。这叫“梯度累积”（gradient accumulation）。
 #

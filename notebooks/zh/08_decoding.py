@@ -26,11 +26,7 @@
 # - 手算 BLEU，并且报告得让别人能够比较；
 # - 说出束更宽、BLEU 更高，**不能**保证什么。
 #
-# 〔英〕**You need first:** lesson 04 (masks), 05 (the model), 06 (token ids), 07 (training).
-# **Time:** 50 minutes; 70 with all that is marked *more*. **In the paper:** section 6.1, the BLEU
-# columns of table 2, and one sentence of section 3 ("auto-regressive": each word is an input for the
-# next one). **Where you are:** on the path. The code is written to be read; the machine room
-# [08b](08b_cache.ipynb) makes the same searches fast.
+# **先修：** 第 04 课（掩码）、第 05 课（模型）、第 06 课（词元编号）、第 07 课（训练）。**时间：** 50 分钟；连标有“选读”的部分一起 70 分钟。**论文：** 6.1 节，表 2 的 BLEU 几栏，以及第 3 节的一句话（“auto-regressive”即自回归：每个词都是下一个词的输入）。**位置：** 主线。这里的代码为了好读而写；机房里的 [08b](08b_cache.ipynb) 让同样的搜索变快。
 
 # %%
 #| export
@@ -959,9 +955,9 @@ draw.what_is_missed(rated)
 check("bleu_meaning")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 〔英〕8 · BLEU over beam and α · more
+# ## 8 · BLEU 与束宽、α 的关系 · 选读
 #
-# 〔英〕For those who want to see both parts of the lesson meet: which beam and which α give the best BLEU.
+# 写给想看这一课的两部分合在一起的人：多大的束、多大的 α，BLEU 最高。
 #
 # 现在这一课的两部分合到一起。断言 4 的束，每个源句最多留了八个句子。α 只在它们当中挑选，所以不必重新搜索，只要用各个 α 重新挑一遍。**先猜**：束宽从 1 到 8，模型的平均分数升高了。BLEU 呢？长度呢？
 
