@@ -6,6 +6,7 @@ import json
 import re
 import struct
 
+import jinja2
 import pytest
 from babel.messages.catalog import Message
 from nbformat import v4
@@ -203,6 +204,17 @@ def test_all_that_the_book_says_is_said_in_chinese(monkeypatch):
     assert pages.PARTS and [*pages.toctrees({"Deeper": ["10_beyond"]})][0].count("深入") == 1
     assert '<span lang="zh">残差连接</span> <span lang="en">residual' in pages.glossary_page(
         pages.read_glossary(ROOT / "assets" / "glossary.tsv"), {})
+
+
+@pytest.mark.parametrize(("name", "there"), [
+    ("index", "zh/index"), ("homework/exam", "../zh/homework/exam"),
+    ("homework/new", "../zh/index"),
+])
+def test_the_other_language_has_the_same_page_or_its_first_one(name, there):
+    switch = ROOT / "course" / "authoring" / "book" / "templates" / "language.html"
+    made = jinja2.Template(switch.read_text("utf-8")).render(
+        pagename=name, there=["index", "homework/exam"], other_edition="zh/")
+    assert f'href="{there}.html"' in made
 
 
 def test_contents_name_the_parts_that_have_pages():

@@ -53,7 +53,7 @@ def book(tmp_path_factory) -> Path:
         pytest.skip("the book's environment is not here: make test-book makes it")
     folder = tmp_path_factory.mktemp("book") / "a place"  # with a blank, as on many a disk
     done = subprocess.run(
-        [PYTHON, "-m", "course.authoring.book", "--out", folder, "--jobs", "2"],
+        [PYTHON, "-m", "course.authoring.book", "--out", folder, "--jobs", "1"],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr

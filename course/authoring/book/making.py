@@ -138,13 +138,13 @@ def share(made: Path) -> None:
     math_font(static / "STIXTwoMath.woff2")
 
 
-def build_edition(language: str, made: Path, jobs: str) -> int:
+def build_edition(language: str, made: Path, jobs: int) -> int:
     """Make an edition in a folder, from what is shared there; return Sphinx's exit status."""
     own = made / language
     os.environ.update(COURSE_LANG=language, COURSE_BOOK=str(own))
     done = own / "book"
     every = prepare(own, made / "extra", language)
-    status = sphinx(["-b", "html", "-q", "-W", "--keep-going", "-j", jobs, "-c", str(HERE),
+    status = sphinx(["-b", "html", "-q", "-W", "--keep-going", "-j", str(jobs), "-c", str(HERE),
                      "-d", str(own / "doctrees"), str(own / "source"), str(done)])
     # what no reader's browser asks for
     unread = [done / ".buildinfo", done / "objects.inv", *done.glob("_static/**/*.map")]
@@ -176,7 +176,7 @@ def keep_once(chinese: Path) -> None:
         (own / name).unlink()
 
 
-def build(target: Path, jobs: str = "auto") -> int:
+def build(target: Path, jobs: int) -> int:
     """Write the book into a folder, in place of what is there; return Sphinx's exit status."""
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder)
