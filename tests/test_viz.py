@@ -72,6 +72,12 @@ def test_a_picture_says_its_titles_labels_and_legends_in_chinese(monkeypatch):
         "其中四列", {"field": "weight", "title": "权重", "type": "quantitative"})
 
 
+def test_figure_one_says_its_boxes_in_chinese(monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    assert "<b>多头注意力</b><br/><span" in (drawn := start_here.figure_one())
+    assert "3.2.3 节 · 第 03 课" in drawn and "section" not in drawn
+
+
 @pytest.mark.parametrize(("tongue", "font"), [("zh", None), ("", "DejaVu Sans")])
 def test_without_a_font_or_a_wish_it_stays_english(monkeypatch, tongue, font):
     monkeypatch.setenv("COURSE_LANG", tongue)

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from course.messages import say_in_picture
 from course.viz import BLUE, GREY, ORANGE, finish, plain
 
 GLOSSARY = Path(__file__).parents[2] / "assets" / "glossary.tsv"
@@ -142,7 +143,7 @@ def figure_one() -> str:
     parts += _ways()
     for block in BLOCKS:
         fill, edge = TINTS[block.lesson]
-        below = f"{block.section} · lesson {block.lesson[:2]}"
+        below = say_in_picture(f"{block.section} · lesson {block.lesson[:2]}")
         second = f'<br/><span style="font-size:11px">{below}</span>' if block.section else ""
         style = (
             f"display:inline-block;box-sizing:border-box;width:{block.width}px;height:{HIGH}px;"
@@ -153,8 +154,8 @@ def figure_one() -> str:
         parts.append(
             f'<foreignObject x="{block.x}" y="{block.y}" width="{block.width}" height="{HIGH}">'
             f'<a xmlns="http://www.w3.org/1999/xhtml" href="{block.lesson}.ipynb" '
-            f'title="Open lesson {block.lesson}" style="{style}"><b>{escape(block.name)}</b>'
-            f"{second}</a></foreignObject>"
+            f'title="Open lesson {block.lesson}" style="{style}"><b>'
+            f"{escape(say_in_picture(block.name))}</b>{second}</a></foreignObject>"
         )
     return "\n".join([*parts, "</svg>"])
 
