@@ -1,6 +1,7 @@
 """What Sphinx learns for the book: formulas, labels, folds, links to glossary and paper, search."""
 
 import html
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -256,26 +257,30 @@ def link_sections(app: Sphinx, document: nodes.document, name: str) -> None:
         while isinstance(block, nodes.Inline):
             block = block.parent
         said = " ".join(block.astext().split())
-        others = re.search(r"et al\.|arXiv", said) and "1706.03762" not in said
-        head = "In the paper:" in said or "论文：" in said
+        cited = "1706.03762" in said
+        others = re.search(r"et al\.|arXiv", said) and not cited
+        head = cited or re.search("In the paper:|Paper:|论文：", said)
         whole = text.astext()
         in_table = isinstance(block.parent, nodes.entry) and re.fullmatch(
             r"\d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)*", said)
         if others or not (in_table or listed.search(whole)):
             continue
+        above = itertools.takewhile(lambda node: node is not text, block.findall(nodes.Text))  # noqa: B023
+        told = "".join(above)
         spans = [(0, len(whole))] if in_table else [m.span() for m in listed.finditer(whole)]
         parts, end = [], 0
         for begin, stop in spans:
             for match in NUMBERS.finditer(whole, begin, stop):
                 behind = " ".join(whole[stop : stop + 40].split())
-                before = whole[:begin].rstrip()
+                before = (told + whole[:begin]).rstrip()
                 ours = re.match(r"(?:are )?(?:those )?of this page", behind) or re.search(
                     "本[课页]的?$", before)
                 of_paper = in_table or not ours and (
                     head or behind.startswith("of the paper") or before.endswith("论文"))
                 made = target(match[1], bool(of_paper))
                 unsure = "." not in match[1] and not (ours or of_paper) and (
-                    "paper" in said or "论文" in said or re.search(r"第 \w+ 课的?$", before))
+                    "paper" in said or "论文" in said
+                    or re.search(r"第 \w+ 课的?$|[Ll]esson \w+,$", before))
                 if made is None or unsure:
                     continue
                 parts += [nodes.Text(whole[end : match.start()]), made]
