@@ -74,7 +74,8 @@ class Caption:
     """A German caption and its English translation.
 
     `alignment` holds pairs (i, j): de_tokens[i] and en_tokens[j] stand for each other. The leaves
-    of `tree`, a Penn-style bracketing, are exactly en_tokens.
+    of `tree`, a bracketing with the Penn Treebank's labels, are exactly en_tokens. It is flatter
+    than Penn's: a clause, or an adverb that tells how, stands in the verb phrase beside the rest.
     """
 
     de: str
