@@ -33,7 +33,9 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                      "padding mask {1}", "causal mask {1}", "gold",
                      "predicted", "everyone", "healthy", "weights", "output", "German", "English",
                      "encoder self-attention ({1})", "decoder self-attention ({1})",
-                     "cross-attention ({1})", "cross-attention"]}
+                     "cross-attention ({1})", "cross-attention", "self-attention",
+                     "feed-forward", "the whole paper", "steps", "batches", "translations",
+                     "checkpoint"]}
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}", ", in line {1}: {2}"}
 NO_SENTENCE = re.compile(
     r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?(?!w>)\w+[ >]|style=|"
@@ -43,7 +45,7 @@ NO_LABEL = re.compile(
     r"<(?!pad|/?s>)\w+[ />]|datum|&&|\w:\w|;\w|#[0-9A-F]{6}|\bimport |are needed;|^[a-z]\w* = |\\1|"
     r"^\d[.\d]* (?:introduction|background|model|attention|to |why |training|results|conclusion)|"
     r"^\d[.\d]* · [A-Zc]|"
-    r"\b(?:dogs?|puppy|hound|cat)\b|^(?:number|read|offset points|axes fraction)$|"
+    r"\b(?:dogs?|puppy|hound|cat)\b|^(?:number|read|attention|offset points|axes fraction)$|"
     r"^(?:(?:outside|upper|lower|center|left|right) ?)+$|"
     r"^(?:\{\d\} of \{\d\}|\{\d\} is \{\d\}|\{layer\}.*)$")
 LABELS = {"label", "title", "xlabel", "ylabel", "alt"}

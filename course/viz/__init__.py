@@ -58,11 +58,11 @@ def finish(figure: Figure, title: str = "", alt: str = "") -> Figure:
     """
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    alt = translate(figure, alt)
+    alt = translate(figure, alt or in_words(figure))
     if figure.get_layout_engine() is None:
         figure.tight_layout()
     plt.close(figure)
-    seen = {"image/png": {"alt": alt or in_words(figure)}}
+    seen = {"image/png": {"alt": alt}}
     figure._repr_mimebundle_ = lambda **_: ({}, seen)  # IPython adds the picture
     return figure
 
@@ -136,10 +136,11 @@ def show(chart: alt.TopLevelMixin, alt: str = "") -> None:
     alt: what stands for the picture where it is not seen; the chart's titles, if not given.
     """
     spec = chart.to_dict()
-    if language() and chinese_font():
-        spec, alt = spoken(spec), say_in_picture(alt)
+    words = alt or ". ".join(dict.fromkeys(titles_of(spec)))
+    if language() and (font := chinese_font()):
+        spec, words = spoken(spec), say_in_picture(words)
+        spec["config"] = {**spec.get("config", {}), "font": font}
     picture = vl_convert.vegalite_to_png(spec, vl_version="5.20", scale=1.5)
     bundle = {"application/vnd.vegalite.v5+json": spec, "image/png": picture}
     bundle["text/plain"] = "An interactive chart; its first view is the picture beside it."
-    words = alt or ". ".join(dict.fromkeys(titles_of(spec)))
     display(bundle, raw=True, metadata={"image/png": {"alt": words}})
