@@ -106,9 +106,11 @@ function openFolds() {
   }
 }
 
-// Sections and terms: both editions have them in the same order, under different names
+// Sections and terms: both editions have them in the same order, under different names; the Chinese
+// one has no second summary, which is Chinese in English
 function places() {
-  return [...document.querySelectorAll("article section, dl.terms dt")];
+  return [...document.querySelectorAll("article section, dl.terms dt")].filter((place) =>
+    CHINESE || !place.querySelector(":scope > h2")?.textContent.includes("小结"));
 }
 
 // The link to the other edition leads to the place that is read
