@@ -136,7 +136,7 @@ from course.attention import record_attention
 from course.device import by_scale, pick
 from course.homework import check, compare
 from course.masking import Batch, causal_mask, padding_mask
-from course.viz import GREY
+from course.viz import GREY, bar
 from course.viz import transformer as draw
 
 # %% [markdown]
@@ -1829,7 +1829,7 @@ def learn_to_copy(
     rng, losses = random.Random(0), []
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9)
     model.train()
-    for step in range(1, n_steps + 1):
+    for step in bar(range(1, n_steps + 1), "step"):
         optimizer.param_groups[0]["lr"] = peak * min(step / 50, 1, 1.2 * (1 - step / n_steps))
         batch = copy_batch(batch_size, rng, avoid=held_out).to(device)
         logits = model(batch.src, batch.tgt_in, batch.src_mask, batch.tgt_mask)  # (B, T, 13)

@@ -1,15 +1,17 @@
 """Charts that take numbers and return figures; the style that all of them share."""
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import altair as alt
 import matplotlib.pyplot as plt
 import vl_convert
-from IPython.display import display
+from IPython.display import clear_output, display
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from tqdm import tqdm
 
 from course.messages import FONTS, language, say_in_picture
 
@@ -48,6 +50,17 @@ def visible(text: str) -> str:
 def plain(text: str) -> str:
     """Return a word as matplotlib shows it letter by letter: a `$` in it begins no TeX."""
     return visible(text).replace("$", r"\$")
+
+
+def bar(things: Iterable, unit: str) -> Iterator:
+    """Yield things beside a bar of how many are done; with it goes what the cell has shown so far.
+
+    (tqdm's own `leave=False` leaves a stripe of red in a notebook.)
+    """
+    try:
+        yield from tqdm(things, unit=unit, leave=False)
+    finally:
+        clear_output()
 
 
 def finish(figure: Figure, title: str = "", alt: str = "") -> Figure:

@@ -55,7 +55,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from course.corpora import captions
 from course.device import by_scale, pick
 from course.homework import check, compare
-from course.viz import show
+from course.viz import bar, show
 from course.viz import attention as draw
 
 # %% [markdown]
@@ -820,7 +820,8 @@ def errors_of(n_heads: int, d_k: int, d_v: int) -> list[float]:
     return [learn_two_questions(n_heads, d_k, d_v, seed) for seed in seeds]
 
 
-errors = {h: errors_of(h, 16 // h, 16 // h) for h in (1, 2, 4, 8, 16)}
+layers = bar((1, 2, 4, 8, 16), "layer")  # shows how far it is
+errors = {h: errors_of(h, 16 // h, 16 // h) for h in layers}
 parameters = {h: sum(p.numel() for p in MultiHeadAttention(16, h).parameters()) for h in errors}
 
 # %%
@@ -868,8 +869,8 @@ check("heads_cost")
 mine = None  # "the keys", "the values" or "both together"
 
 # %%
-narrow = {(16, 1, 1): errors[16], **{how: errors_of(*how)
-                                     for how in ((16, 2, 1), (16, 1, 8), (4, 1, 8), (2, 1, 8))}}
+others = bar(((16, 2, 1), (16, 1, 8), (4, 1, 8), (2, 1, 8)), "layer")
+narrow = {(16, 1, 1): errors[16], **{how: errors_of(*how) for how in others}}
 for (n_heads, d_k, d_v), row in narrow.items():
     print(f"{n_heads:2} heads, d_k {d_k}, d_v {d_v}:", *(f"{error:.3f}" for error in row))
 assert max(narrow[16, 2, 1]) < 0.12 and max(narrow[16, 1, 8]) < 0.02
@@ -1377,7 +1378,7 @@ device = pick()
 model = FillIn(len(ids)).to(device)
 adam = torch.optim.Adam(model.parameters(), lr=5e-3)
 train_rows, val_rows = encode(train), encode(val)
-for _ in range(by_scale(smoke=150, cpu=400, gpu=400)):
+for _ in bar(range(by_scale(smoke=150, cpu=400, gpu=400)), "step"):
     batch = train_rows[torch.randint(len(train_rows), (128,), generator=random)]
     hidden, at, word = (t.to(device) for t in make_blanks(batch, random))
     loss = F.cross_entropy(model(hidden)[torch.arange(len(at), device=device), at], word)

@@ -47,6 +47,7 @@ from course.attention import MultiHeadAttention, attention_weights
 from course.corpora import captions
 from course.device import by_scale, pick
 from course.homework import check, compare
+from course.viz import bar
 from course.viz import masking as draw
 
 # %% [markdown]
@@ -375,7 +376,7 @@ def train_writer(mask_of, shifted=True):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     log = {"steps": [], "train": [], "checked": [], "alone": []}
     steps = by_scale(smoke=100, cpu=300, gpu=300)
-    for step in range(steps + 1):
+    for step in bar(range(steps + 1), "step"):
         chosen = torch.randint(len(sentences), (64,)).tolist()
         tgt_out = pad([sentences[i] for i in chosen], PAD).to(device)
         tgt_in = shift_right(tgt_out, BOS) if shifted else tgt_out
