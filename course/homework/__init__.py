@@ -176,7 +176,8 @@ def _check_reason(name: str, answer: object, strict: bool) -> CheckResult | Ques
         return CheckResult(name, False, "whose letters are these? Write your name into "
                            "the first cell of the page and run it: options are shuffled by it")
     if answer is None:
-        return CheckResult(name, False, "no answer yet: write a letter in quotes")
+        empty = CheckResult(name, False, "no answer yet: write a letter in quotes")
+        return empty if strict else ask(name, in_cell=True)
     right, said = judge(name, answer, progress.learner())
     progress.record_check(name, right is True, str(answer)[:12], right is not None and not strict)
     return CheckResult(name, right is True, said)

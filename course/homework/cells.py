@@ -81,7 +81,8 @@ def main(file: str, told: str) -> None:
             if error := run(cell, shell):
                 said = ASKS if isinstance(error, EOFError) else explain_error(error)
                 say(fault=f"{path.name}, cell {number}: {said}")
-    found = [name for name in (*EXERCISES, *reasons()) if name in module.__dict__]
+    found = [name for name in EXERCISES if name in module.__dict__]
+    found += [name for name in reasons() if module.__dict__.get(name)]
     for name in found:
         if name not in skip["checks"]:
             say(check=name)

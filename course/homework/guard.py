@@ -108,7 +108,7 @@ def forbidding(names: tuple[str, ...], allowed: set[CodeType]) -> Iterator[None]
         if module in (__name__, "course.homework.checking", "course.homework.errors"):
             return  # the watch itself
         if module.partition(".")[0] in READY_MADE or f"{module}.{name}.".startswith(modules):
-            refuse(f"{module}.{name}".removesuffix(".<module>"))
+            refuse(f"{module}.{name}".removesuffix(".<module>").removesuffix(".__init__"))
 
     with _TorchCalls(see_torch):
         sys.setprofile(see_python)

@@ -128,7 +128,10 @@ def test_who_answers_is_one_for_cards_checks_and_patients(kept, monkeypatch):
                 check("why_scale", letter("why_scale", who), strict=True)
     with pytest.raises(CheckFailed, match="name"):
         i_am(" ")
-    assert "no answer yet" in check("why_scale", None).message
+    assert "place of None" in str(check("why_scale", None))
+    i_am("Ann")
+    with pytest.raises(CheckFailed, match="no answer yet"):
+        check("why_scale", None, strict=True)
 
 
 def test_a_learner_without_a_name_keeps_an_order(kept):

@@ -91,11 +91,13 @@ def plain(text: str) -> str:
 class Question:
     """A reason as it is asked: a card in a notebook, text in a terminal.
 
-    On a page that was run for readers without a kernel each option opens to its verdict.
+    On a page that was run for readers without a kernel each option opens to its verdict. in_cell:
+    the answer is written in the place of the None that asked.
     """
 
     reason: Reason
     learner: str
+    in_cell: bool = False
 
     def __str__(self) -> str:
         lines = [say(self.reason.question)]
@@ -108,6 +110,8 @@ class Question:
         return self.reason.shuffled(self.learner)
 
     def _foot(self) -> str:
+        if self.in_cell:
+            return say('Write your letter in the place of None, in quotes: "a"')
         return say(f'Answer with a letter: `check("{self.reason.name}", "a")`')
 
     def _repr_html_(self) -> str:
@@ -130,9 +134,9 @@ class Question:
         )
 
 
-def ask(name: str) -> Question:
+def ask(name: str, in_cell: bool = False) -> Question:
     """Return a reason's question, its options in the learner's order."""
-    return Question(reasons()[name], progress.learner())
+    return Question(reasons()[name], progress.learner(), in_cell)
 
 
 def judge(name: str, answer: object, learner: str) -> tuple[bool | None, str]:

@@ -19,10 +19,10 @@
 # Code that passes its check may still be code that you cannot explain. Here you explain: 34 questions,
 # two for each of the course's large topics, 60 minutes. Close the lessons first.
 #
-# A cell `check("why_scale")` asks. In the cell below it you write the letter of your answer, in quotes,
-# and run it: it says what is right, and, of a wrong option, what would follow from it and where the course
-# shows it. You may try again; think first, since the last letter counts. The third cell is the one that is
-# marked, 1 point each. It stops *Run All* at the first question that is not answered rightly yet.
+# A cell asks as long as it says `None`: run it, write the letter of your answer there, in quotes, and run it
+# again. It says what is right, and, of a wrong option, what would follow from it and where the course shows
+# it. You may try again; think first, since the last letter counts. The cell below is the one that is marked,
+# 1 point each. It stops *Run All* at the first question that is not answered rightly yet.
 #
 # **Your name comes first.** The options are shuffled by it, so that "b" is another answer for your neighbour.
 # Write it as your teacher knows it (your number, if there is one), and keep it: with another name your letters
@@ -39,9 +39,6 @@ i_am(me)
 #
 # Lessons 01 and 02.
 
-# %%
-check("bottleneck_what")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "cbc65409be75f4986e91235a2ef2edf0", "grade": false, "grade_id": "bottleneck_what", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bottleneck_what = None  # your letter, in quotes
 check("bottleneck_what", bottleneck_what)
@@ -50,9 +47,6 @@ check("bottleneck_what", bottleneck_what)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("bottleneck_what", bottleneck_what, strict=True).passed
-
-# %%
-check("bottleneck_attention")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "7ef177d69d5661bc2f988b5eedd20613", "grade": false, "grade_id": "bottleneck_attention", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bottleneck_attention = None  # your letter, in quotes
@@ -63,9 +57,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("bottleneck_attention", bottleneck_attention, strict=True).passed
 
-# %%
-check("path_conv")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "e280466e1ba2be95700540f30fdfe967", "grade": false, "grade_id": "path_conv", "locked": false, "schema_version": 3, "solution": true, "task": false}
 path_conv = None  # your letter, in quotes
 check("path_conv", path_conv)
@@ -74,9 +65,6 @@ check("path_conv", path_conv)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("path_conv", path_conv, strict=True).passed
-
-# %%
-check("path_neural_gpu")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "b3efcb2d2178d42e2aae38262fe18bc3", "grade": false, "grade_id": "path_neural_gpu", "locked": false, "schema_version": 3, "solution": true, "task": false}
 path_neural_gpu = None  # your letter, in quotes
@@ -87,9 +75,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("path_neural_gpu", path_neural_gpu, strict=True).passed
 
-# %%
-check("memory_hop_is")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "fb7dca5119a352eea0a73c4f861ff18e", "grade": false, "grade_id": "memory_hop_is", "locked": false, "schema_version": 3, "solution": true, "task": false}
 memory_hop_is = None  # your letter, in quotes
 check("memory_hop_is", memory_hop_is)
@@ -98,9 +83,6 @@ check("memory_hop_is", memory_hop_is)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("memory_hop_is", memory_hop_is, strict=True).passed
-
-# %%
-check("memory_waits")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "51d5efe7e58b017982c03dfb3dee5eff", "grade": false, "grade_id": "memory_waits", "locked": false, "schema_version": 3, "solution": true, "task": false}
 memory_waits = None  # your letter, in quotes
@@ -116,9 +98,6 @@ assert check("memory_waits", memory_waits, strict=True).passed
 #
 # Lessons 03 and 05.
 
-# %%
-check("self_attention_is")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "a3d6b6c6c1ea745f006a9feba67c299b", "grade": false, "grade_id": "self_attention_is", "locked": false, "schema_version": 3, "solution": true, "task": false}
 self_attention_is = None  # your letter, in quotes
 check("self_attention_is", self_attention_is)
@@ -127,9 +106,6 @@ check("self_attention_is", self_attention_is)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("self_attention_is", self_attention_is, strict=True).passed
-
-# %%
-check("cross_attention_sources")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "aa8d1179d5714051a598ba2d8760ac45", "grade": false, "grade_id": "cross_attention_sources", "locked": false, "schema_version": 3, "solution": true, "task": false}
 cross_attention_sources = None  # your letter, in quotes
@@ -140,9 +116,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("cross_attention_sources", cross_attention_sources, strict=True).passed
 
-# %%
-check("why_scale")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "3f808265bddea1d3b217f99beed0baea", "grade": false, "grade_id": "why_scale", "locked": false, "schema_version": 3, "solution": true, "task": false}
 why_scale = None  # your letter, in quotes
 check("why_scale", why_scale)
@@ -151,9 +124,6 @@ check("why_scale", why_scale)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("why_scale", why_scale, strict=True).passed
-
-# %%
-check("scale_by_d_k")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "240edd95faab972bc228860a80aea52d", "grade": false, "grade_id": "scale_by_d_k", "locked": false, "schema_version": 3, "solution": true, "task": false}
 scale_by_d_k = None  # your letter, in quotes
@@ -164,9 +134,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("scale_by_d_k", scale_by_d_k, strict=True).passed
 
-# %%
-check("heads_why")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "9d81a158d84b16a5f5c54ec6ce975346", "grade": false, "grade_id": "heads_why", "locked": false, "schema_version": 3, "solution": true, "task": false}
 heads_why = None  # your letter, in quotes
 check("heads_why", heads_why)
@@ -175,9 +142,6 @@ check("heads_why", heads_why)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("heads_why", heads_why, strict=True).passed
-
-# %%
-check("heads_cost")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "8ebb349859509b50fb4ac2ea6c34e02b", "grade": false, "grade_id": "heads_cost", "locked": false, "schema_version": 3, "solution": true, "task": false}
 heads_cost = None  # your letter, in quotes
@@ -188,9 +152,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("heads_cost", heads_cost, strict=True).passed
 
-# %%
-check("cost_double")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "35d2f437f8dead715c7f5f6d63261de9", "grade": false, "grade_id": "cost_double", "locked": false, "schema_version": 3, "solution": true, "task": false}
 cost_double = None  # your letter, in quotes
 check("cost_double", cost_double)
@@ -199,9 +160,6 @@ check("cost_double", cost_double)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("cost_double", cost_double, strict=True).passed
-
-# %%
-check("cost_why_prefer")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "d7c3eacd04bb6615c5da1126ccb73a03", "grade": false, "grade_id": "cost_why_prefer", "locked": false, "schema_version": 3, "solution": true, "task": false}
 cost_why_prefer = None  # your letter, in quotes
@@ -217,9 +175,6 @@ assert check("cost_why_prefer", cost_why_prefer, strict=True).passed
 #
 # Lessons 03 and 04.
 
-# %%
-check("mask_before_softmax")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "be69b78c5ad369f60bef52e86a32731d", "grade": false, "grade_id": "mask_before_softmax", "locked": false, "schema_version": 3, "solution": true, "task": false}
 mask_before_softmax = None  # your letter, in quotes
 check("mask_before_softmax", mask_before_softmax)
@@ -228,9 +183,6 @@ check("mask_before_softmax", mask_before_softmax)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("mask_before_softmax", mask_before_softmax, strict=True).passed
-
-# %%
-check("mask_leak")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "73ede58133f729f60330772eac26d461", "grade": false, "grade_id": "mask_leak", "locked": false, "schema_version": 3, "solution": true, "task": false}
 mask_leak = None  # your letter, in quotes
@@ -241,9 +193,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("mask_leak", mask_leak, strict=True).passed
 
-# %%
-check("why_shift")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "47abee7a1cdbb995750eaa7b87be2e95", "grade": false, "grade_id": "why_shift", "locked": false, "schema_version": 3, "solution": true, "task": false}
 why_shift = None  # your letter, in quotes
 check("why_shift", why_shift)
@@ -252,9 +201,6 @@ check("why_shift", why_shift)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("why_shift", why_shift, strict=True).passed
-
-# %%
-check("parallel_training")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "67276055f97a721b111eb9c3f9f9ddb5", "grade": false, "grade_id": "parallel_training", "locked": false, "schema_version": 3, "solution": true, "task": false}
 parallel_training = None  # your letter, in quotes
@@ -270,9 +216,6 @@ assert check("parallel_training", parallel_training, strict=True).passed
 #
 # Lesson 05.
 
-# %%
-check("residual_gradient")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "c381eac8ff6d8e7e5a04306c0ab90361", "grade": false, "grade_id": "residual_gradient", "locked": false, "schema_version": 3, "solution": true, "task": false}
 residual_gradient = None  # your letter, in quotes
 check("residual_gradient", residual_gradient)
@@ -281,9 +224,6 @@ check("residual_gradient", residual_gradient)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("residual_gradient", residual_gradient, strict=True).passed
-
-# %%
-check("residual_depth")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "9ffff229c7a6f121effc98e661492db5", "grade": false, "grade_id": "residual_depth", "locked": false, "schema_version": 3, "solution": true, "task": false}
 residual_depth = None  # your letter, in quotes
@@ -294,9 +234,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("residual_depth", residual_depth, strict=True).passed
 
-# %%
-check("positions_why")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "7a1b4333ab10fc4e3b55a74ff5ccdf51", "grade": false, "grade_id": "positions_why", "locked": false, "schema_version": 3, "solution": true, "task": false}
 positions_why = None  # your letter, in quotes
 check("positions_why", positions_why)
@@ -305,9 +242,6 @@ check("positions_why", positions_why)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("positions_why", positions_why, strict=True).passed
-
-# %%
-check("positions_sum")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "feda06bc93bda24232ed46bd7cef89d0", "grade": false, "grade_id": "positions_sum", "locked": false, "schema_version": 3, "solution": true, "task": false}
 positions_sum = None  # your letter, in quotes
@@ -323,9 +257,6 @@ assert check("positions_sum", positions_sum, strict=True).passed
 #
 # Lesson 07.
 
-# %%
-check("warmup_why")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "a742bc0a86beeed41a50dc3479c3b5de", "grade": false, "grade_id": "warmup_why", "locked": false, "schema_version": 3, "solution": true, "task": false}
 warmup_why = None  # your letter, in quotes
 check("warmup_why", warmup_why)
@@ -334,9 +265,6 @@ check("warmup_why", warmup_why)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("warmup_why", warmup_why, strict=True).passed
-
-# %%
-check("smoothing_perplexity")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "bfe214eb1f0af074f8e72121a228e848", "grade": false, "grade_id": "smoothing_perplexity", "locked": false, "schema_version": 3, "solution": true, "task": false}
 smoothing_perplexity = None  # your letter, in quotes
@@ -347,9 +275,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("smoothing_perplexity", smoothing_perplexity, strict=True).passed
 
-# %%
-check("averaging_what")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "c5ac43481db674615d172b5d27dc8dcd", "grade": false, "grade_id": "averaging_what", "locked": false, "schema_version": 3, "solution": true, "task": false}
 averaging_what = None  # your letter, in quotes
 check("averaging_what", averaging_what)
@@ -358,9 +283,6 @@ check("averaging_what", averaging_what)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("averaging_what", averaging_what, strict=True).passed
-
-# %%
-check("averaging_last")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "55a07f28acede61de55c32fed52cebea", "grade": false, "grade_id": "averaging_last", "locked": false, "schema_version": 3, "solution": true, "task": false}
 averaging_last = None  # your letter, in quotes
@@ -376,9 +298,6 @@ assert check("averaging_last", averaging_last, strict=True).passed
 #
 # Lessons 08 and 09c.
 
-# %%
-check("bleu_corpus")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "450a7e9b9524350959a8c2b252ff5ecb", "grade": false, "grade_id": "bleu_corpus", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bleu_corpus = None  # your letter, in quotes
 check("bleu_corpus", bleu_corpus)
@@ -387,9 +306,6 @@ check("bleu_corpus", bleu_corpus)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("bleu_corpus", bleu_corpus, strict=True).passed
-
-# %%
-check("bleu_tokens")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "6917ffae82ab86002f63f8973c0486a5", "grade": false, "grade_id": "bleu_tokens", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bleu_tokens = None  # your letter, in quotes
@@ -400,9 +316,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("bleu_tokens", bleu_tokens, strict=True).passed
 
-# %%
-check("table3_noise")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "097591b6c3aed65ea19e610570629650", "grade": false, "grade_id": "table3_noise", "locked": false, "schema_version": 3, "solution": true, "task": false}
 table3_noise = None  # your letter, in quotes
 check("table3_noise", table3_noise)
@@ -411,9 +324,6 @@ check("table3_noise", table3_noise)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("table3_noise", table3_noise, strict=True).passed
-
-# %%
-check("table3_dk")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "da268eb2b9de8e852cf8a3bc5fb0f7ac", "grade": false, "grade_id": "table3_dk", "locked": false, "schema_version": 3, "solution": true, "task": false}
 table3_dk = None  # your letter, in quotes
@@ -429,9 +339,6 @@ assert check("table3_dk", table3_dk, strict=True).passed
 #
 # Lesson 10.
 
-# %%
-check("parsing_linear")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "d1041c72c7fdb18f57ca4505e3a4fd5f", "grade": false, "grade_id": "parsing_linear", "locked": false, "schema_version": 3, "solution": true, "task": false}
 parsing_linear = None  # your letter, in quotes
 check("parsing_linear", parsing_linear)
@@ -440,9 +347,6 @@ check("parsing_linear", parsing_linear)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("parsing_linear", parsing_linear, strict=True).passed
-
-# %%
-check("parsing_f1")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "bca93c293adedd76e92b105ecf048c01", "grade": false, "grade_id": "parsing_f1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 parsing_f1 = None  # your letter, in quotes
@@ -453,9 +357,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("parsing_f1", parsing_f1, strict=True).passed
 
-# %%
-check("bert_gpt_difference")
-
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "5277ddbe8e52cb6a95269cf0c7b1177f", "grade": false, "grade_id": "bert_gpt_difference", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bert_gpt_difference = None  # your letter, in quotes
 check("bert_gpt_difference", bert_gpt_difference)
@@ -464,9 +365,6 @@ check("bert_gpt_difference", bert_gpt_difference)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("bert_gpt_difference", bert_gpt_difference, strict=True).passed
-
-# %%
-check("bert_writes")
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "b2c9244757207768626b1673f00d6d1b", "grade": false, "grade_id": "bert_writes", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bert_writes = None  # your letter, in quotes

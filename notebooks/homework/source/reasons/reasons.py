@@ -19,10 +19,10 @@
 # Code that passes its check may still be code that you cannot explain. Here you explain: 34 questions,
 # two for each of the course's large topics, 60 minutes. Close the lessons first.
 #
-# A cell `check("why_scale")` asks. In the cell below it you write the letter of your answer, in quotes,
-# and run it: it says what is right, and, of a wrong option, what would follow from it and where the course
-# shows it. You may try again; think first, since the last letter counts. The third cell is the one that is
-# marked, 1 point each. It stops *Run All* at the first question that is not answered rightly yet.
+# A cell asks as long as it says `None`: run it, write the letter of your answer there, in quotes, and run it
+# again. It says what is right, and, of a wrong option, what would follow from it and where the course shows
+# it. You may try again; think first, since the last letter counts. The cell below is the one that is marked,
+# 1 point each. It stops *Run All* at the first question that is not answered rightly yet.
 #
 # **Your name comes first.** The options are shuffled by it, so that "b" is another answer for your neighbour.
 # Write it as your teacher knows it (your number, if there is one), and keep it: with another name your letters
@@ -42,9 +42,6 @@ i_am(me)
 #
 # Lessons 01 and 02.
 
-# %%
-check("bottleneck_what")
-
 # %% nbgrader={"grade": false, "grade_id": "bottleneck_what", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bottleneck_what = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -56,9 +53,6 @@ check("bottleneck_what", bottleneck_what)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("bottleneck_what", bottleneck_what, strict=True).passed
-
-# %%
-check("bottleneck_attention")
 
 # %% nbgrader={"grade": false, "grade_id": "bottleneck_attention", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bottleneck_attention = None  # your letter, in quotes
@@ -72,9 +66,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("bottleneck_attention", bottleneck_attention, strict=True).passed
 
-# %%
-check("path_conv")
-
 # %% nbgrader={"grade": false, "grade_id": "path_conv", "locked": false, "schema_version": 3, "solution": true, "task": false}
 path_conv = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -86,9 +77,6 @@ check("path_conv", path_conv)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("path_conv", path_conv, strict=True).passed
-
-# %%
-check("path_neural_gpu")
 
 # %% nbgrader={"grade": false, "grade_id": "path_neural_gpu", "locked": false, "schema_version": 3, "solution": true, "task": false}
 path_neural_gpu = None  # your letter, in quotes
@@ -102,9 +90,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("path_neural_gpu", path_neural_gpu, strict=True).passed
 
-# %%
-check("memory_hop_is")
-
 # %% nbgrader={"grade": false, "grade_id": "memory_hop_is", "locked": false, "schema_version": 3, "solution": true, "task": false}
 memory_hop_is = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -116,9 +101,6 @@ check("memory_hop_is", memory_hop_is)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("memory_hop_is", memory_hop_is, strict=True).passed
-
-# %%
-check("memory_waits")
 
 # %% nbgrader={"grade": false, "grade_id": "memory_waits", "locked": false, "schema_version": 3, "solution": true, "task": false}
 memory_waits = None  # your letter, in quotes
@@ -137,9 +119,6 @@ assert check("memory_waits", memory_waits, strict=True).passed
 #
 # Lessons 03 and 05.
 
-# %%
-check("self_attention_is")
-
 # %% nbgrader={"grade": false, "grade_id": "self_attention_is", "locked": false, "schema_version": 3, "solution": true, "task": false}
 self_attention_is = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -151,9 +130,6 @@ check("self_attention_is", self_attention_is)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("self_attention_is", self_attention_is, strict=True).passed
-
-# %%
-check("cross_attention_sources")
 
 # %% nbgrader={"grade": false, "grade_id": "cross_attention_sources", "locked": false, "schema_version": 3, "solution": true, "task": false}
 cross_attention_sources = None  # your letter, in quotes
@@ -167,9 +143,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("cross_attention_sources", cross_attention_sources, strict=True).passed
 
-# %%
-check("why_scale")
-
 # %% nbgrader={"grade": false, "grade_id": "why_scale", "locked": false, "schema_version": 3, "solution": true, "task": false}
 why_scale = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -181,9 +154,6 @@ check("why_scale", why_scale)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("why_scale", why_scale, strict=True).passed
-
-# %%
-check("scale_by_d_k")
 
 # %% nbgrader={"grade": false, "grade_id": "scale_by_d_k", "locked": false, "schema_version": 3, "solution": true, "task": false}
 scale_by_d_k = None  # your letter, in quotes
@@ -197,9 +167,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("scale_by_d_k", scale_by_d_k, strict=True).passed
 
-# %%
-check("heads_why")
-
 # %% nbgrader={"grade": false, "grade_id": "heads_why", "locked": false, "schema_version": 3, "solution": true, "task": false}
 heads_why = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -211,9 +178,6 @@ check("heads_why", heads_why)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("heads_why", heads_why, strict=True).passed
-
-# %%
-check("heads_cost")
 
 # %% nbgrader={"grade": false, "grade_id": "heads_cost", "locked": false, "schema_version": 3, "solution": true, "task": false}
 heads_cost = None  # your letter, in quotes
@@ -227,9 +191,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("heads_cost", heads_cost, strict=True).passed
 
-# %%
-check("cost_double")
-
 # %% nbgrader={"grade": false, "grade_id": "cost_double", "locked": false, "schema_version": 3, "solution": true, "task": false}
 cost_double = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -241,9 +202,6 @@ check("cost_double", cost_double)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("cost_double", cost_double, strict=True).passed
-
-# %%
-check("cost_why_prefer")
 
 # %% nbgrader={"grade": false, "grade_id": "cost_why_prefer", "locked": false, "schema_version": 3, "solution": true, "task": false}
 cost_why_prefer = None  # your letter, in quotes
@@ -262,9 +220,6 @@ assert check("cost_why_prefer", cost_why_prefer, strict=True).passed
 #
 # Lessons 03 and 04.
 
-# %%
-check("mask_before_softmax")
-
 # %% nbgrader={"grade": false, "grade_id": "mask_before_softmax", "locked": false, "schema_version": 3, "solution": true, "task": false}
 mask_before_softmax = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -276,9 +231,6 @@ check("mask_before_softmax", mask_before_softmax)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("mask_before_softmax", mask_before_softmax, strict=True).passed
-
-# %%
-check("mask_leak")
 
 # %% nbgrader={"grade": false, "grade_id": "mask_leak", "locked": false, "schema_version": 3, "solution": true, "task": false}
 mask_leak = None  # your letter, in quotes
@@ -292,9 +244,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("mask_leak", mask_leak, strict=True).passed
 
-# %%
-check("why_shift")
-
 # %% nbgrader={"grade": false, "grade_id": "why_shift", "locked": false, "schema_version": 3, "solution": true, "task": false}
 why_shift = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -306,9 +255,6 @@ check("why_shift", why_shift)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("why_shift", why_shift, strict=True).passed
-
-# %%
-check("parallel_training")
 
 # %% nbgrader={"grade": false, "grade_id": "parallel_training", "locked": false, "schema_version": 3, "solution": true, "task": false}
 parallel_training = None  # your letter, in quotes
@@ -327,9 +273,6 @@ assert check("parallel_training", parallel_training, strict=True).passed
 #
 # Lesson 05.
 
-# %%
-check("residual_gradient")
-
 # %% nbgrader={"grade": false, "grade_id": "residual_gradient", "locked": false, "schema_version": 3, "solution": true, "task": false}
 residual_gradient = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -341,9 +284,6 @@ check("residual_gradient", residual_gradient)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("residual_gradient", residual_gradient, strict=True).passed
-
-# %%
-check("residual_depth")
 
 # %% nbgrader={"grade": false, "grade_id": "residual_depth", "locked": false, "schema_version": 3, "solution": true, "task": false}
 residual_depth = None  # your letter, in quotes
@@ -357,9 +297,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("residual_depth", residual_depth, strict=True).passed
 
-# %%
-check("positions_why")
-
 # %% nbgrader={"grade": false, "grade_id": "positions_why", "locked": false, "schema_version": 3, "solution": true, "task": false}
 positions_why = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -371,9 +308,6 @@ check("positions_why", positions_why)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("positions_why", positions_why, strict=True).passed
-
-# %%
-check("positions_sum")
 
 # %% nbgrader={"grade": false, "grade_id": "positions_sum", "locked": false, "schema_version": 3, "solution": true, "task": false}
 positions_sum = None  # your letter, in quotes
@@ -392,9 +326,6 @@ assert check("positions_sum", positions_sum, strict=True).passed
 #
 # Lesson 07.
 
-# %%
-check("warmup_why")
-
 # %% nbgrader={"grade": false, "grade_id": "warmup_why", "locked": false, "schema_version": 3, "solution": true, "task": false}
 warmup_why = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -406,9 +337,6 @@ check("warmup_why", warmup_why)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("warmup_why", warmup_why, strict=True).passed
-
-# %%
-check("smoothing_perplexity")
 
 # %% nbgrader={"grade": false, "grade_id": "smoothing_perplexity", "locked": false, "schema_version": 3, "solution": true, "task": false}
 smoothing_perplexity = None  # your letter, in quotes
@@ -422,9 +350,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("smoothing_perplexity", smoothing_perplexity, strict=True).passed
 
-# %%
-check("averaging_what")
-
 # %% nbgrader={"grade": false, "grade_id": "averaging_what", "locked": false, "schema_version": 3, "solution": true, "task": false}
 averaging_what = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -436,9 +361,6 @@ check("averaging_what", averaging_what)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("averaging_what", averaging_what, strict=True).passed
-
-# %%
-check("averaging_last")
 
 # %% nbgrader={"grade": false, "grade_id": "averaging_last", "locked": false, "schema_version": 3, "solution": true, "task": false}
 averaging_last = None  # your letter, in quotes
@@ -457,9 +379,6 @@ assert check("averaging_last", averaging_last, strict=True).passed
 #
 # Lessons 08 and 09c.
 
-# %%
-check("bleu_corpus")
-
 # %% nbgrader={"grade": false, "grade_id": "bleu_corpus", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bleu_corpus = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -471,9 +390,6 @@ check("bleu_corpus", bleu_corpus)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("bleu_corpus", bleu_corpus, strict=True).passed
-
-# %%
-check("bleu_tokens")
 
 # %% nbgrader={"grade": false, "grade_id": "bleu_tokens", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bleu_tokens = None  # your letter, in quotes
@@ -487,9 +403,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("bleu_tokens", bleu_tokens, strict=True).passed
 
-# %%
-check("table3_noise")
-
 # %% nbgrader={"grade": false, "grade_id": "table3_noise", "locked": false, "schema_version": 3, "solution": true, "task": false}
 table3_noise = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -501,9 +414,6 @@ check("table3_noise", table3_noise)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("table3_noise", table3_noise, strict=True).passed
-
-# %%
-check("table3_dk")
 
 # %% nbgrader={"grade": false, "grade_id": "table3_dk", "locked": false, "schema_version": 3, "solution": true, "task": false}
 table3_dk = None  # your letter, in quotes
@@ -522,9 +432,6 @@ assert check("table3_dk", table3_dk, strict=True).passed
 #
 # Lesson 10.
 
-# %%
-check("parsing_linear")
-
 # %% nbgrader={"grade": false, "grade_id": "parsing_linear", "locked": false, "schema_version": 3, "solution": true, "task": false}
 parsing_linear = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -536,9 +443,6 @@ check("parsing_linear", parsing_linear)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("parsing_linear", parsing_linear, strict=True).passed
-
-# %%
-check("parsing_f1")
 
 # %% nbgrader={"grade": false, "grade_id": "parsing_f1", "locked": false, "schema_version": 3, "solution": true, "task": false}
 parsing_f1 = None  # your letter, in quotes
@@ -552,9 +456,6 @@ from course.homework import check  # the course's own, whatever stands above
 
 assert check("parsing_f1", parsing_f1, strict=True).passed
 
-# %%
-check("bert_gpt_difference")
-
 # %% nbgrader={"grade": false, "grade_id": "bert_gpt_difference", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bert_gpt_difference = None  # your letter, in quotes
 ### BEGIN SOLUTION
@@ -566,9 +467,6 @@ check("bert_gpt_difference", bert_gpt_difference)
 from course.homework import check  # the course's own, whatever stands above
 
 assert check("bert_gpt_difference", bert_gpt_difference, strict=True).passed
-
-# %%
-check("bert_writes")
 
 # %% nbgrader={"grade": false, "grade_id": "bert_writes", "locked": false, "schema_version": 3, "solution": true, "task": false}
 bert_writes = None  # your letter, in quotes
