@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -39,6 +40,12 @@ def kernel():
             "language_info": {**told.language_info}}
 
 
+def ended(work):
+    """Run a coroutine to its end, in a thread: a browser's tests leave a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
+
+
 def open_and_save(folder, name, kernel, manager=Pages):
     """Do to a page what JupyterLab does; return what its tab shows as changed, and what git does.
 
@@ -56,7 +63,7 @@ def open_and_save(folder, name, kernel, manager=Pages):
         await contents.save({"type": "notebook", "format": "json", "content": shown}, name)
         return dirty
 
-    dirty = asyncio.run(use())
+    dirty = ended(use())
     return dirty, [half.name for half, b in zip(halves, before) if half.read_bytes() != b]
 
 
@@ -83,12 +90,16 @@ def test_a_page_without_its_metadata_would_be_changed(tmp_path, kernel):
 
 
 def test_what_a_learner_writes_is_saved(tmp_path):
-    contents = build_async_jupytext_contents_manager_class(Pages)(root_dir=str(tmp_path))
-    mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")])
-    asyncio.run(contents.save({"type": "notebook", "content": mine}, "mine.ipynb"))
-    assert asyncio.run(contents.get("mine.ipynb"))["content"]["cells"][0]["source"] == "a = 1"
     (tmp_path / "notes.txt").write_text("words")
-    assert asyncio.run(contents.get("notes.txt"))["content"] == "words"
+    mine = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("a = 1")])
+
+    async def use():
+        contents = build_async_jupytext_contents_manager_class(Pages)(root_dir=str(tmp_path))
+        await contents.save({"type": "notebook", "content": mine}, "mine.ipynb")
+        return [(await contents.get(name))["content"] for name in ("mine.ipynb", "notes.txt")]
+
+    page, notes = ended(use())
+    assert page["cells"][0]["source"] == "a = 1" and notes == "words"
 
 
 def test_every_text_half_is_as_jupytext_writes_it():
@@ -144,7 +155,7 @@ def test_a_page_is_never_read_while_another_save_writes_it(tmp_path, monkeypatch
     (tmp_path / "a.ipynb").touch()
     monkeypatch.setattr(AsyncLargeFileManager, "get", read)
     monkeypatch.setattr(AsyncLargeFileManager, "save", write)
-    asyncio.run(use())
+    ended(use())
     assert done == ["read", "begin", "end"] * 2
 
 
