@@ -71,7 +71,7 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[str, re.Pattern, 
                 if not message.id or not message.string or message.fuzzy:
                     continue
                 sentences.setdefault(message.id, message.string)
-                if re.match(r"\d+ · ", message.id):  # a heading, as a reason names it
+                if re.search(r"^\d+ · | · more$", message.id):  # a heading, as a reason names it
                     title, said = (re.sub(r"^\d+ · | ?· (more|选读)$", "", text) for text in
                                    (message.id, message.string))
                     sentences.setdefault(title, said)
