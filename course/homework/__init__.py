@@ -88,7 +88,7 @@ class CheckResult:
         )
         again = ""  # a reason's question, for the next try
         if self.name in reasons() and not self.passed:
-            again = ask(self.name).as_html(folds=False)
+            again = ask(self.name).as_html(folds=False, again=True)
         verdict = f"✓ {say('passed')}" if self.passed else f"✗ {say('not yet')}"
         return (
             f'<div style="border-left:6px solid {colour};padding:.3em 1em;margin:.3em 0">'

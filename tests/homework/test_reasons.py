@@ -100,7 +100,8 @@ def test_a_reason_is_asked_answered_and_kept(kept):
     assert str(ask("why_scale")) == str(check("why_scale"))
     wrong = check("why_scale", letter("why_scale", "Ann", right=False))
     assert isinstance(wrong, CheckResult) and not wrong.passed
-    assert ask("why_scale").as_html(folds=False) in wrong._repr_html_()  # for the next try
+    again = ask("why_scale").as_html(folds=False, again=True)
+    assert again in wrong._repr_html_()
     assert "passed" not in progress.load()["exercises"]["why_scale"]
     assert check("why_scale", letter("why_scale", "Ann")).passed
     assert progress.load()["exercises"]["why_scale"]["checks"] == 2

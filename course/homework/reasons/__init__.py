@@ -117,8 +117,11 @@ class Question:
     def _repr_html_(self) -> str:
         return self.as_html(folds=bool(os.environ.get("COURSE_PAGE")))
 
-    def as_html(self, folds: bool) -> str:
-        """Return the card; folds: each option opens to its verdict, for a page without a kernel."""
+    def as_html(self, folds: bool, again: bool = False) -> str:
+        """Return the card; folds: each option opens to its verdict, for a page without a kernel.
+
+        again: whoever reads it has answered once, and knows how.
+        """
         lines = []
         for letter, option in self._options().items():
             text = f"<b>{letter}</b>&ensp;{marked(say(option.text))}"
@@ -130,7 +133,8 @@ class Question:
         return (
             '<div style="border-left:6px solid #0072B2;padding:.3em 1em;margin:.3em 0">'
             f"<p style=\"margin:.2em 0\"><b>{marked(say(self.reason.question))}</b></p>"
-            f'{"".join(lines)}<p style="margin:.4em 0 0">{marked(self._foot())}</p></div>'
+            f'{"".join(lines)}'
+            f'<p style="margin:.4em 0 0">{"" if again else marked(self._foot())}</p></div>'
         )
 
 
