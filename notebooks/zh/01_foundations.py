@@ -1240,7 +1240,7 @@ compare(mine, sum(share > 0.9 for share in right.values()), "01: readers above 9
 #
 # 窗口又是怎么回事？它对各个位置取“平均”，三个词以外的次序一概不知。它怎么知道哪个分句在前？**先猜**：三个词的窗口里，你能看到什么线索？
 #
-# 我们怀疑：它根本没有找第一个分句。它看的是“while”旁边的词（“while two”），以及句首填充旁边的词（“(fill) two”）。这可以检验。我们在两个分句前面都加上“in the park”：“in the park two children are dancing while in the park a dog is chasing a duck”。对你来说，问题和原来一样容易。
+# 我们怀疑：它根本没有找第一个分句。它看的是“while”旁边的词（“while two”），以及句首填充旁边的词（“(fill) two”）。这可以检验。我们在两个分句前面都加上“in the park”：“in the park two children are dancing while in the park a dog is chasing a duck”。在你看来，问题和原来一样容易。
 
 # %%
 moved = [" while ".join(f"in the park {part}" for part in text.split(" while ")) for text in texts]
@@ -1631,7 +1631,7 @@ print("weights, D 16 and H 32:", sizes)
 # %% [markdown]
 # ## 13 · 谁能把梯度传得更远？
 #
-# 现在三种并排比较，测量方法和第 10 节一样。**先猜**：PyTorch 里，LSTM 的偏置从 0 附近开始。这时遗忘门开多大？50 步之后还剩下多少？如果它的偏置从 1 开始，或者从 3 开始呢？（从 1 开始的建议来自 Jozefowicz、Zaremba 和 Sutskever 2015；Gers 等 2000 则给每组单元不同的初值。在 GRU 里，同样的位置属于更新门 $z$。）
+# 现在三种并排比较，测量方法和第 10 节一样。**先猜**：PyTorch 里，LSTM 的偏置从 0 附近开始。这时遗忘门开多大？50 步之后还剩下多少？如果它的偏置从 1 开始，或者从 3 开始呢？（从 1 开始的建议来自 Jozefowicz、Zaremba 和 Sutskever 2015；Gers 等 2000 则给每组单元不同的初值。在 GRU 里，起这个作用的是更新门 $z$。）
 
 # %%
 mine = None  # your guess: what is left after 50 steps of an LSTM with forget bias 1, from 0 to 1

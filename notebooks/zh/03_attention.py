@@ -205,7 +205,7 @@ print("one matrix for both: every word mostly finds itself; two matrices: it may
 compare(mine, "itself", "03: whom a word finds with one matrix for query and key")
 
 # %% [markdown]
-# 只用一个矩阵，分数就是对称的：are 找 dogs，dogs 也必须同样卖力地找 are。而一个词与自己的分数，是长度的平方。对随机向量来说，它几乎比其他所有分数都大。想找**别的**词，代价就是两个矩阵。
+# 只用一个矩阵，分数就是对称的：are 找 dogs，dogs 也必须同样卖力地找 are。而一个词与自己的分数，是长度的平方。向量如果是随机的，它几乎比其他所有分数都大。想找**别的**词，代价就是两个矩阵。
 #
 # > **试一试。** 设 `w_k = -w_q`。现在每个词躲着谁？
 #

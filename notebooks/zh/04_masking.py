@@ -293,7 +293,7 @@ for reads, predicts in zip(read(tgt_in[0].tolist()), read(tgt_out[0].tolist())):
     print(f"reads {reads:10} predicts {predicts}")
 
 # %% [markdown]
-# 长度不变：进来一个起始词元，挤掉最后一个词元。（对最长的句子来说，挤掉的正是 `</s>`，它后面再没有要预测的词了。）
+# 长度不变：进来一个起始词元，挤掉最后一个词元。（最长的句子，挤掉的正是 `</s>`，它后面再没有要预测的词了。）
 
 # %%
 check("why_shift")

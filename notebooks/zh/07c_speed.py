@@ -929,7 +929,7 @@ def restarted(directory: Path) -> bool:
     return mark.exists() and mark.read_text("utf-8") == os.environ.get("TORCHELASTIC_RUN_ID")
 
 # %% [markdown]
-# 进程虽多，什么必须只有一个？一个进度条，一份日志，一个检查点：都归第一个 rank 写；其他 rank 上的训练器没有书桌。一个时钟，不然按分钟的预算会在不同的步结束。一个停止的决定：Ctrl-C 到达各个 rank 可能前后差一步，别的 rank 就会永远等下去。`FastStep` 的方法 `clock` 和 `stops`，每个 rank 每步之后都要调用，大家就在那里统一这两件事；在 `meet` 里，其他 rank 等第一个 rank 写好大家的起点。所以第 07b 课的训练器不用改：`Trainer(..., stepper=FastStep)`；要指定选项，就写 `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`。
+# 进程虽多，哪些东西只能有一份？进度条、日志、检查点：都归第一个 rank 写，其他 rank 上的训练器没有书桌（desk）。时钟只能有一个，不然按分钟的预算会让各个 rank 停在不同的步。停不停也只能有一个决定：Ctrl-C 到达各个 rank 可能前后差一步，没停下的就会永远等下去。`FastStep` 的方法 `clock` 和 `stops`，每个 rank 每步之后都要调用，大家就在那里统一这两件事；在 `meet` 里，其他 rank 等第一个 rank 写好大家的起点。所以第 07b 课的训练器不用改：`Trainer(..., stepper=FastStep)`；要指定选项，就写 `Trainer(..., stepper=partial(FastStep, switches=..., ranks=...))`。
 
 # %%
 #| export

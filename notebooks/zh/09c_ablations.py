@@ -212,7 +212,7 @@ guesses.compare(mine, max(scores) - min(scores), "09c: BLEU between equal recipe
 # %% [markdown]
 # 谁要是训练了其中两个，其中一个“用了新想法”，就有东西可以发表了。（训练集小，比训练集大分散得更厉害；用 100 句来评判，比用一千句分散得更厉害。分散永远不会变成零。）
 #
-# 对论文的表来说，这意味着什么？用字母作答：`check("table3_noise", "a")`。
+# 放到论文的表上，这意味着什么？用字母作答：`check("table3_noise", "a")`。
 
 # %%
 check("table3_noise")

@@ -291,7 +291,7 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘积把梯度乘以另一个因子往下传：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自穿过自己的弯折。
+# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘积把梯度乘以另一个因子往下传：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自穿过自己的弯折，也就是乘以那里的斜率。
 #
 # </details>
 #

@@ -106,7 +106,7 @@ plt.show()
 #
 # <details><summary>提示 1</summary>
 #
-# 一个词有 D 个特征。x (B, L, D) 有多少个均值？每个均值属于什么？
+# 一个词有 D 个特征。x (B, L, D) 有多少个均值？每个均值各对应什么？
 #
 # </details>
 #
