@@ -19,6 +19,7 @@ FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han S
          "WenQuanYi Zen Hei", "Arial Unicode MS", "Noto Sans CJK JP")
 PLACE = r"\{\w+\}"  # where a template has a value: {1}, {n}
 AXIS = r"[xy]:\\? "  # what stands before an axis in the words for a picture, escaped or not
+FULL = tuple("，。：；？！）")  # behind these there is no space
 WHY = "*Why it matters.* "  # what a card says before it
 
 
@@ -91,7 +92,7 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[str, re.Pattern, 
 def _spoken(place: re.Match) -> str:
     """Return what a place in a sentence's template takes; of "{1} below" no other sentence."""
     words = re.sub(r"\\{\w+\\}|\\", "", place.string)
-    return "(.*?)" if len(words) > 8 else "((?:(?![.?!] ).)*?)"
+    return "(.*?)" if len(words) > 6 else "((?:(?![.?!] ).)*?)"
 
 
 def _in_picture(place: re.Match) -> str:
@@ -113,10 +114,13 @@ def _sentences(text: str) -> list[str]:
 
 
 def _said(text: str, folder: str) -> str:
+    if (bare := text.strip(" ")) != text:
+        said = _said(bare, folder)
+        return said if said.endswith(FULL) else text.replace(bare, said)
     whole = _whole(text, folder)
     if whole is not None:
         return whole
-    for sign, between in (("\n", "\n"), (". And: ", "。另外：")):
+    for sign, between in (("\n", "\n"), (". And: ", "。另外："), (" and in ", "、")):
         said = _parts(text, sign, between, folder)
         if said is not None:
             return said
@@ -148,11 +152,13 @@ def _whole(text: str, folder: str) -> str | None:
     for part, pattern, english, chinese in templates:
         if part not in text:
             continue
-        for words, more in ((bare, mark), (text, "")):  # a value at the end leaves the full stop
+        # a value at the end leaves the full stop; a template may have one that the text has not
+        for words, more in ((bare, mark), (text, ""), (text + ".", None)):
             if found := pattern.fullmatch(words):
                 values = {place: _said(value, folder) for place, value in
                           zip(re.findall(PLACE, english), found.groups())}
-                return re.sub(PLACE, lambda place: values.get(place[0], ""), chinese) + more  # noqa: B023
+                said = re.sub(PLACE, lambda place: values.get(place[0], ""), chinese)  # noqa: B023
+                return said.removesuffix("。") if more is None else said + more
     return None
 
 
@@ -165,5 +171,7 @@ def _pieces(sentences: list[str], folder: str) -> Iterator[str]:
             if whole is not None or count == 1:
                 break
         sentences = sentences[count:]
-        said = (_parts(words, "; ", "；", folder) or words) if whole is None else whole
-        yield said if not sentences or said.endswith(tuple("。：？！）")) else said + " "
+        if whole is None:  # behind a number, or a shape, the full stop is Chinese, too
+            number = re.fullmatch(r"[^A-Za-z]+\.", words) and sentences
+            whole = words[:-1] + "。" if number else _parts(words, "; ", "；", folder) or words
+        yield whole if not sentences or whole.endswith(FULL) else whole + " "

@@ -20,9 +20,14 @@ SOURCES = {
 # sentences that are made of pieces, as a learner reads them
 COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. {3}"],
             "course/check": ["above", "below", "exactly", "{1} above", "{1} below",
-                             "{1}, in line {2}: {3}",
+                             "{1}, in line {2}: {3}", "Probably {1}", "a tensor", "a numpy array",
+                             "a string", "a list of {1}", "a tuple of {1}", "a dict", "a list",
+                             "a tuple",
                              "Right for {1}. Not for {2}: {3}. Probably {4}",
                              "Right for {1}. Not for {2}: {3}"],
+            "course/exercises_layers": ["With {1}: {2}. Probably {3}", "With {1}: {2}", "word {1}",
+                                        "self-attention", "cross-attention",
+                                        "feed-forward network"],
             CHARTS: ["x: {1}", "y: {1}", "more", "less", "one token", "{1} tokens",
                      "words in the sentence ...", "pieces of its hardest word ...",
                      "training saw its rarest word ...", "training never saw ...",
@@ -38,7 +43,8 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                      "checkpoint"]}
 PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}", ", in line {1}: {2}"}
 NO_SENTENCE = re.compile(
-    r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|</?(?!w>)\w+[ >]|style=|"
+    r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|"
+    r"</?(?!(?:w|s|pad|unk)>)\w+[ >]|style=|"
     r"^\s*[-\w./{}]+\s*$|\n.*\n.*\n|^(upper|lower|center) (left|right|center)$")
 # what of the code of a picture is none of its words: places, units, formulas, code, words drawn
 NO_LABEL = re.compile(

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import html
 import inspect
+import re
 import secrets
 import textwrap
 from dataclasses import dataclass, replace
@@ -125,10 +126,17 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
         meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(known)}"
         raise NoSuchExercise(f"there is no exercise {name!r}{meant}")
     if isinstance(result, CheckResult):
-        result = replace(result, message=say(result.message), hints=(*map(say, result.hints),))
+        result = replace(result, message=say(result.message), hints=(*map(say, result.hints),), **{
+            part: said_lines(getattr(result, part)) for part in ("expected", "actual", "given")})
     if strict and not result.passed:
         raise CheckFailed(str(result))
     return result
+
+
+def said_lines(text: str) -> str:
+    """Return an example, the lines that are words in the reader's language: numbers stay."""
+    return "\n".join(say(line) if re.search("[a-z]{2,} [a-z]+ [a-z]+", line) else line
+                     for line in text.split("\n"))
 
 
 def i_am(name: str | None) -> None:

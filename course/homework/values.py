@@ -90,8 +90,8 @@ def _tensors(actual, expected: Tensor, name: str) -> Mismatch | None:
     if actual.dtype != expected.dtype:
         return Mismatch(f"{name}: {actual.dtype}, it should be {expected.dtype}", *both)
     if actual.device != expected.device:
-        where = f"on device {actual.device}, it should be on {expected.device}, as the input"
-        return Mismatch(f"{name}: {where}", *both)
+        return Mismatch(f"{name}: on device {actual.device}, it should be on {expected.device}, as "
+                        "the input", *both)
     nan = actual.isnan() & ~expected.isnan()
     relative, absolute = TOLERANCE.get(expected.dtype, (0, 0))
     close = torch.isclose(actual, expected, rtol=relative, atol=absolute, equal_nan=True)

@@ -700,8 +700,8 @@ def feed_forward_residuals(probe: Probe) -> None:
     masks = only(1, 0), causal(1)
     src, tgt = probe.src(40).T, probe.tgt(40).T  # 40 sentences of one word
     text = (
-        "No residual around the feed-forward network in the {}: with d_ff = 2 hardly anything of a "
-        "word survives it. Add what came in, x + feed_forward(x)"
+        "No residual around the feed-forward network in the {side}: with d_ff = 2 hardly anything "
+        "of a word survives it. Add what came in, x + feed_forward(x)"
     )
 
     def freedom(logits: Tensor) -> int:  # one number added to all logits (log_softmax) is none
@@ -710,10 +710,10 @@ def feed_forward_residuals(probe: Probe) -> None:
 
     logits = probe(src[:1].expand(40, 1), tgt, *masks)[:, 0]
     if freedom(logits) <= 6:
-        raise Wrong(text.format("decoder"))
+        raise Wrong(text.format(side="decoder"))
     logits = probe(src, tgt[:1].expand(40, 1), *masks)[:, 0]
     if freedom(logits) <= 11:
-        raise Wrong(text.format("encoder"))
+        raise Wrong(text.format(side="encoder"))
 
 
 class Lengths(TorchDispatchMode):
@@ -866,8 +866,8 @@ def count_patterns(
 
 def heads(probe: Probe) -> None:
     text = (
-        "n_heads is ignored in {}: with n_heads={} there {} of attention. Split queries, keys and "
-        "values into heads, each with a softmax of its own"
+        "n_heads is ignored in {where}: with n_heads={n} there {are} of attention. Split queries, "
+        "keys and values into heads, each with a softmax of its own"
     )
     separate = sees_rows(probe)
     for place in (DECODER_SELF, *((ENCODER_SELF, CROSS) if separate else ())):
@@ -875,7 +875,7 @@ def heads(probe: Probe) -> None:
         if patterns != N_HEADS:
             many = ("is 1 pattern" if patterns == 1 else f"are {patterns} patterns"
                     if patterns < N_HEADS else "are more patterns")
-            raise Wrong(text.format(place[0], N_HEADS, many))
+            raise Wrong(text.format(where=place[0], n=N_HEADS, are=many))
     if not separate:  # three queries together: two source words and one target word
         src, tgt = (draw(n, 4).repeat(2, 1) for draw, n in ((probe.src, 2), (probe.tgt, 1)))
         quiet = torch.cat([only(2, 0), only(2, 1)]).repeat_interleave(4, 0), causal(1)
@@ -886,7 +886,7 @@ def heads(probe: Probe) -> None:
             many = f"are {patterns} instead of {3 * N_HEADS} patterns for three queries"
             if patterns > 3 * N_HEADS:
                 many = "are more patterns"
-            raise Wrong(text.format(where, N_HEADS, many))
+            raise Wrong(text.format(where=where, n=N_HEADS, are=many))
 
 
 def depth(one: Probe, deep: Probe, n_layers: int) -> None:
@@ -900,7 +900,7 @@ def depth(one: Probe, deep: Probe, n_layers: int) -> None:
         if not table[t, t - n_layers]:
             far = next(i for i in range(n_layers, -1, -1) if table[t, t - i])
             raise Wrong(
-                f"{text}n_layers={n_layers}, but your decoder runs {layers(far)}. Is "
+                f"{text}n_layers={n_layers}, but your decoder runs {far}. Is "
                 "n_layers used, and does each layer get what the last one made?",
                 picture(wanted), picture(table),
             )
@@ -923,10 +923,6 @@ def depth(one: Probe, deep: Probe, n_layers: int) -> None:
             )
 
 
-def layers(n: int) -> str:
-    return "1 layer" if n == 1 else f"{n} layers"
-
-
 def encoder_depth(deep: Probe, n_layers: int, text: str) -> None:
     size = n_layers + 3
     src, tgt = deep.src(size), deep.tgt(size)
@@ -935,7 +931,7 @@ def encoder_depth(deep: Probe, n_layers: int, text: str) -> None:
     if not table[0, 1 + n_layers]:
         far = int(table[0].sum()) - 1
         raise Wrong(
-            f"{text}n_layers={n_layers}, but your encoder runs {layers(far)}. Is n_layers "
+            f"{text}n_layers={n_layers}, but your encoder runs {far}. Is n_layers "
             "used, and does each layer get what the last one made?",
             picture(wanted), picture(table),
         )

@@ -342,9 +342,10 @@ def check_path(layer: Layer, parts: Parts, x: Tensor, *rest: Tensor) -> None:
             sizes = torch.linalg.svdvals(torch.stack(vectors, dim=-2))
             if (sizes[..., 3] / sizes[..., 0]).max() < 1e-3:
                 made = f"what the {alive[start - 1]} made" if start else "the layer's first x"
-                reads = "takes its queries from" if last == CROSS else "starts from"
                 raise Wrong(
-                    f"Your {last} {reads} {made}: let it take what the {alive[-2]} made of x"
+                    f"Your {last} takes its queries from {made}: let it take what the {alive[-2]} "
+                    "made of x" if last == CROSS else
+                    f"Your {last} starts from {made}: let it take what the {alive[-2]} made of x"
                 )
         if not post and normalised(only(x, *names[:-1])):
             raise Wrong(

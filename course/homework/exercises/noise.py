@@ -223,12 +223,12 @@ def check_shares(tokens, inputs, chosen, mask_id, special, given) -> None:
         raise Wrong("Only words that became [MASK] have labels: all 15 % are asked for, also those "
                     "that became a random word or stayed", given=given)
     if abs(share - CHOSEN) > slack / 2:
-        hint = ""
+        wanted = "It should be 15 %"
         if abs(share - (1 - CHOSEN)) < slack:
-            hint = ": your comparison is turned round"
+            wanted = "It should be 15 %: your comparison is turned round"
         elif abs(share - CHOSEN * (~special).double().mean()) < 0.01:
-            hint = ": the lots that fell on special tokens were lost"
-        raise Wrong(f"{many}{hint}. It should be 15 %", given=given)
+            wanted = "It should be 15 %: the lots that fell on special tokens were lost"
+        raise Wrong(f"{many}. {wanted}", given=given)
     found = (f"Of the chosen words {masked:.0%} become [MASK], {drawn:.0%} another word, "
              f"{kept:.0%} stay")
     if masked < within:

@@ -109,7 +109,7 @@ WEIGHT_FAULTS: list[Fault] = [
     ("The keys go through no w_k", {"k": lambda s: s.keys}),
     *((f"You multiply {names} from the wrong side: weights multiply from the right, x @ w, without "
        "a transpose", dials) for names, dials in (
-          ("w_q and w_k", {"q": lambda s: s.query @ s.w_q.T, "k": lambda s: s.keys @ s.w_k.T}),
+          ("both w_q and w_k", {"q": lambda s: s.query @ s.w_q.T, "k": lambda s: s.keys @ s.w_k.T}),
           ("w_q", {"q": lambda s: s.query @ s.w_q.T}), ("w_k", {"k": lambda s: s.keys @ s.w_k.T}))),
     ("The query makes no difference to your weights, so every decoder step would look at the same "
      "words: it must be added inside, tanh(q w_q + k w_k). Left out, or added after the tanh, it "
