@@ -540,19 +540,21 @@ def homework(options: argparse.Namespace) -> int:
 
         kept = progress.load()["exercises"]
         for exercise in LISTED.values():
-            passed = "passed" if kept.get(exercise.name, {}).get("passed") else ""
-            print(f"{exercise.assignment:12} {exercise.name:30} difficulty {exercise.difficulty}  "
-                  f"{exercise.minutes:3} min  {passed}".rstrip())
+            passed = say("passed") if kept.get(exercise.name, {}).get("passed") else ""
+            print(f"{exercise.assignment:12} {exercise.name:30}",
+                  say(f"difficulty {exercise.difficulty}  {exercise.minutes:3} min"),
+                  f" {passed}".rstrip())
         marked = assignments()["reasons"]
         for name, topic in questions().items():
-            point = "1 point" if name in marked else ""
-            passed = "passed" if kept.get(name, {}).get("passed") else ""
+            point = say("1 point") if name in marked else ""
+            passed = say("passed") if kept.get(name, {}).get("passed") else ""
             print(f"{'reasons':12} {name:30} {say(topic):54} {point:8} {passed}".rstrip())
         for name in patients():
             topic = "what is wrong with it? lesson 11"
-            passed = "passed" if kept.get(name, {}).get("passed") else ""
+            passed = say("passed") if kept.get(name, {}).get("passed") else ""
             print(f"{'clinic':12} {name:30} {say(topic):54} {passed}".rstrip())
-        print(f"Notebooks: {ROOT / 'notebooks' / 'homework' / 'release'}")
+        where = ROOT / "notebooks" / ("zh/homework" if language() else "homework/release")
+        print(say(f"Notebooks: {where}"))
     elif options.task == "check":
         from course.homework.files import check_file
 

@@ -20,6 +20,7 @@ FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han S
 PLACE = r"\{\w+\}"  # where a template has a value: {1}, {n}
 AXIS = r"[xy]:\\? "  # what stands before an axis in the words for a picture, escaped or not
 FULL = tuple("，。：；？！）")  # behind these there is no space
+HEADING = r"^\d+ · | ?· (?:more|选读)$"  # its number, and that a first reader may leave it out
 WHY = "*Why it matters.* "  # what a card says before it
 
 
@@ -72,8 +73,8 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[str, re.Pattern, 
                 if not message.id or not message.string or message.fuzzy:
                     continue
                 sentences.setdefault(message.id, message.string)
-                if re.search(r"^\d+ · | · more$", message.id):  # a heading, as a reason names it
-                    title, said = (re.sub(r"^\d+ · | ?· (more|选读)$", "", text) for text in
+                if re.search(HEADING, message.id):  # as a reason names it
+                    title, said = (re.sub(HEADING, "", text) for text in
                                    (message.id, message.string))
                     sentences.setdefault(title, said)
                 if message.id.startswith(WHY):
@@ -82,8 +83,9 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[str, re.Pattern, 
                 if "course" in path.parts[-2:-1] and re.search(PLACE, message.id):
                     value = _in_picture if place.is_file() else _spoken
                     pattern = re.sub(r"\\{\w+\\}", value, re.escape(message.id))
-                    pattern, part = re.compile(pattern, re.S), re.split(PLACE, message.id)
-                    templates.append((max(part, key=len), pattern, message.id, message.string))
+                    pattern = re.compile(pattern, re.S)
+                    part = max(re.split(PLACE, message.id), key=len).rstrip(".")
+                    templates.append((part, pattern, message.id, message.string))
     templates.sort(key=lambda template: (not re.match(AXIS, template[2]),
                                          -len(re.sub(PLACE, "", template[2]))))
     return sentences, templates

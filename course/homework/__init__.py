@@ -123,8 +123,10 @@ def check(name: str, candidate: object = ASKED, strict: bool = False) -> object:
     else:
         known = [*EXERCISES, *reasons(), *COUNTS, *illnesses.patients()]
         near = difflib.get_close_matches(str(name), known, n=1)
-        meant = f": did you mean {near[0]!r}?" if near else f". There are: {', '.join(known)}"
-        raise NoSuchExercise(f"there is no exercise {name!r}{meant}")
+        names = ", ".join(known)
+        raise NoSuchExercise(say(
+            f"there is no exercise {name!r}: did you mean {near[0]!r}?" if near else
+            f"there is no exercise {name!r}. There are: {names}"))
     if isinstance(result, CheckResult):
         result = replace(result, message=say(result.message), hints=(*map(say, result.hints),), **{
             part: said_lines(getattr(result, part)) for part in ("expected", "actual", "given")})

@@ -14,6 +14,7 @@ from course.homework.exercises import LISTED
 from course.homework.illnesses import patients
 from course.homework.questions import QUESTIONS
 from course.homework.reasons import questions
+from course.messages import language, say
 
 # the first draws Latin letters, the others names and words in Chinese, where one is installed
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei",
@@ -72,64 +73,78 @@ def about() -> str:
             f"{datetime.now():%Y-%m-%d %H:%M}")
 
 
+def heads(*names: str) -> str:
+    """Return the first row of a table."""
+    return "<tr>" + "".join(f"<th>{say(name)}</th>" for name in names) + "</tr>"
+
+
+def drawn(words: str) -> str:
+    """Return words in a picture in the reader's language, if a font has its characters."""
+    return say(words) if set(FONTS[1:]) & set(get_font_names()) else words
+
+
 def as_html(name: str) -> str:
     """Return the whole page."""
     kept = progress.load()
     rows = summary()
     assignments = "".join(
-        f"<tr><td>{title}</td><td>{passed} of {n}</td><td>{points} of {of}</td>"
+        f"<tr><td>{title}</td><td>{passed} / {n}</td><td>{points} / {of}</td>"
         f'<td><div class="bar"><div style="width:{100 * passed / n:.0f}%"></div></div></td></tr>'
         for title, passed, n, points, of in rows
     )
     exercises = "".join(_exercise_row(e, kept["exercises"].get(e.name, {}))
                         for e in LISTED.values())
     answers = "".join(
-        f"<h3>{number}. {html.escape(question)}</h3>"
+        f"<h3>{number}. {html.escape(say(question))}</h3>"
         + (f"<blockquote>{html.escape(kept['answers'][str(number)]['text'].strip())}</blockquote>"
-           if str(number) in kept["answers"] else '<p class="no">not answered yet</p>')
+           if str(number) in kept["answers"] else f'<p class="no">{say("not answered yet")}</p>')
         for number, question in QUESTIONS.items()
     )
     reasons = "".join(
-        f"<tr><td>{html.escape(topic)}</td><td>{passed} of {n}</td><td>{tries or ''}</td></tr>"
+        f"<tr><td>{html.escape(say(topic))}</td><td>{passed} / {n}</td><td>{tries or ''}</td></tr>"
         for topic, passed, n, tries in reason_lines()
     )
     guesses = "".join(
         f"<tr><td>{html.escape(title)}</td><td>{mine}</td><td>{truth}</td></tr>"
         for title, mine, truth in guess_lines()
     )
-    own = kept["learner"]
+    if guesses:
+        guesses = f"<table>{heads('what was asked', 'guessed', 'measured')}{guesses}</table>"
+    own, none = kept["learner"], f'<p class="no">{say("none yet")}</p>'
     sentence = (f"<p><span lang=\"de\">{html.escape(own['sentence'])}</span><br>"
                 f"{html.escape(own['translation'])}</p>"
-                if "sentence" in own else '<p class="no">none yet</p>')
+                if "sentence" in own else none)
     figures = "".join(f"<tr><td>{html.escape(title)}</td><td>{html.escape(line)}</td></tr>"
                       for title, line in run_lines())
-    who = f", by {html.escape(name)}" if name else ""
+    title = say(f"Attention Is All You Need: report, by {name}" if name else
+                "Attention Is All You Need: report")
+
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Report{who}</title><style>{STYLE}</style></head>
-<body><h1>Attention Is All You Need: report{who}</h1><p>{html.escape(about())}</p>
-<h2>Assignments</h2>
-<table><tr><th>assignment</th><th>exercises</th><th>points</th><th></th></tr>{assignments}</table>
-<h2>Exercises</h2>
-<table><tr><th>exercise</th><th>passed</th><th>code</th><th>checks</th></tr>{exercises}</table>
-<h2>Reasons</h2>
-<table><tr><th>topic</th><th>answered rightly</th><th>answers given</th></tr>{reasons}</table>
-<h2>Patients</h2>
-<p>{patient_line()}</p>
-<h2>Own sentence</h2>
+<html lang="{"zh" if language() else "en"}"><head><meta charset="utf-8">
+<title>{html.escape(title)}</title><style>{STYLE}</style></head>
+<body><h1>{html.escape(title)}</h1><p>{html.escape(about())}</p>
+<h2>{say("Assignments")}</h2>
+<table>{heads("assignment", "exercises", "points", "")}{assignments}</table>
+<h2>{say("Exercises")}</h2>
+<table>{heads("exercise", "passed", "hash of the code", "checks")}{exercises}</table>
+<h2>{say("Reasons")}</h2>
+<table>{heads("topic", "answered rightly", "answers given")}{reasons}</table>
+<h2>{say("Patients")}</h2>
+<p>{say(patient_line())}</p>
+<h2>{say("Own sentence")}</h2>
 {sentence}
-<h2>Guesses</h2>
-{f"<table><tr><th>of</th><th>guessed</th><th>measured</th></tr>{guesses}</table>"
- if guesses else '<p class="no">none yet</p>'}
-<h2>Walkthrough and experiments</h2>
-{f"<table>{figures}</table>" if figures else '<p class="no">none yet</p>'}
-<h2>The six questions</h2>{answers}
+<h2>{say("Guesses")}</h2>
+{guesses or none}
+<h2>{say("Walkthrough and experiments")}</h2>
+{f"<table>{figures}</table>" if figures else none}
+<h2>{say("The six questions")}</h2>{answers}
 </body></html>
 """
 
 
 def _exercise_row(exercise, kept: dict) -> str:
     passed = kept.get("passed")
-    when = passed[:10] if passed else '<span class="no">not yet</span>'
+    when = passed[:10] if passed else f'<span class="no">{say("not yet")}</span>'
     code = f"<code>{html.escape(kept.get('code', ''))}</code>"
     cells = (f"<code>{exercise.name}</code>", when, code, str(kept.get("checks", 0)))
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
@@ -196,11 +211,11 @@ def against(run: dict) -> str:
 def as_figure(name: str = "") -> plt.Figure:
     """Draw the report as one picture: a bar for each part, the guesses, the figures below."""
     rows, lines, kept = summary(), run_lines(), progress.load()
-    bars = [(title, passed, n, f"{passed}/{n} exercises, {points}/{of} points")
+    bars = [(title, passed, n, drawn(f"{passed}/{n} exercises, {points}/{of} points"))
             for title, passed, n, points, of in rows]
     for title, names in (("reasons", questions()), ("patients", patients())):
         passed = sum("passed" in kept["exercises"].get(each, {}) for each in names)
-        bars.append((title, passed, len(names), f"{passed}/{len(names)}"))
+        bars.append((drawn(title), passed, len(names), f"{passed}/{len(names)}"))
     figure, (axis, guesses) = plt.subplots(1, 2, figsize=(10.5, 5 + 0.25 * len(lines)),
                                            width_ratios=(2, 1))
     places = range(len(bars))
@@ -212,13 +227,13 @@ def as_figure(name: str = "") -> plt.Figure:
     axis.invert_yaxis()
     axis.spines[:].set_visible(False)
     done, total = sum(row[3] for row in rows), sum(row[4] for row in rows)
-    axis.set_title(f"{name + ': ' if name else ''}{done} of {total} points, "
-                   f"{len(kept['answers'])} of 6 questions", loc="left")
+    score = drawn(f"{done} of {total} points, {len(kept['answers'])} of 6 questions")
+    axis.set_title(f"{name + ': ' if name else ''}{score}", loc="left")
     _draw_guesses(guesses, len(kept["guesses"]))
     own = kept["learner"]
     text = [f"{title}: {line}" for title, line in lines] + [about()]
     if "sentence" in own:
-        text.insert(0, f"own sentence: {own['sentence']} → {own['translation']}")
+        text.insert(0, drawn(f"own sentence: {own['sentence']} → {own['translation']}"))
     figure.text(0.02, 0.02, "\n".join(line[:150] for line in text), fontsize=8, va="bottom")
     figure.subplots_adjust(left=0.11, right=0.98, top=0.92, bottom=0.12 + 0.04 * len(text))
     plt.close(figure)
@@ -229,13 +244,15 @@ def _draw_guesses(axis: plt.Axes, n: int) -> None:
     """Draw the guesses over what was measured; on the line they are right."""
     pairs = numeric_guesses()
     near = sum(1 / 2 <= mine / truth <= 2 for mine, truth in pairs)
-    axis.set_title(f"{n} guesses" + (f", {near} of {len(pairs)} numbers\nwithin a factor of 2"
-                                     if pairs else ""), loc="left", fontsize=10)
+    title = [drawn(f"{n} guesses")]
+    if pairs:
+        title.append(drawn(f"{near} of {len(pairs)} numbers within a factor of 2"))
+    axis.set_title("\n".join(title), loc="left", fontsize=10)
     if not pairs:
         axis.axis("off")
         return
     ends = min(map(min, pairs)) / 2, max(map(max, pairs)) * 2
     axis.loglog(ends, ends, color=GREY, lw=1)
     axis.loglog([truth for _, truth in pairs], [mine for mine, _ in pairs], "o", ls="", color=GREEN)
-    axis.set(xlabel="measured", ylabel="guessed", xlim=ends, ylim=ends)
+    axis.set(xlabel=drawn("measured"), ylabel=drawn("guessed"), xlim=ends, ylim=ends)
     axis.spines[["top", "right"]].set_visible(False)
