@@ -94,7 +94,7 @@ def catalogue(folder: str) -> tuple[dict[str, str], list[tuple[str, re.Pattern, 
 def _spoken(place: re.Match) -> str:
     """Return what a place in a sentence's template takes; of "{1} below" no other sentence."""
     words = re.sub(r"\\{\w+\\}|\\", "", place.string)
-    return "(.*?)" if len(words) > 6 else "((?:(?![.?!] ).)*?)"
+    return "(.*?)" if len(words) > 8 else "((?:(?![.?!] ).)*?)"
 
 
 def _in_picture(place: re.Match) -> str:
@@ -122,7 +122,7 @@ def _said(text: str, folder: str) -> str:
     whole = _whole(text, folder)
     if whole is not None:
         return whole
-    for sign, between in (("\n", "\n"), (". And: ", "。另外："), (" and in ", "、")):
+    for sign, between in (("\n", "\n"), (". And: ", "。另外：")):
         said = _parts(text, sign, between, folder)
         if said is not None:
             return said

@@ -27,11 +27,17 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                              "{1} guesses", "reasons", "patients",
                              "Right for {1}. Not for {2}: {3}. Probably {4}",
                              "Right for {1}. Not for {2}: {3}"],
-            "course/exercises_layers": ["With {1}: {2}. Probably {3}", "With {1}: {2}", "word {1}",
+            "course/exercises_layers": ["Called with {1}: {2}. Probably {3}",
+                                        "Called with {1}: {2}", "word {1}",
                                         "self-attention", "cross-attention",
                                         "feed-forward network"],
             "course/commands": ["show this help message and exit", "difficulty {1}  {2} min",
                                 "1 point", "Notebooks: {1}"],
+            "course/exercises_exam": [
+                "the decoder's self-attention and in the encoder's self-attention and in "
+                "cross-attention", "the encoder's self-attention and in cross-attention",
+                "the decoder's self-attention and in the encoder's self-attention or "
+                "cross-attention"],
             CHARTS: ["x: {1}", "y: {1}", "more", "less", "one token", "{1} tokens",
                      "words in the sentence ...", "pieces of its hardest word ...",
                      "training saw its rarest word ...", "training never saw ...",
@@ -45,7 +51,8 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                      "cross-attention ({1})", "cross-attention", "self-attention",
                      "feed-forward", "the whole paper", "steps", "batches", "translations",
                      "checkpoint"]}
-PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}", ", in line {1}: {2}"}
+PIECES = {"Right for {1}. Not for {2}:", ". Probably {1}", ", in line {1}: {2}",
+          "Called with {1}: {2}{3}"}
 NO_SENTENCE = re.compile(
     r"\\|^python -m|^echo |\w\|\w|\.\*|DejaVu|Noto |YaHei|PingFang|Arial|"
     r"</?(?!(?:w|s|pad|unk)>)\w+[ >]|style=|"

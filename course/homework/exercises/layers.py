@@ -152,7 +152,7 @@ def step(label: str, blame: str = "") -> Iterator[None]:
         yield
     except Wrong as wrong:
         reason = f". Probably {blame}" if blame else ""
-        message = f"With {label}: {wrong.message}{reason}"
+        message = f"Called with {label}: {wrong.message}{reason}"
         raise Wrong(message, wrong.expected, wrong.actual, wrong.given) from wrong
 
 
