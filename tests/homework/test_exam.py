@@ -153,7 +153,7 @@ BROKEN = {
     "merged by view": "With one head your masks hide what they should",
     "mask after softmax": "applied after the softmax",
     "cross residual to the input": "adds to the result of self-attention",
-    "one layer": "your decoder runs 1 layer",
+    "one layer": r"your decoder runs 1\. Is",
     "encoder: one layer": "your encoder runs 1",
     "decoder: one layer": "your decoder runs 1",
     "encoder: runs one": "your encoder runs 1",
