@@ -14,11 +14,11 @@ from course.homework.exercises import LISTED
 from course.homework.illnesses import patients
 from course.homework.questions import QUESTIONS
 from course.homework.reasons import questions
+from course.messages import FONTS as CHINESE
 from course.messages import language, say
 
 # the first draws Latin letters, the others names and words in Chinese, where one is installed
-FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimHei",
-         "PingFang SC", "Arial Unicode MS")
+FONTS = ("DejaVu Sans", *CHINESE)
 GREEN, GREY = "#009E73", "#BBBBBB"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56em; margin: 2em auto; padding: 0 1em }
