@@ -8,7 +8,8 @@ import jupytext
 import nbformat
 import pytest
 
-from course.authoring import is_homework, sources
+from course.authoring import NOTEBOOKS, is_homework, sources
+from course.authoring.minutes import measure
 from course.corpora import multi30k
 
 SOURCES = {("homework/" if is_homework(path) else "") + path.stem: path for path in sources()}
@@ -120,6 +121,11 @@ def relative_paths(code: str) -> list[str]:
         elif isinstance(node, ast.Attribute) and node.attr in ("getcwd", "cwd", "chdir"):
             found.append(ast.unparse(node))
     return found
+
+
+def test_the_path_takes_nine_hours():
+    path = [page for page in NOTEBOOKS.glob("0*.py") if re.match(r"\d\d_", page.name)]
+    assert len(path) == 10 and sum(measure(page)[0] for page in path) <= 540
 
 
 @pytest.mark.parametrize("name", SOURCES)
