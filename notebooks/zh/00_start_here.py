@@ -233,7 +233,7 @@ compare(mine, len(inside), "00: different things in figure 1")
 #
 # 有一条规则，让代码很好找：**一课与它造出的模块同名**。`03_attention` 这一课造出 `course/attention.py`；课文里以 `#| export` 开头的单元格**就是**这个模块。所以，只要哪一页写着 `from course.attention import ...`，你就知道是哪一页在讲它。一个模块只用前面各课的模块。
 #
-# **数字是主线。** 读完 00 到 09，就读完了论文，也造好了翻译模型。**带字母的是机房和里间。** 在 07b、07c 和 08b 里，你会看到怎样让训练又稳又快；09b、09c、10 和 11 讲得更深。第一遍可以不读。
+# **编号只有数字的是主线。** 读完 00 到 09，就读完了论文，也造好了翻译模型。**带字母的是工程篇和深入篇。** 在 07b、07c 和 08b 里，你会看到怎样让训练又稳又快；09b、09c、10 和 11 讲得更深。第一遍可以不读。
 
 # %%
 LESSONS = {  # page -> title, main names that its module defines

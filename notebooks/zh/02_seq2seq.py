@@ -1252,7 +1252,7 @@ assert torch.allclose(memory_hop(questions[0], found_by[:, order], says[:, order
 print("asked:", " -> ".join(asked), "· one hop = dot-product attention + the question itself")
 
 # %% [markdown]
-# 读一读断言打印的内容。（“Anna”还留在问题里，几乎和“kitchen”一样响亮；答案是最后一跳加上的那个。）一跳就是点积注意力，然后再加上输入。到第 05 课，这种“输入加输出”叫做残差连接，你会在 Transformer 的每一层里认出这一跳。
+# 读一读断言打印的内容。（“Anna”还留在问题里，分量几乎和“kitchen”一样重；答案是最后一跳加上的那个。）一跳就是点积注意力，然后再加上输入。到第 05 课，这种“输入加输出”叫做残差连接，你会在 Transformer 的每一层里认出这一跳。
 #
 # 再读它的最后一条断言：把事实打乱，答案不变。记忆网络看到的是一个“集合”。“Anna went to the kitchen, then to the garden”（Anna 先去了厨房，又去了花园）就要靠次序；他们给每个事实加一个表示时间的向量，Transformer 则会给每个位置加一个。
 #
@@ -1260,7 +1260,7 @@ print("asked:", " -> ".join(asked), "· one hop = dot-product attention + the qu
 #
 # <details><summary>答案</summary>
 #
-# 看两个事实：权重 0.53 又给了“Anna has the ball”，0.45 给了“Anna is in the kitchen”。第一跳之后，问题里有原来的“ball”，也有找到的“Anna”，两者差不多一样响亮：分数是 5 和 4.8。只有答案比旧问题更响亮，第二跳才会继续往前。
+# 看两个事实：权重 0.53 又给了“Anna has the ball”，0.45 给了“Anna is in the kitchen”。第一跳之后，问题里有原来的“ball”，也有找到的“Anna”，两者分量差不多：分数是 5 和 4.8。答案的分量要比旧问题重，第二跳才会继续往前。
 #
 # </details>
 

@@ -242,7 +242,7 @@ assert worst["with"] < 1e-6 < 1e-2 < worst["without"]
 print(f"alone or in a batch: less than 1e-6 apart with the mask, {worst['without']:.2f} without")
 
 # %% [markdown]
-# > **试一试。** 不遮键，改遮查询：在上面的单元格里改用 `padding_mask(tokens, PAD).transpose(-2, -1)`，形状是 $(B, 1, K, 1)$。它关上 `<pad>` 的行，却让 `<pad>` 的列开着。断言还成立吗？为什么这个错误很容易犯？
+# > **试一试。** 不遮键，改遮查询：在上面的单元格里改用 `padding_mask(tokens, PAD).transpose(-2, -1)`，形状是 $(B, 1, K, 1)$。这样，`<pad>` 所在的行遮住了，`<pad>` 所在的列却没有遮。断言还成立吗？为什么这个错误很容易犯？
 #
 # <details><summary>答案</summary>
 #

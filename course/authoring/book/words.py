@@ -9,7 +9,7 @@ CHINESE = {
     "The model": "模型",
     "From text to BLEU": "从文本到 BLEU",
     "Deeper": "深入",
-    "Machine room": "机房",
+    "Machine room": "工程篇",
     "Homework": "作业",
     "To look up": "查阅",
     "Attention Is All You Need, built in notebooks that run":
