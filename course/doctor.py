@@ -30,7 +30,7 @@ def doctor() -> bool:
     healthy = True
     for finding in _findings():
         healthy &= finding.mark != "FAIL"
-        print(f"{finding.mark:4}  {finding.subject}: {say(finding.detail)}", flush=True)
+        print(f"{finding.mark:4}  {say(finding.subject)}: {say(finding.detail)}", flush=True)
     print(say("Ready." if healthy else
               "Not ready: mend what says FAIL, from the top, and run again."))
     return healthy

@@ -8,7 +8,9 @@ from babel.messages.catalog import Message
 
 from course import authoring, messages
 from course.authoring import lint, runtime, translate
-from course.homework import illnesses
+from course.homework import check, illnesses
+from course.homework.cards import card, wrapped
+from course.homework.exercises import EXERCISES
 from course.homework.reasons import judge, marked, plain, reasons
 
 PAGE = """\
@@ -72,6 +74,31 @@ def test_indented_code_is_copied(code):
 def test_what_is_indented_in_a_list_is_words():
     words = [block.words for block in translate.cut("10. One.\n\n    More.\n")]
     assert list(filter(None, words)) == ["One.", "More."]
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_what_a_card_says_of_shapes_is_one_block_with_its_lines_in_the_fence(name):
+    markdown, signature = card(EXERCISES[name]), EXERCISES[name].signature
+    (words,) = (b.words for b in translate.cut(markdown) if b.kind == "signature")
+    assert words == signature and translate.translated(markdown, lambda words: words) == markdown
+    said = {signature: "；".join(f"第 {n} 行" for n, _ in enumerate(signature.split("; ")))}
+    lines = "\n".join(said[signature].split("；"))
+    assert f"```text\n{lines}\n```" in translate.translated(markdown, said.get)
+
+
+def test_a_long_line_of_chinese_is_broken_like_one_of_english():
+    first, second = wrapped("f(x) -> " + "字" * 60).split("\n")
+    assert first == "f(x) -> " + "字" * 43 and second == "    " + "字" * 17
+    assert wrapped("字" * 47 + "，字；f(x)") == "字" * 46 + "\n    字，字\nf(x)"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_check_says_the_lines_of_the_chinese_card(name, monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    page = authoring.NOTEBOOKS.joinpath("zh/homework", *2 * [EXERCISES[name].assignment])
+    text = page.with_suffix(".py").read_text("utf-8").replace(translate.MARK, "")
+    lines = "\n# ".join(check(name).given.split("\n"))
+    assert f"# ```text\n# {lines}\n# ```" in text
 
 
 def test_a_summary_in_chinese_goes_where_one_in_english_stands_before():
@@ -192,6 +219,18 @@ def test_lint_sees(en, zh, fault):
         f for f in lint.faults(Message(en, zh)) if not f.startswith(fault)])
 
 
+@pytest.mark.parametrize(("zh", "faults"), [
+    ("f(x, mask): x (B, T) -> (B, 1)，后归一化（post，论文）；mask (T,) 可省", []),
+    ("f(x, 掩码): x (B, 1)，后归一化（post）；掩码可省", ["shape f(x, mask)", "shape (B, T)"]),
+    ("f(x, mask): x (B, T) -> (B, 1)，后归一化（post，论文），mask 可省", ["lines"]),
+])  # fmt: skip
+def test_lint_keeps_the_code_shapes_and_lines_of_a_signature(zh, faults):
+    en = "f(x, mask): x (B, T) -> (B, 1), norm behind (post, the paper); mask may be left out"
+    found = lint.faults(Message(en, zh, auto_comments=["signature"]))
+    assert [fault for fault in found for rule in faults if fault.startswith(rule)] == found
+    assert len(found) == len(faults)
+
+
 @pytest.mark.parametrize(("en", "zh"), [
     ("**Guess first**, without `pad`: is $x$ 1,000?", "**先猜**，不用 `pad`：$x$ 是 1,000 吗？"),
     ("The base model has 65 million parameters.", "base 模型有 6500 万个参数。"),
@@ -291,6 +330,13 @@ def test_sentences_are_read_from_the_code_with_their_values_as_numbers(tmp_path)
     path.write_text('[a]\nwhere = ["x", "not this"]\nquestion = "Why is it so?"\n'
                     'planted = "x = f(y, z)"\n[b]\nplanted = "each asked for step 0"\n')
     assert list(runtime.sentences(path)) == ["Why is it so?", "each asked for step 0"]
+
+
+def test_names_of_guesses_are_read_from_the_pages(tmp_path):
+    path = tmp_path / "98_page.py"
+    path.write_text('compare(mine, x, "98: one")\nprint(guesses.compare(mine, f(x), "98: two"))\n'
+                    'compare(mine, x)\ncompare(mine, x, name)\n')
+    assert list(runtime.guesses(path)) == ["98: one", "98: two"]
 
 
 def test_labels_of_pictures_are_read_from_modules_and_notebooks(monkeypatch, tmp_path):

@@ -84,7 +84,9 @@ def faults(message: Message) -> list[str]:
     """
     en, zh = message.id, message.string
     excused = tuple(line.removeprefix("ok: ") for line in message.user_comments)
-    found = [*sign_faults(en, zh), *number_faults(en, zh), *term_faults(en, zh), *style_faults(zh)]
+    signature = "signature" in message.auto_comments  # of a card: names of arguments stay
+    found = [*sign_faults(en, zh), *number_faults(en, zh), *term_faults(en, zh, signature),
+             *style_faults(zh), *(signature_faults(en, zh) if signature else ())]
     return [fault for fault in found if not (excused and fault.startswith(excused))]
 
 
@@ -133,7 +135,16 @@ def number_faults(en: str, zh: str) -> list[str]:
         f"number {n}: not in the English" for n in new]
 
 
-def term_faults(en: str, zh: str) -> list[str]:
+def signature_faults(en: str, zh: str) -> list[str]:
+    """Return the calls and shapes that are missing in a card's signature, and lines that are."""
+    code = re.findall(r"\w+\([^()]*\)|\([^()]*,[^()]*\)", en)
+    found = [f"shape {piece}: only in the English" for piece in dict.fromkeys(code)
+             if piece not in zh and not re.search("[a-z] [a-z]", piece)]
+    lines = len(re.findall("; ", en)), len(re.findall("; |；", zh))
+    return found + ["lines: a ； for each ; of the English"] * (lines[0] != lines[1])
+
+
+def term_faults(en: str, zh: str, names_stay: bool = False) -> list[str]:
     """Return the glossary's terms whose Chinese name does not occur."""
     for title in (title for title in re.findall(r"\*[^*]+\*", en) if title in zh):
         en = en.replace(title, "")
@@ -144,7 +155,8 @@ def term_faults(en: str, zh: str) -> list[str]:
         return []
     for term, pattern, names in terms():
         rest, times = pattern.subn("|", rest)
-        if times and not any(name.lower() in zh.lower() for name in names):
+        stays = names_stay and pattern.search(zh)
+        if times and not stays and not any(name.lower() in zh.lower() for name in names):
             found.append(f"term {term}: none of {', '.join(names)}")
     return found
 

@@ -10,12 +10,14 @@ from course import authoring
 from course.messages import CHARTS
 
 PACKAGE = "course"
+GUESSES = "course/guesses"  # the catalogue of what is guessed, as the report lists it
 # a catalogue, and the files whose sentences it holds
 SOURCES = {
     "course/check": ["homework/*.py"],
     "course/reasons": ["homework/reasons/*.toml", "homework/reasons/*.py", "homework/illnesses.*"],
     "course/questions": ["homework/questions/*.py"],
-    "course/commands": ["doctor.py", "__main__.py", "look.py", "progress.py", "grading/*.py"],
+    "course/commands": ["doctor.py", "__main__.py", "look.py", "progress.py", "grading/*.py",
+                        "corpora/multi30k.py"],
 }
 # sentences that are made of pieces, as a learner reads them
 COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. {3}"],
@@ -32,7 +34,12 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                                         "self-attention", "cross-attention",
                                         "feed-forward network"],
             "course/commands": ["show this help message and exit", "difficulty {1}  {2} min",
-                                "1 point", "Notebooks: {1}"],
+                                "1 point", "Notebooks: {1}", "device", "packages",
+                                "Multi30k: {1} cannot be had. Tried, in this order:",
+                                "What to do: go online and run this again. Or fetch {1} and {2} "
+                                "by hand from", "into one directory, still gzipped, and set "
+                                "COURSE_DATA to that directory.", 'Or go on with the corpus '
+                                '"captions", which works offline.'],
             "course/exercises_exam": [
                 "the decoder's self-attention and in the encoder's self-attention and in "
                 "cross-attention", "the encoder's self-attention and in cross-attention",
@@ -79,6 +86,7 @@ def sources() -> dict[str, list[Path]]:
              for name, patterns in SOURCES.items()}
     for path in sorted(package.glob("homework/exercises/[!_]*.py")):
         found[f"course/exercises_{path.stem}"] = [path]
+    found[GUESSES] = sorted(authoring.NOTEBOOKS.glob("*.py"))
     found[CHARTS] = sorted([*package.glob("viz/[!_]*.py"), *authoring.NOTEBOOKS.glob("*.py"),
                             *package.glob("homework/questions/*.py")])
     return {name: paths for name, paths in found.items() if paths}
@@ -88,8 +96,9 @@ def extracted(name: str) -> Iterator[tuple[str, str]]:
     """Give the sentences of a catalogue, each with the file that it stands in."""
     for words in COMPOSED.get(name, ()):
         yield words, "course/homework/checking.py"
+    read = {CHARTS: labels, GUESSES: guesses}.get(name, sentences)
     for path in sources()[name]:
-        for words in (labels if name == CHARTS else sentences)(path):
+        for words in read(path):
             yield words, path.relative_to(authoring.ROOT).as_posix()
 
 
@@ -151,6 +160,13 @@ def _of_toml(value: object) -> Iterator[str]:
             yield from _of_toml(entry)
     elif isinstance(value, str) and " " in value:
         yield value
+
+
+def guesses(path: Path) -> Iterator[str]:
+    """Give the names of a page's guesses: compare(mine, measured, "03: largest weight")."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("compare"):
+            yield from (name.value for name in node.args[2:] if isinstance(name, ast.Constant))
 
 
 def labels(path: Path) -> Iterator[str]:

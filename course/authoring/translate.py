@@ -1,8 +1,9 @@
 """The Chinese edition: markdown is cut into blocks, kept in po/zh_CN, and put into notebooks/zh.
 
 A block is what one translates at once: a paragraph, an item of a list, a row of a table, a
-heading, the summary of a fold. Fences and displayed formulas are copied. Babel keeps the messages;
-a block that is missing there, or whose English has changed, is shown in English with a mark.
+heading, the summary of a fold, the signature on a card of homework. Other fences and displayed
+formulas are copied. Babel keeps the messages; a block that is missing there, or whose English has
+changed, is shown in English with a mark.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from babel.messages.pofile import read_po, write_po
 
 from course import authoring
 from course.authoring import is_homework, lint, runtime, sources
+from course.homework.cards import wrapped
 from course.messages import CHARTS, WHY, catalogue, say_in_picture
 
 LANGUAGE = "zh_CN"
@@ -64,7 +66,8 @@ def cut(markdown: str) -> list[Block]:
         elif lines[0].strip() and not lines[0].startswith(" "):
             margin = " " * 4
         raw, lines = "".join(lines[:count]), lines[count:]
-        blocks.append(_block(raw, kind))
+        card = markdown.startswith("<!-- card:") and raw.startswith("```text\n")
+        blocks.append(_signature(raw) if card else _block(raw, kind))
     return blocks
 
 
@@ -121,6 +124,13 @@ def _block(raw: str, kind: str) -> Block:
     return Block(raw, kind, before, words, after)
 
 
+def _signature(raw: str) -> Block:
+    """Return what a card says of shapes and results, its lines joined as before `wrapped`."""
+    before, after = "```text\n", re.search(r"\n```\s*$", raw)[0]
+    words = raw.removeprefix(before).removesuffix(after).replace("\n    ", " ")
+    return Block(raw, "signature", before, words.replace("\n", "; "), after)
+
+
 def is_chinese(words: str) -> bool:
     """Whether a block of an English page is one of its Chinese summary."""
     plain = lint.without_signs(re.sub("（[^）]*）|《[^》]*》", "", words))
@@ -151,6 +161,7 @@ def translated(markdown: str, of: Callable[[str], str | None]) -> str:
         elif (words := of(block.words)) is None:
             made.append(block.before + MARK + block.raw[len(block.before):])
         else:
+            words = wrapped(words) if block.kind == "signature" else words
             made.append(block.before + words + block.after)
     text = re.sub(r'<div lang="zh">\s*</div>\n*', "", "".join(made))  # where a summary was left out
     return text if markdown.endswith("\n") else text.rstrip("\n")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from course import progress
 from course.homework import illnesses
+from course.homework.cards import wrapped
 from course.homework.exercises import EXERCISES
 from course.homework.guesses import compare
 from course.homework.reasons import Question, ask, judge, marked, plain, reasons
@@ -167,7 +168,7 @@ def _check_code(name: str, candidate: object, strict: bool) -> CheckResult:
     exercise = EXERCISES[name]
     if candidate is ASKED:
         return CheckResult(name, False, f"hand it over: check({name!r}, {name}). {exercise.what}",
-                           given=exercise.signature)
+                           given=wrapped(say(exercise.signature)))
     wrong = examine(exercise, candidate, secrets.randbits(62))
     tried = not strict and not (wrong and wrong.message.startswith(UNWRITTEN))
     failures = progress.record_check(name, wrong is None, code_hash(candidate), tried)

@@ -1,9 +1,14 @@
 """The card of an exercise, as the notebooks show it: what, why, how hard, and three hints."""
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from course.homework.checking import Exercise
+
+# pieces of a line: a Chinese character or a Latin word, with the punctuation at it
+HAN = r"\u3400-\u9fff"
+WORD = rf"\s*[（“]*(?:[{HAN}]|[^\s{HAN}（“，。、：）”]+)[，。、：）”]*"
 
 
 def card(exercise: "Exercise") -> str:
@@ -31,14 +36,21 @@ def card(exercise: "Exercise") -> str:
 
 
 def wrapped(signature: str) -> str:
-    """Break a signature at its semicolons and arrows, and where it grows too long."""
+    """Break a signature at its semicolons, and where it grows too long; in Chinese, too.
+
+    A Chinese character is as wide as two others, and a line may end behind it.
+    """
     lines = []
-    for part in signature.split("; "):
+    for part in re.split("; |；", signature):
         line = ""
-        for word in part.split():
-            if line and len(line) + len(word) >= 96:
+        for word in re.findall(WORD, part):
+            if line and _width(line) + _width(word.strip()) >= 96:
                 lines.append(line)
                 line = "    "
-            line += word if not line.strip() else f" {word}"
+            line += word if line.strip() else word.strip()
         lines.append(line)
     return "\n".join(lines)
+
+
+def _width(line: str) -> int:
+    return len(line) + len(re.findall(f"[{HAN}（，。、：）]", line))

@@ -105,7 +105,7 @@ def as_html(name: str) -> str:
         for topic, passed, n, tries in reason_lines()
     )
     guesses = "".join(
-        f"<tr><td>{html.escape(title)}</td><td>{mine}</td><td>{truth}</td></tr>"
+        f"<tr><td>{html.escape(say(title))}</td><td>{mine}</td><td>{truth}</td></tr>"
         for title, mine, truth in guess_lines()
     )
     if guesses:

@@ -39,8 +39,8 @@ from course.homework import check
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
 # ```text
-# softmax(x, dim) -> like x, summing to one along dim
-# x may hold -inf: its weight is 0
+# softmax(x, dim) -> 形状和类型同 x，沿 dim 求和为 1
+# x 里可以有 -inf：它的权重是 0
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -86,9 +86,9 @@ assert check("softmax", softmax, strict=True).passed
 #
 # ```text
 # scaled_dot_product_attention(query, key, value, mask=None) -> (output, weights)
-# query (..., Q, Dk), key (..., K, Dk), value (..., K, Dv), mask boolean, True = may attend,
-#     broadcastable to (..., Q, K)
-# output (..., Q, Dv), weights (..., Q, K)
+# query (..., Q, Dk)，key (..., K, Dk)，value (..., K, Dv)，mask 是布尔型，True = 可以关注，能广
+#     播到 (..., Q, K)
+# output (..., Q, Dv)，weights (..., Q, K)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -136,7 +136,7 @@ assert check("scaled_dot_product_attention", scaled_dot_product_attention, stric
 #
 # ```text
 # split_heads(x, n_heads): x (B, L, D) -> (B, H, L, D / H)
-# head 0 gets the first D / H features of each word
+# 头 0 取每个词的前 D / H 个特征
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -182,7 +182,7 @@ assert check("split_heads", split_heads, strict=True).passed
 #
 # ```text
 # merge_heads(x): x (B, H, L, Dv) -> (B, L, H * Dv)
-# head 0's features come first
+# 头 0 的特征排在最前
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -227,10 +227,10 @@ assert check("merge_heads", merge_heads, strict=True).passed
 # ★★★★☆ · 30 分钟 · 4 分
 #
 # ```text
-# MultiHeadAttention(d_model, n_heads): an nn.Module with w_q, w_k, w_v, w_o, each
-#     nn.Linear(d_model, d_model), biases as you like
-# called (query, key, value, mask=None) with query (B, Q, D), key and value (B, K, D), mask
-#     broadcastable to (B, H, Q, K) -> (B, Q, D), or a pair of that and the weights
+# MultiHeadAttention(d_model, n_heads): 一个 nn.Module，有 w_q、w_k、w_v、w_o，各是
+#     nn.Linear(d_model, d_model)，偏置要不要都行
+# 调用 (query, key, value, mask=None)：query (B, Q, D)，key 和 value (B, K, D)，mask 能广播到 (B,
+#     H, Q, K) -> (B, Q, D)，或者它与权重合成的一对
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -43,9 +43,9 @@ from course.homework import check
 #
 # ```text
 # mask_for_bert(tokens, mask_id, vocab_size, special_ids) -> (inputs, labels)
-# tokens (B, L), whole numbers
-# special_ids a list of ids that are never chosen
-# inputs and labels (B, L), of the type of tokens
+# tokens (B, L)，整数
+# special_ids 是编号的列表，这些编号从不选中
+# inputs 和 labels (B, L)，类型同 tokens
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -103,8 +103,8 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# rotary(x, positions): x (B, H, L, Dk) with Dk even, positions (L,) -> like x
-# the pair (2i, 2i + 1) is turned by the angle position * 10000^(-2i / Dk)
+# rotary(x, positions): x (B, H, L, Dk)，Dk 是偶数，positions (L,) -> 形状和类型同 x
+# 第 (2i, 2i + 1) 个数为一对，转过的角度是 position * 10000^(-2i / Dk)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -149,8 +149,8 @@ assert check("rotary", rotary, strict=True).passed
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
 # ```text
-# alibi_bias(n_heads, length) -> (H, L, L), float: minus slope times |i - j| for query i and key j
-# head h, counted from 1, has the slope 2^(-8h / H)
+# alibi_bias(n_heads, length) -> (H, L, L)，float：对查询 i 和键 j，是斜率乘以 |i - j| 再取负
+# 头 h（从 1 数起）的斜率是 2^(-8h / H)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -195,9 +195,9 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D), cache None or (keys, values) each (B, t,
-#     D), weights (D, D), used as x @ w, as in the paper's formulas (nn.Linear keeps them
-#     transposed) -> (output (B, 1, D), new cache)
+# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D)，cache 是 None 或 (keys, values)，两者各 (B,
+#     t, D)，权重 (D, D)（nn.Linear 存的是转置），按论文的公式用作 x @ w -> (output (B, 1, D), 新
+#     的 cache)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -244,8 +244,8 @@ assert check("kv_cache_step", kv_cache_step, strict=True).passed
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V), log-probabilities of the smallest set
-#     of words that holds top_p, renormalised, -inf for all others
+# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V)，总概率达到 top_p 的最小一组词的对数
+#     概率，已重新归一化，其余全是 -inf
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -290,8 +290,8 @@ assert check("nucleus", nucleus, strict=True).passed
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
 # ```text
-# linearise(tree): tree like "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> list of symbols:
-#     "(NP" where a phrase opens, ")NP" where it closes, "XX" for each word with its tag
+# linearise(tree): tree 形如 "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> 符号的列表：短语打开
+#     处是 "(NP"，关闭处是 ")NP"，每个带词性的词是 "XX"
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -336,8 +336,8 @@ assert check("linearise", linearise, strict=True).passed
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# bracket_f1(predicted, gold): for each sentence a list of brackets (label, start, end), both
-#     lists in the same order of sentences -> F1 in percent, 0 to 100
+# bracket_f1(predicted, gold): 每个句子一个括号的列表，括号写作 (label, start, end)，两边句子的次
+#     序相同 -> F1，以百分数计，0 到 100
 # ```
 #
 # <details><summary>提示 1</summary>

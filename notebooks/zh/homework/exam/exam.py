@@ -63,13 +63,13 @@ from course.homework import check
 # ★★★★★ · 180 分钟 · 5 分
 #
 # ```text
-# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> an nn.Module,
-#     called (src, tgt_in, src_mask, tgt_mask) -> logits (B, T, tgt_vocab)
-# src (B, S) and tgt_in (B, T) are token ids, tgt_in shifted already
-# masks are boolean, True = may attend: src_mask (B, 1, 1, S), tgt_mask (B, 1, T, T), causal and
-#     padding together. n_layers layers in each stack
-# dropout, if any, is off in eval mode
-# 60 words must fit
+# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> 一个 nn.Module，调
+#     用 (src, tgt_in, src_mask, tgt_mask) -> logits (B, T, tgt_vocab)
+# src (B, S) 和 tgt_in (B, T) 是词元编号，tgt_in 已经右移
+# 掩码是布尔型，True = 可以关注：src_mask (B, 1, 1, S)，tgt_mask (B, 1, T, T)，后者由因果掩码与填
+#     充掩码合成。编码器和解码器各有 n_layers 层
+# 如果用了暂退法，eval 模式下要关掉
+# 60 个词的句子必须放得下
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -39,7 +39,7 @@ from course.homework import check
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# padding_mask(tokens, pad_id): tokens (B, K) -> boolean (B, 1, 1, K), True = may attend
+# padding_mask(tokens, pad_id): tokens (B, K) -> 布尔型 (B, 1, 1, K)，True = 可以关注
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -84,7 +84,7 @@ assert check("padding_mask", padding_mask, strict=True).passed
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# causal_mask(size) -> boolean (1, 1, size, size), the last two are (Q, K), True = may attend
+# causal_mask(size) -> 布尔型 (1, 1, size, size)，最后两维是 (Q, K)，True = 可以关注
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -138,8 +138,7 @@ for sentence in both[:, 0]:
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# shift_right(tgt, bos_id): tgt (B, T) -> (B, T), a new tensor: bos_id first, then tgt without its
-#     last column
+# shift_right(tgt, bos_id): tgt (B, T) -> (B, T)，新的张量：先是 bos_id，再是去掉最后一列的 tgt
 # ```
 #
 # <details><summary>提示 1</summary>

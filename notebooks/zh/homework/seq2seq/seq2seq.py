@@ -43,11 +43,10 @@ from course.homework import check
 #
 # ```text
 # additive_attention(query, keys, w_q, w_k, v, mask=None) -> (context, weights)
-# query (B, D), keys (B, K, D), w_q and w_k (D, A), v (A,)
-# weights multiply from the right, query @ w_q, as in the formula (nn.Linear keeps them
-#     transposed), there is no bias
-# mask (B, K) boolean, True = may attend
-# each sentence has at least one True. context (B, D), weights (B, K)
+# query (B, D)，keys (B, K, D)，w_q 和 w_k (D, A)，v (A,)
+# 权重从右边乘，query @ w_q，与公式一样（nn.Linear 存的是转置），没有偏置
+# mask (B, K) 是布尔型，True = 可以关注
+# 每个句子至少有一个 True。context (B, D)，weights (B, K)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -120,8 +119,8 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # ```text
 # memory_hop(question, found_by, says) -> (question + answer, weights)
-# question (B, D), found_by and says (B, N, D): two vectors for each of N facts
-# question + answer (B, D), weights (B, N)
+# question (B, D)，found_by 和 says (B, N, D)：N 个事实，每个有两个向量
+# question + answer (B, D)，weights (B, N)
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -38,11 +38,10 @@ from course.homework import check
 # ★★★☆☆ · 30 分钟 · 3 分
 #
 # ```text
-# learn_bpe(word_counts, n_merges): word_counts a dict word -> how often it occurs -> a list of
-#     n_merges pairs of symbols, in the order learned
-# fewer only if no word has two symbols left. Symbols begin as characters, the last one with </w>:
-#     low is l, o, w</w>. Ties go to the lexicographically smallest pair, as Python compares
-#     tuples
+# learn_bpe(word_counts, n_merges): word_counts 是从词到出现次数的 dict -> n_merges 对符号的列
+#     表，按学到的次序
+# 只有当每个词都只剩一个符号时，才可以更少。符号起初是单个字符，最后一个带 </w>：low 是 l、o、
+#     w</w>。次数相同时，取字典序最小的一对，比法同 Python 比较元组
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -95,8 +94,8 @@ print(" ".join(a + b for a, b in merges))
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# apply_bpe(word, merges): merges a list of pairs, as learn_bpe returns it -> the list of the
-#     word's symbols, the last one ending in </w>
+# apply_bpe(word, merges): merges 是 learn_bpe 返回的那种列表，由各对符号组成 -> 这个词的符号的列
+#     表，最后一个以 </w> 结尾
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -148,11 +147,10 @@ for n in (0, 5, 15, len(merges)):
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
 # ```text
-# token_batches(lengths, max_tokens): lengths a list of numbers of tokens -> a list of batches,
-#     each a list of indices into lengths, every index once. A batch costs its number of sentences
-#     times its longest length, at most max_tokens, and is closed only when the next sentence does
-#     not fit. Similar lengths stand together: of 1000 sentences, less than a tenth is padding. A
-#     sentence longer than max_tokens: ValueError, or a batch of its own
+# token_batches(lengths, max_tokens): lengths 是各句词元数的列表 -> 批次的列表，每个批次是一些下
+#     标的列表，指向 lengths，每个下标恰好出现一次。一个批次的代价是句子数乘以最长的长度，不超过
+#     max_tokens，装不下下一句时才能结束。长度相近的放在一起：1000 个句子分下来，填充不到十分之
+#     一。比 max_tokens 还长的句子：抛出 ValueError，或者自成一批
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -39,7 +39,7 @@ from course.homework import check
 #
 # ```text
 # paper_learning_rate(step, d_model, warmup) -> float
-# steps count from 1, so step 1 is the first, and it is never called with step 0
+# 训练步从 1 数起，step 1 就是第一步，不会用 step 0 来调用
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -98,10 +98,10 @@ plt.show()
 # ★★★☆☆ · 25 分钟 · 3 分
 #
 # ```text
-# label_smoothing_loss(logits, target, pad_id, epsilon): logits (B, T, V), target (B, T) -> scalar
-#     tensor, the mean over all real tokens of the batch, in nats
-# epsilon is spread over all V words, the right one too
-# positions whose target is pad_id do not count
+# label_smoothing_loss(logits, target, pad_id, epsilon): logits (B, T, V)，target (B, T) -> 标量
+#     张量，对批次里所有真正的词元取平均，单位是奈特
+# epsilon 摊给全部 V 个词，正确的那个也有份
+# target 为 pad_id 的位置不算
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -166,12 +166,11 @@ plt.show()
 # ★★★☆☆ · 25 分钟 · 3 分
 #
 # ```text
-# adam_step(param, grad, state, lr, betas, eps) -> the new parameter, like param
-# grad like param
-# state a dict of this parameter, {} before the first step, which you fill as you like and get
-#     again at the next step (a function that needs a prepared state passes, too: the check lends
-#     it zeros)
-# betas (beta_1, beta_2). Also right: change param in place, or return (param, state)
+# adam_step(param, grad, state, lr, betas, eps) -> 新的参数，形状和类型同 param
+# grad 的形状和类型同 param
+# state 是这个参数的 dict，第一步之前是 {}，放什么由你定，下一步会原样还给你（需要事先备好 state
+#     的函数也能通过：检查会借给它一些零）
+# betas (beta_1, beta_2)。就地修改 param，或者返回 (param, state)，也算对
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -244,10 +243,10 @@ plt.show()
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
 # ```text
-# dropout(x, p, training) -> like x
-# x of any shape
-# p, 0 or more and below 1: the probability with which a number becomes 0
-# training True or False
+# dropout(x, p, training) -> 形状和类型同 x
+# x 的形状任意
+# p 不小于 0，小于 1，是一个数变成 0 的概率
+# training 是 True 或 False
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -303,9 +302,9 @@ except NotImplementedError:
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
 # ```text
-# average_checkpoints(states): list of one or more dicts name -> tensor, the same names and shapes
-#     in each -> a new dict name -> mean, like the tensors
-# the states stay as they are
+# average_checkpoints(states): 列表，含一个或多个从名字到张量的 dict，名字和形状处处相同 -> 新的
+#     dict，从名字到平均值，形状和类型同各张量
+# states 保持不变
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -40,9 +40,9 @@ from course.homework import check
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# positional_encoding(max_len, d_model) -> float32 (max_len, d_model), d_model even
-# row = position, from 0
-# sines in columns 0, 2, ..., cosines in columns 1, 3, ...
+# positional_encoding(max_len, d_model) -> float32 (max_len, d_model)，d_model 是偶数
+# 行 = 位置，从 0 数起
+# 正弦在第 0, 2, ... 列，余弦在第 1, 3, ... 列
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -100,8 +100,8 @@ plt.show()
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
 # ```text
-# layer_norm(x, gain, bias, eps): x (..., D), gain and bias (D,) -> (..., D)
-# the gradient flows back through every step
+# layer_norm(x, gain, bias, eps): x (..., D)，gain 和 bias (D,) -> (..., D)
+# 梯度要能穿过每一步往回流
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -146,11 +146,10 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), b_2 (D,) ->
+# feed_forward(x, w_1, b_1, w_2, b_2): x (..., D)，w_1 (D, F)，b_1 (F,)，w_2 (F, D)，b_2 (D,) ->
 #     (..., D)
-# weights multiply from the right, x @ w_1, as in the paper's equation 2 (nn.Linear keeps them
-#     transposed)
-# the gradient flows back through every step
+# 权重从右边乘，x @ w_1，与论文的公式 2 一样（nn.Linear 存的是转置）
+# 梯度要能穿过每一步往回流
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -202,11 +201,11 @@ assert check("feed_forward", feed_forward, strict=True).passed
 # ★★★★☆ · 35 分钟 · 4 分
 #
 # ```text
-# EncoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, mask) with x (B, S, D), mask
-#     boolean (B, 1, 1, S), True = may attend -> (B, S, D), the tensor alone
-# layer norm behind each sub-layer (post, the paper) or in front (pre)
-# scores divided by sqrt(d_k)
-# names and biases as you like
+# EncoderLayer(d_model, n_heads, d_ff): 一个 nn.Module，调用 (x, mask)：x (B, S, D)，mask 是布尔
+#     型 (B, 1, 1, S)，True = 可以关注 -> (B, S, D)，只返回这个张量
+# 层归一化在每个子层之后（post，论文的做法）或之前（pre）
+# 分数除以 sqrt(d_k)
+# 名字和偏置随你
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -265,12 +264,12 @@ assert check("EncoderLayer", EncoderLayer, strict=True).passed
 # ★★★★☆ · 35 分钟 · 4 分
 #
 # ```text
-# DecoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, memory, src_mask, tgt_mask) with
-#     x (B, T, D), memory (B, S, D), src_mask (B, 1, 1, S) for memory, tgt_mask (B or 1, 1, T, T)
-#     for x, both boolean, True = may attend -> (B, T, D), the tensor alone
-# layer norm behind each sub-layer (post, the paper) or in front (pre)
-# scores divided by sqrt(d_k)
-# names and biases as you like
+# DecoderLayer(d_model, n_heads, d_ff): 一个 nn.Module，调用 (x, memory, src_mask, tgt_mask)：x
+#     (B, T, D)，memory (B, S, D)，src_mask (B, 1, 1, S) 用于 memory，tgt_mask (B, 1, T, T) 或 (1,
+#     1, T, T) 用于 x，两者都是布尔型，True = 可以关注 -> (B, T, D)，只返回这个张量
+# 层归一化在每个子层之后（post，论文的做法）或之前（pre）
+# 分数除以 sqrt(d_k)
+# 名字和偏置随你
 # ```
 #
 # <details><summary>提示 1</summary>
