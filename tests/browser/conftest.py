@@ -48,7 +48,7 @@ def browser() -> Iterator[object]:
 def book(tmp_path_factory) -> Path:
     """The folder of the book, made from the notebooks as they are, or that of COURSE_BOOK_MADE."""
     if os.environ.get("COURSE_BOOK_MADE"):
-        return Path(os.environ["COURSE_BOOK_MADE"])
+        return Path(os.environ["COURSE_BOOK_MADE"]).resolve()  # a browser wants it whole
     if not PYTHON.exists():
         pytest.skip("the book's environment is not here: make test-book makes it")
     folder = tmp_path_factory.mktemp("book") / "a place"  # with a blank, as on many a disk
