@@ -71,7 +71,6 @@ import json
 import random
 
 from sacrebleu.metrics import CHRF
-from tqdm import tqdm
 
 from course import ASSETS
 from course.corpora import captions, choose, pairs
@@ -84,7 +83,7 @@ from course.text import make_batches
 from course.runs import load_checkpoint
 from course.training import evaluate_loss
 from course.viz import inside as draw
-from course.viz import show
+from course.viz import bar, show
 from course.viz.attention import maps
 from course.viz.seq2seq import crossings
 
@@ -895,7 +894,7 @@ def cost(gone: list[Head]) -> float:
         return evaluate_loss(model, judged) - untouched
 
 
-alone = {head: cost([head]) for head in tqdm(heads, unit="head", leave=False)}
+alone = {head: cost([head]) for head in bar(heads, "head")}
 places = list(dict.fromkeys((head.kind, head.layer) for head in heads))
 together = {place: cost([h for h in heads if h[:2] == place]) for place in places}
 
@@ -1049,7 +1048,7 @@ def bleu_without(gone: list[Head]) -> float:
 written, meant = said_without([]), [english for _, english in part]
 with_all = with_interval(written, meant)
 curves = {name: [with_all.score, *(bleu_without(order[: round(share * len(heads))]) for share in shares)]
-          for name, order in tqdm(orders.items(), unit="order", leave=False)}
+          for name, order in bar(orders.items(), "order")}
 shares = [0, *shares]
 
 # %%

@@ -62,8 +62,6 @@ from course.training import recipe_of
 # %%
 from time import perf_counter
 
-from tqdm import tqdm
-
 from course import ASSETS
 from course.bench.flops import flops_of
 from course.corpora import captions
@@ -73,6 +71,7 @@ from course.text import encode_pairs, make_batches
 from course.training import batch_loss
 from course.transformer import TransformerConfig
 from course.viz import ablations as draw
+from course.viz import bar
 
 # %% [markdown]
 # ## 1 · One run, one line
@@ -211,7 +210,7 @@ val_pairs = [(pair.de, pair.en) for pair in captions.load("val")][:100]
 budget = Budget(epochs=6)
 seeds = range(by_scale(smoke=2, cpu=3, gpu=5))
 equal = [run_trial("tiny", {}, seed, budget, train_pairs, val_pairs)
-         for seed in tqdm(seeds, unit="run", leave=False)]
+         for seed in bar(seeds, "run")]
 for trial in equal:
     print(f"seed {trial.seed}: val loss {trial.val_loss:.3f}, BLEU {trial.val_bleu:.1f}, "
           f"{60 * trial.minutes:.0f} s")

@@ -944,12 +944,19 @@ def recorded_switches(directory: Path) -> Switches:
 # **先猜**：在一台机器的两个核上，两个 rank 能快一倍吗？两个线程呢？
 
 # %%
+captions = WORK / "captions"
+captions.mkdir()
+for split, few_or_all in (("train", by_scale(smoke=1000, cpu=None, gpu=None)), ("val", None)):
+    for side, lines in zip(("src", "tgt"), zip(*pairs("captions", split)[:few_or_all])):
+        (captions / f"{split}.{side}").write_text("\n".join(lines) + "\n", "utf-8")
+
+
 def train(name: str, ranks: int) -> list[str]:
     """Return the command that trains on captions, into a directory of that name."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "1"]
     return [sys.executable, *(torchrun if ranks > 1 else []), "-m", "course", "train",
-            "--corpus", "captions", "--preset", "tiny", "--out", str(WORK / name), "--precision", "float32",
-            "--epochs", "2", "--set", "dropout=0.0", "--set", "max_tokens=4000"]
+            "--pairs", str(captions), "--preset", "tiny", "--out", str(WORK / name), "--precision", "float32",
+            "--epochs", "2", "--set", "dropout=0.0", "--set", f"max_tokens={by_scale(smoke=600, cpu=4000, gpu=4000)}"]
 
 
 alone = {**os.environ, "COURSE_DEVICE": "cpu", "OMP_NUM_THREADS": "1", "COURSE_PROGRESS": "off"}

@@ -58,8 +58,6 @@ import random
 import time
 from functools import partial
 
-from tqdm import tqdm
-
 from course.attention import record_attention
 from course.corpora import captions, choose, pairs
 from course.cache import beam_search, cached_log_probs
@@ -77,6 +75,7 @@ from course.training import (
     train_step,
 )
 from course.transformer import Transformer
+from course.viz import bar
 from course.viz import beyond as draw
 from course.viz.masking import influence, masks
 
@@ -396,7 +395,7 @@ def learn(ask, epochs: int, seed: int = 0) -> tuple[LanguageModel, list[tuple[fl
     lengths = [len(ids) + 2 for ids in train_ids]
     plan = [b for e in range(epochs) for b in token_batches(lengths, by_scale(smoke=400, cpu=800, gpu=2000), e)]
     every, curve = max(1, len(plan) // 8), []
-    for step, chosen in enumerate(tqdm(plan, unit="batch", leave=False), start=1):
+    for step, chosen in enumerate(bar(plan, "batch"), start=1):
         model.train()
         batch = ask([train_ids[i] for i in chosen]).to(device)
         n_asked = max(1, int((batch.answers != PAD).sum()))
@@ -965,7 +964,7 @@ def train_parser(epochs: int, seed: int = 0) -> tuple[Transformer, list[float]]:
     optimizer = make_optimizer(model, recipe)
     plan = [b for e in range(epochs) for b in make_batches(examples, by_scale(smoke=400, cpu=800, gpu=2000), e)]
     losses = []
-    for step, batch in enumerate(tqdm(plan, unit="batch", leave=False), start=1):
+    for step, batch in enumerate(bar(plan, "batch"), start=1):
         rate = linear_learning_rate(step, (step - 1) / len(plan), peak=2e-3, warmup=len(plan) // 20 + 1)
         losses.append(train_step(model, [batch.to(device)], optimizer, rate, recipe)[0])
     return model.eval(), losses
