@@ -39,7 +39,7 @@ function drawCharts() {
 function scrollByKeyboard() {
   const areas = ".scrolls, span.formula.long, .cell_output pre, .pst-scrollable-table-container";
   for (const area of document.querySelectorAll(areas)) {
-    const wide = area.scrollWidth > area.clientWidth + 1;
+    const wide = area.scrollWidth > area.clientWidth;
     if (wide) area.tabIndex = 0;
     else if (area.tabIndex === 0) area.removeAttribute("tabindex");
     if (wide && !area.hasAttribute("role")) {
