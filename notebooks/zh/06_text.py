@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 06 · 文本
 #
-# > 文本：从句子到词元编号，再到批次，然后怎样变回文本（论文 5.1 节）。
+# > 文本：句子怎样变成词元编号，再排成批次，又怎样变回文本（论文 5.1 节）。
 #
 # **学完这一课，你能**
 #
@@ -27,7 +27,7 @@
 #
 # **先修：** 第 04 课（填充、`Batch`），以及 Python 的 `dict` 和 `Counter`；正则表达式用到时会解释。**时间：** 45 分钟；连标有“选读”的部分一起 90 分钟。**论文：** 5.1 节，以及 3.4 节的一句话。
 #
-# Transformer 只会对数做加法和乘法，不会读字。句子要走四步才能到它那里，这一课把每一步都造出来：
+# Transformer 只会对数做加法和乘法，不会读字。句子要经过四步才能交给它，这一课把这四步都做出来：
 #
 # | 步骤 | 例子 | 在本页造的部件 |
 # |---|---|---|
@@ -63,10 +63,10 @@ SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 #
 # | 编号 | 显示为 | 意思 | 谁来读 |
 # |---|---|---|---|
-# | `PAD` = 0 | `<pad>` | 这里什么也没有，只是填充 | 没有谁：第 04 课的掩码把它遮住 |
+# | `PAD` = 0 | `<pad>` | 这里什么也没有，只是填充 | 谁也不读：第 04 课的掩码把它遮住了 |
 # | `BOS` = 1 | `<s>` | 句子开始 | 解码器，作为它的第一个输入 |
 # | `EOS` = 2 | `</s>` | 句子结束 | 编码器要读它，解码器必须写出它 |
-# | `UNK` = 3 | `<unk>` | 词表里没有的词 | 用了 BPE，就永远没有谁读到它 |
+# | `UNK` = 3 | `<unk>` | 词表里没有的词 | 用 BPE 的话，谁也不会读到它 |
 #
 # 下面的演示用课程自带的图片说明（德语和英语），外加另写的 40 个探针句，用来代表真实世界的句子。
 
@@ -95,7 +95,7 @@ print(f"{len(train)} pairs to train, {len(val)} to validate, {len(probes)} probe
 #
 # **问题：一个词到哪里为止？** 你会说，到空格为止。
 #
-# **先猜**：`Dr. Wolf's dog can't swim, e.g. here.` 有几个词？先数，再与 spaCy 的规则比较。`spacy.blank("en")` 是一条只有这些规则的流水线：它就在软件包里，不用下载任何模型。
+# **先猜**：`Dr. Wolf's dog can't swim, e.g. here.` 有几个词？先数，再与 spaCy 的规则比较。`spacy.blank("en")` 是一条只有这些规则的流水线，软件包里就有，不用下载任何模型。
 
 
 # %%
@@ -119,7 +119,7 @@ print(tokenize("Dr. Wolf's dog can't swim, e.g. here.", "en"))
 print(tokenize("Der Hund z. B. kann's nicht.", "de"))
 
 # %% [markdown]
-# `Dr.` 的点属于这个词，`here` 后面的点却不属于；`can't` 是两个词。每种语言，都有人写下了这样的规则。中文和日文不写空格，光靠规则就不够了。
+# `Dr.` 的点属于这个词，`here` 后面的点却不属于；`can't` 是两个词。这样的规则，每种语言都有人写好了。中文和日文不写空格，光靠规则就不够了。
 #
 # **词表**（vocabulary）给词编号。给哪些词编号？训练句子里的词，最常见的排在最前。次数相同的按字母排序，这样不论句子以什么次序进来，同样的句子总得到同样的编号。训练好的模型认识的是嵌入表的第 57 行，不是那个词。
 
@@ -175,7 +175,7 @@ print(f"{len(vocabulary_de)} German words; {sentence} -> {ids}")
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 两个老习惯 · 选读
 #
-# 写给在别处见过转小写和 `min_freq` 的人：这两样各有什么代价。
+# 写给在别处见过转小写和 `min_freq` 的人：这两种做法各有什么代价。
 
 # %% [markdown]
 # 以词为单位的词表会丢掉什么？**先猜**：验证句子编码再解码，有多少句能原样回来？如果先把每个词都转成小写呢？如果只有出现十次以上的词才有编号呢（`min_count=10`，常叫 `min_freq`）？
@@ -277,7 +277,7 @@ assert shares[0] > 0.2 and shares[1] == 0  # the 0 by construction: it has count
 print(f"unknown words in the probes: honest {shares[0]:.1%}, leaking {shares[1]:.1%}")
 
 # %% [markdown]
-# 一个不认识的词也没有：数字完美，却是假的。明天的句子不在你的任何文件里，对它们成立的是第一个数字。在这门课里，每个 `learn` 和 `from_sentences` 只用 `"train"` 这一份，别的都不给。
+# 一个不认识的词也没有：数字完美，却是假的。明天的句子不在你的任何文件里，它们适用的是第一个数字。在这门课里，每个 `learn` 和 `from_sentences` 只用 `"train"` 这一份，别的都不给。
 #
 # > **试一试。** 把只有 `leaking` 认识的词按长度排序：`sorted(set(leaking.ids) - set(honest.ids), key=len)[-9:]`。最长的是哪些？
 #
@@ -298,7 +298,7 @@ check("text_train_only")
 # 论文 5.1 节走的是中间的路：**字节对编码**（byte-pair encoding，Sennrich、Haddow 与 Birch 2016）。从字符开始，找出出现次数最多的一对相邻符号，把它合成一个符号，再找下一对。常见的词会长成一个词元；罕见的词仍是几块，但每一块都认识。
 
 # %% [markdown]
-# ### 3.1 片段：绝不能合并的界限
+# ### 3.1 片段：合并不能越过的界限
 #
 # 如果不加限制，`. A` 很快就会变成一个词元。所以先把文本切成**片段**（piece），合并绝不跨越片段的边界。一个片段是一个词，或者一串标点，连同前面的**一个**空格。片段用**正则表达式**（描述文本的模式）来找：`\w+` 是一串字母和数字（以及 `_`），`[^\w\s]+` 是一串既不是它们也不是空白的字符，` ?` 表示有空格就带上一个，`|` 表示“或”。最后的 `\s` 接住剩下的空白：两个空格中的第一个，或者制表符。
 #
@@ -336,7 +336,7 @@ for text in ("Ein Hund, zwei  Katzen!", "3,50 €\tso", "हिन्दी क�
 #
 # <details><summary>答案</summary>
 #
-# 没有记号：11 个片段，而不是 2 个，每个元音记号处断一次。没有第二部分：逗号不属于任何片段，片段拼起来成了 *Ein Hund alt*。“片段拼起来就是原文”，靠的正是这一部分。
+# 去掉记号，会碎成 11 个片段，而不是 2 个：每遇到一个元音记号就断一次。去掉第二部分，逗号就不属于任何片段，片段拼起来成了 *Ein Hund alt*。“片段拼起来就是原文”，靠的正是这一部分。
 #
 # </details>
 #
@@ -367,7 +367,7 @@ print(end_marked("Ein Hund, alt"))
 # %% [markdown]
 # ### 3.2 亲手做前几次合并
 #
-# 六个德语词，围绕雨（*Regen*）、屏或伞面（*Schirm*）和大衣（*Mantel*），次数是编的。**先猜**：哪一对相邻的字符出现得最多？多少次？每个词出现几次，就算几次。
+# 六个德语词，都与雨（*Regen*）、屏或伞面（*Schirm*）、大衣（*Mantel*）有关，次数是编的。**先猜**：哪一对相邻的字符出现得最多？多少次？每个词出现几次，就算几次。
 
 # %%
 mine = None  # your guess: how often the most frequent pair occurs
@@ -421,11 +421,11 @@ print(merge_pair(" Regen", ("e", "n")))
 # %% [markdown]
 # ### 3.3 完整的算法
 #
-# 每一轮，设 $n(w)$ 是词 $w$ 的次数，$n_w(a, b)$ 是这一对在词里出现几次，
+# 每一轮，设 $n(w)$ 是词 $w$ 的次数，$n_w(a, b)$ 是这一对在词里出现的次数，
 #
 # $$(a^*, b^*) = \operatorname{argmax}_{(a, b)} \; \sum_{w} n(w) \, n_w(a, b),$$
 #
-# 然后每个 $a^* b^*$ 变成一个符号。下面照着这句话写，故意写得慢，因为每一轮都从头数一遍：
+# 然后每个 $a^* b^*$ 变成一个符号。下面照着这句话写成代码。它故意写得慢：每一轮都从头数一遍：
 
 
 # %%
@@ -450,7 +450,7 @@ moments = {f"{k} merges: {symbols_left[k]} symbols": list(rain_history[k]) for k
 draw.merge_panels(moments, "Merge by merge the list shrinks; what words share becomes one box")
 
 # %% [markdown]
-# 图标题里的数，每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有谁告诉过算法，德语用词造词：它找到部件，是因为几个词共有这些部件。它也会找到哪部语法书里都没有的部件：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
+# 图标题里的数是按词频算的：每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有谁告诉过算法，德语用词造词：它找到部件，是因为几个词共有这些部件。它也会找到哪部语法书里都没有的部件：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
 
 # %%
 assert all(a > b for a, b in zip(symbols_left, symbols_left[1:])), "each merge shortens the text"
@@ -470,7 +470,7 @@ print("the first ten:", ["".join(pair).replace(" ", "▁") for pair in rain_merg
 # </details>
 
 # %% [markdown]
-# 在真实的语料库上，每一轮都从头数，要几分钟。折起来的那一节造的 `learn_bpe`，几秒钟就给出同样的合并。
+# 在真实的语料库上，如果每一轮都从头数，要花几分钟。折起来的那一节写了 `learn_bpe`，几秒钟就能得到同样的合并。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 3.4 同样的结果，更快 · 选读
@@ -478,7 +478,7 @@ print("the first ten:", ["".join(pair).replace(" ", "▁") for pair in rain_merg
 # 写给想知道怎样几秒钟就学完合并的人：一个索引加一个堆。
 
 # %% [markdown]
-# 从头数是浪费：一次合并只影响含有这一对的词。这样的词有多少？**先猜**：在图片说明的不同的词里，含有被合并那一对的占多大比例（前 60 次合并的平均）？
+# 每次都从头数太浪费：一次合并只影响含有这一对的词。这样的词有多少？**先猜**：在图片说明的不同的词里，含有被合并那一对的占多大比例（前 60 次合并的平均）？
 
 # %%
 caption_pieces = count_pieces([*german, *english])
@@ -542,7 +542,7 @@ def learn_bpe(piece_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
 
 
 # %% [markdown]
-# 快的代码最容易藏错，尤其是次数相同的时候，以及像 `aaaa` 这样一对出现不止一次的词。所以让慢的版本当裁判：在图片说明上比一遍，再在只用三个字母的随机词上比一遍，那里几乎处处次数相同。
+# 快的代码最容易藏错，尤其是遇到次数相同的几对，或者像 `aaaa` 这样同一对出现不止一次的词。所以让慢的版本当裁判：在图片说明上比一遍，再在只用三个字母的随机词上比一遍，那里几乎处处次数相同。
 
 # %%
 random.seed(0)
@@ -585,9 +585,9 @@ for new in (" Regenbild", " Mantelregen"):
     print(new, "->", apply_merges_slowly(new, rain_ranks))
 
 # %% [markdown]
-# `▁Regenbild` 从没见过，也不成问题：它切成认识的符号。`▁Mantelregen` 在 `▁Mantel` 之后碎成字母：合并表里的 `▁Regen` 带着空格和大写的 R，别的写法它不认识。
+# `▁Regenbild` 从没见过，也不成问题：它会切成认识的符号。`▁Mantelregen` 在 `▁Mantel` 之后碎成字母：合并表里的 `▁Regen` 带着空格和大写的 R，别的写法它不认识。
 #
-# 折起来的那一节造的 `apply_merges`，切法相同，用时更少。
+# 折起来的那一节写了 `apply_merges`，切出来一样，用时更少。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 没完没了的词 · 选读
@@ -595,7 +595,7 @@ for new in (" Regenbild", " Mantelregen"):
 # 写给想知道怎样用十分之一秒切开一个 16,000 个字母的词的人。
 
 # %% [markdown]
-# 损坏的文件里可能有一个 16,000 个字母的词，按那条规则，就要把所有相邻符号看上几千遍。又是堆能帮忙：一次合并只改变它两旁的两对。`right` 和 `left` 记着下一个还在的符号在哪里；已经并掉的符号变成 ""。
+# 损坏的文件里可能有一个 16,000 个字母的词，按那条规则，就要把所有相邻符号看上几千遍。这里又要靠堆来帮忙：一次合并只改变它两旁的两对。`right` 和 `left` 记着下一个还在的符号在哪里；已经并掉的符号变成 ""。
 
 # %%
 #| export
@@ -676,7 +676,7 @@ def check_merges(alphabet: Iterable[str], merges: Iterable[Pair]) -> None:
 #
 # 写给会从各处粘贴文本的人：看上去一样，写法可能不同，模型翻译的就成了另一段文本。
 #
-# 人们会从网页、PDF 和文件名里粘贴文本。看上去一样，其实不同。`ä` 可能是一个字符，也可能是两个（`a` 加一个记号）；空格可能是不换行空格、制表符，或者两个空格；**软连字符**（标出**可以**换行的地方）和**零宽**字符根本看不见。模型从没学过这些写法：在它眼里，这是别的词。代价有多大？用课程自带的模型，贪心解码，翻译 Multi30k 测试集的 300 句：
+# 人们会从网页、PDF 和文件名里粘贴文本。这样的文本看上去和平常一样，其实不同。`ä` 可能是一个字符，也可能是两个（`a` 加一个记号）；空格可能是不换行空格、制表符，或者两个空格；**软连字符**（标出**可以**换行的地方）和**零宽**字符根本看不见。模型从没学过这些写法：在它眼里，这是别的词。代价有多大？用课程自带的模型，贪心解码，翻译 Multi30k 测试集的 300 句：
 #
 # | 源文本 | 不用 `normalise` 的 BLEU | 用 |
 # |---|---|---|
@@ -873,7 +873,7 @@ print(text, "->", ids)
 print(bpe.tokens(text))
 
 # %% [markdown]
-# 没有丢一个大写字母，也没有 `<unk>`。常见的词是一个词元（`▁Ein`、`▁Mann`）；*Kürbissuppe*（南瓜汤）没有在图片说明里出现过，就用小块拼出来。
+# 没有丢一个大写字母，也没有 `<unk>`。常见的词是一个词元（`▁Ein`、`▁Mann`）；*Kürbissuppe*（南瓜汤）没有在图片说明里出现过，就用几个小块来拼。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 一个复合词长大了 · 选读
@@ -910,7 +910,7 @@ print(f"{len(stages) - 1} merges; the last one joins {stages[-2][1]}")
 print("pieces of the captions that hold -schirm:", family)
 
 # %% [markdown]
-# 不是 *Regen* + *schirm*，与我们那张小表不同。在那里，*Schirm* 和 *Bildschirm* 显示出接缝在哪里。图片说明里的 *schirm* 只出现在 *Regenschirm(e)* 里，没有什么能显示接缝：常见的 `en`、`ch`、`ir` 造好之后，剩下的相邻符号次数几乎一样，就由 Unicode 编号的次序来决定。BPE 只会数数，不懂语法。
+# 不是 *Regen* + *schirm*，与我们那张小表不同。那张表里有 *Schirm* 和 *Bildschirm*，看得出接缝在哪里。图片说明里的 *schirm* 只出现在 *Regenschirm(e)* 里，所以看不出接缝在哪里：常见的 `en`、`ch`、`ir` 造好之后，剩下的相邻符号次数几乎一样，就由 Unicode 编号的次序来决定。BPE 只会数数，不懂语法。
 
 # %% [markdown]
 # ### 恒等：除了写法，什么也不变
@@ -945,7 +945,7 @@ compare(mine, max(nasty, key=lambda label: len(bpe.encode(nasty[label]))), "06: 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 反过来 · 选读
 #
-# 写给想知道 `decode` 怎样处理不对应任何文本的编号的人。
+# 有的编号序列不对应任何文本：写给想知道 `decode` 怎样处理它们的人。
 
 # %% [markdown]
 # 反过来，恒等并不成立，也不必成立：许多编号序列给出同一段文本，而模型可能写出不对应任何文本的序列，比如半个字符。这时 `decode` 显示 U+FFFD，即替换字符，然后继续。
@@ -984,12 +984,12 @@ compare(mine, len(both), "06: tokens of both languages")
 # %% [markdown]
 # 共用的词元大多是单个字符和很短的片段。而且，词元相同不等于意思相同：`▁an` 在德语里是“在……旁”，在英语里是冠词。
 #
-# 共用一个词表也有代价：两种语言要分一张表里的位置。而且这张表很大：取 $d_{\mathrm{model}} = 512$，37,000 行就占 19 百万个参数，而我们的 base 模型这时一共 63 百万（第 05 课）。
+# 共用一个词表也有代价：两种语言要分用一张表里的位置。而且这张表很大：取 $d_{\mathrm{model}} = 512$，37,000 行就占 19 百万个参数，而我们的 base 模型这时一共 63 百万（第 05 课）。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 6 · 合并多少次？· 选读
 #
-# 写给要选词表大小的人：在两种语言里，每次合并各省多少。
+# 写给要选词表大小的人：每次合并能省下多少，两种语言分开看。
 
 # %% [markdown]
 # 合并是一次接一次学到的，所以较小的词表就是较大的词表的开头：学一次，再把表截短就行。每种大小都是一笔交易。词元越多，序列越短，但嵌入表越大，而且有些行出现得太少，学不好。
@@ -1033,7 +1033,7 @@ for language, means in lengths.items():
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 6.1 词、词元、字符 · 选读
 #
-# 写给想看没见过的文本有多长，以及数据泄漏怎样通过词元化程序发生的人。
+# 写给想知道这两件事的人：没见过的文本切出来有多长，数据泄漏怎样通过词元化程序发生。
 
 # %% [markdown]
 # 现在看长度本身，用探针句，其中的词大多是词元化程序没见过的。**先猜**：哪种语言的字符更多，哪种语言的词更多？
@@ -1061,7 +1061,7 @@ assert averages["German"]["words"] < averages["English"]["words"]
 assert averages["German"]["characters"] > averages["English"]["characters"]
 
 # %% [markdown]
-# 德语的词比英语少，字符却比英语多：还是因为复合词。没见过的文本，词元很多，但全都认识：前面以词为单位时，有一部分成了 `<unk>`；用 BPE，一个也没有。
+# 德语的词比英语少，字符却比英语多：还是因为复合词。没见过的文本会切出许多词元，但每个都认识：前面以词为单位时，有一部分成了 `<unk>`；用 BPE，一个也没有。
 
 # %%
 probe_sides = [sentence for pair in probes for sentence in pair]
@@ -1074,7 +1074,7 @@ print(f"unknown in the probes: words {probe_unknown:.1%}, BPE {honest_ids.count(
 print(f"their tokens: {len(honest_ids)} honest, {len(leaked_ids)} if they leak into the learning")
 
 # %% [markdown]
-# 第二行又是数据泄漏，这次更不起眼。两种情况都没有不认识的，但看过测试集的词元化程序，把测试集切得块数更少、切得更好；换成新文本，就没有这样的好事。
+# 第二行又是数据泄漏，这次更不起眼。两种情况下都没有不认识的词元，但看过测试集的词元化程序，会把测试集切得块数更少、也更好；换成新文本，就没有这样的好事。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 7 · 与库相同 · 选读
@@ -1139,7 +1139,7 @@ for label, texts in (("captions", german), ("new words", new_words), ("endless w
     print(f"{label:14} a second: ours {ours:10,.0f}, tokenizers {theirs:10,.0f}")
 
 # %% [markdown]
-# 对普通句子，纯 Python 已经够快：重复的词由缓存回答，而库的每次调用都有自己的开销。对新词和没完没了的词，库更快：它和 `apply_merges` 一样用队列，而且是编译好的代码。它还能用上所有的核心（`encode_batch`）。这门课用自己的版本：文本经过了什么，你都读得到。
+# 对普通句子，纯 Python 已经够快：重复的词直接从缓存里取，而库的每次调用都有自己的开销。对新词和没完没了的词，库更快：它和 `apply_merges` 一样用队列，而且是编译好的代码。它还能用上所有的核心（`encode_batch`）。这门课用自己的版本：文本经过了哪些处理，你都看得到。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 8 · 保存 · 选读
@@ -1215,7 +1215,7 @@ for label, ids in (("sliced", long[:10]), ("right", shorten(long, 10))):
     print(f"{label:7}", *(bpe.names[i] for i in ids))
 
 # %% [markdown]
-# 这门课从不截短：源句截短了，说的就不再是目标句所说的。句子放不下，就报一个说得清楚的错误，由你来决定。
+# 这门课从不截短：源句一截短，意思就和目标句对不上了。句子放不下，就报一个说得清楚的错误，由你来决定。
 
 # %% [markdown]
 # ### 填充占多少？
@@ -1357,7 +1357,7 @@ print(f"waste: sorted by both {both_sides:.1%}, token budget {by_tokens:.1%}")
 print(f"most expensive batch / cheapest: 64 sentences {spread[0]:.1f}, budget {spread[1]:.1f}")
 
 # %% [markdown]
-# 每个办法各起各的作用。**排序**把填充去掉，前提是两侧都看：源句一样长，目标句未必一样长。**预算**让批次大小均匀：没有它，64 个长句的批次，内存和时间都是 64 个短句的几倍。
+# 每个办法的作用不同。**排序**能去掉填充，前提是两侧的长度都要看：源句一样长，目标句未必一样长。**预算**让批次大小均匀：没有它，64 个长句的批次，内存和时间都是 64 个短句的几倍。
 
 # %% [markdown]
 # ### 批次
@@ -1392,12 +1392,12 @@ assert (bpe.decode(batch.src[0].tolist()), bpe.decode(batch.tgt_out[0].tolist())
 # > **试一试。**
 # > 1. 在 `token_batches` 里改成先按源句排序（把 `sizes[i][::-1]` 换成 `sizes[i]`）。两侧的浪费各有什么变化？
 # > 2. 把 `max_tokens` 设成 200、800、3200 和 12800。浪费在哪里超过十分之一？为什么会变大？
-# > 3. 只从德语一侧学词表，再用它编码英语一侧。会长多少？有没有不认识的？
+# > 3. 只从德语一侧学词表，再用它编码英语一侧。句子会变长多少？有没有不认识的词元？
 #
 # <details><summary>答案</summary>
 #
 # 1. 两侧对调了：原来源句浪费 9.1%，目标句 0.4%；现在是 0.5% 和 9.0%。合起来仍是 5%。先按哪一侧排序，那一侧在批次里的长度就相等。
-# 2. 0.7%、2.7%、8.5%、18.4%：在 3200 与 6400（13.2%）之间超过十分之一。批次越大，收进来的句子长度相差越大：12800 时，所有长度一共只有 25 个批次。
+# 2. 0.7%、2.7%、8.5%、18.4%：在 3200 与 6400（13.2%）之间超过十分之一。批次越大，收进来的句子长度相差越大：到 12800 时，所有长度加起来只有 25 个批次。
 # 3. 每句 39.4 个词元，而不是 17.2 个：英语词都碎成小块。没有不认识的；只有 `x` 没在德语图片说明里出现过，要用字节来拼。
 #
 # </details>
@@ -1433,7 +1433,7 @@ print(f"{len(batches)} batches, {padded / positions:.1%} padding; the same seed 
 #
 # 每二十个源句留出一个作验证，**连同它的所有译文**：不然又是数据泄漏。如果你已经自己分好，`--pairs DIR` 会从一个文件夹读取 `train.src`、`train.tgt`、`val.src` 和 `val.tgt`。
 #
-# 换一种文字，有什么不同？那里的片段也必须是词。下面在四个印地语句子上数一数：用这一课的规则，以及它还不认识记号时的旧规则：
+# 换一种文字，有什么不同？那里的片段也必须是词。下面用四个印地语句子数一数片段，一次按这一课的规则，一次按它还不认识记号时的旧规则：
 
 # %%
 hindi = ["लड़का लाल किताब देखता है।", "औरत सुंदर फूल लाती है।", "बिल्ली गेंद चाहती है।", "कुत्ता गोल पत्थर रखता है।"]
@@ -1444,7 +1444,7 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 
 # %% [markdown]
 # - **字符很多**（中文、日文）：出现两次以上的字符，各得一个编号。如果预设的词表装不下，提示信息会说差多少：`--set vocab=8000`。
-# - **没有空格**（中文、日文、泰文）：直到下一个符号为止的一串字母是一个片段，合并可以跨过词。这样也能用，只是词元不再是词。
+# - **没有空格**（中文、日文、泰文）：直到下一个符号为止的一串字母是一个片段，合并可以跨过词。这样也行得通，只是词元就不是词了。
 # - **要多少句对？** 课程有一项测试，用 **tiny** 预设在 608 个句子上训练几秒钟，这些句子来自一小套印地语语法；32 个没见过的句子，它必须准确无误地译出 28 个。真实文本没有这样的语法：Multi30k 的 29,000 个句对都算少的。
 
 # %% [markdown]
@@ -1474,11 +1474,11 @@ print(f"pieces a word: {cut[0]:.1f} if marks are no letters, {cut[1]:.1f} if the
 # ## 延伸阅读
 #
 # - Sennrich, Haddow, Birch (2016). *Neural Machine Translation of Rare Words with Subword Units.* ACL. arXiv 1508.07909. 把 BPE 带进翻译的论文。
-# - Gage (1994). *A New Algorithm for Data Compression.* C Users Journal. 遇到语言之前的 BPE。
+# - Gage (1994). *A New Algorithm for Data Compression.* C Users Journal. 还没有用到语言上的 BPE。
 # - Kudo, Richardson (2018). *SentencePiece.* EMNLP. arXiv 1808.06226. 空格也是符号；什么都不丢。
 # - Wu et al. (2016). *Google's Neural Machine Translation System.* arXiv 1609.08144. 论文在英法翻译里用的词片（word piece）。
 # - Provilkov, Emelianenko, Voita (2020). *BPE-Dropout.* ACL. arXiv 1910.13267. 同一个词有几种切法，用来作正则化。
 #
 # **作业。** [作业：文本](homework/text/text.ipynb)：亲手写出 BPE 的学习和使用，以及按词元数划分的批次；哪里错了，检查会指出来。
 #
-# **下一课：** [第 07 课](07_training.ipynb)：批次进入训练。
+# **下一课：** [第 07 课](07_training.ipynb)：用这些批次来训练。

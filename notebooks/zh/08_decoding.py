@@ -23,7 +23,7 @@
 # **你将学会**
 # - 写出贪心搜索和束搜索；
 # - 说出束搜索为什么需要长度惩罚，论文里的 α = 0.6 起什么作用；
-# - 手算 BLEU，报告时让别人能够比较；
+# - 手算 BLEU，报告时写明别人比较所需要的一切；
 # - 说出束更宽、BLEU 更高，**不能**保证什么。
 #
 # **先修：** 第 04 课（掩码）、第 05 课（模型）、第 06 课（词元编号）、第 07 课（训练）。**时间：** 50 分钟；连标有“选读”的部分一起 70 分钟。**论文：** 6.1 节，表 2 的 BLEU 几栏，以及第 3 节的一句话（“auto-regressive”即自回归：每个词都是下一个词的输入）。**位置：** 主线。这里的代码为了好读而写；工程篇的 [08b](08b_cache.ipynb) 让同样的搜索变快。
@@ -93,7 +93,7 @@ print(f"{n_sentences:.1e} sentences; at a billion a second, {years:.0e} years")
 NextLogProbs = Callable[[Tensor, Tensor], Tensor]  # prefixes (n, t), rows (n,) -> (n, V)
 
 # %% [markdown]
-# 搜索只看得到这个函数，所以可以先给它一个**玩具模型**：一张小小的概率表，你用心算就能乘。下面这张表翻译的是“Ein Hund schläft.”（一只狗在睡觉）。它会说十二个英语句子，写满三个词就结束。
+# 搜索只看得到这个函数，所以可以先给它一个**玩具模型**：一张小小的概率表，里面的乘法你心算就行。下面这张表翻译的是“Ein Hund schläft.”（一只狗在睡觉）。它会说十二个英语句子，写满三个词就结束。
 
 # %%
 TABLE = {
@@ -118,7 +118,7 @@ def say(ids) -> str:
 
 
 # %% [markdown]
-# 两行代码就把这样的表变成 `score` 函数：查已经写了什么，把概率的对数放进对应的列。表里没有的词是不可能的：概率是 0，对数是 $-\infty$。
+# 两行代码就把这样的表变成 `score` 函数：按已经写出的词查表，再把各个概率的对数放进对应的列。表里没有的词是不可能的：概率是 0，对数是 $-\infty$。
 
 # %%
 def table_score(table: dict[str, dict[str, float]]):
@@ -142,7 +142,7 @@ print("the likeliest first word is", say(first.argmax(-1)), f"with {first.exp().
 # %% [markdown]
 # ## 2 · 贪心搜索
 #
-# 最简单的搜索：取可能性最大的词，写下来，再问。从不回头。
+# 最简单的搜索：取可能性最大的词，写下来，再问下一个词，从不回头。
 #
 # $$y_t = \operatorname{argmax}_{w} \; \log P(w \mid y_1 \dots y_{t-1}, x)$$
 #
@@ -209,7 +209,7 @@ def greedy_search(
 
 
 # %% [markdown]
-# 要评判它的答案，需要知道一个给定句子的概率，以及所有句子中最好的是哪个。表很小，每个句子都可以试一遍，这叫**穷举搜索**（exhaustive search）。它给出的是真相，别的方法都拿来和它比。
+# 要评判贪心搜索的答案，我们得会算一个给定句子的概率，还得知道所有句子中哪个最好。表很小，每个句子都可以试一遍，这叫**穷举搜索**（exhaustive search）。它给出的就是标准答案，别的方法都拿来和它比。
 
 # %%
 def probability(ids) -> float:
@@ -237,11 +237,11 @@ compare(mine, probability(greedy), "08: probability of greedy search's sentence"
 #
 # <details><summary>答案</summary>
 #
-# 两者合起来是 0.9，所以“a”超过 0.45 就会先选它。“a”取 0.46、“the”取 0.44，贪心搜索写出“a dog sleeps”；“a”取 0.44，它还是写“the dog sleeps”。第一个词**后面**会怎样，从来不影响它的选择。
+# 两者合起来是 0.9，所以“a”的概率一超过 0.45，贪心搜索就先选它。“a”取 0.46、“the”取 0.44，贪心搜索写出“a dog sleeps”；“a”取 0.44，它还是写“the dog sleeps”。第一个词**后面**会怎样，从来不影响它的选择。
 #
 # </details>
 #
-# 贪心搜索一个词接一个词地写。机器喜欢同时做许多事，这对它意味着什么？用 `check("parallel_writing", "b")` 作答。
+# 贪心搜索一个词接一个词地写。机器却最擅长同时做许多事，这样写对它意味着什么？用 `check("parallel_writing", "b")` 作答。
 
 # %%
 check("parallel_writing")
@@ -320,7 +320,7 @@ draw.beam_tree(nodes, 'A beam of 2 keeps "a" alive and reaches 0.252; greedy sea
 #
 # <details><summary>答案</summary>
 #
-# 束宽 3，它排第二：两个词之后，留下“a dog”（0.36）、“the dog”（0.20）和“the puppy”（0.175）。束宽 1 的树就是贪心搜索的那条线，终点是 0.120。
+# 束宽 3 就能找到，它排第二：两个词之后，留下“a dog”（0.36）、“the dog”（0.20）和“the puppy”（0.175）。束宽 1 的树就是贪心搜索的那条线，终点是 0.120。
 #
 # </details>
 
@@ -411,7 +411,7 @@ def ranked(
 
 
 # %% [markdown]
-# 再来写搜索本身。对每个句子，它重复 `beam_step`，直到所有前缀都结束，或者到了上限。有两个数是从外面来的，所以它先检查这两个数有没有意义。
+# 再来写搜索本身。对每个句子，它重复 `beam_step`，直到所有前缀都结束，或者到了上限。有两个数由调用它的人给出，所以它先检查这两个数合不合理。
 
 # %%
 #| export
@@ -528,7 +528,7 @@ for alpha in (0.0, 0.6, 1.0, 2.0):
 print(f"{len(all_sentences)} sentences in each tree: the full beam finds the best, for every alpha")
 
 # %% [markdown]
-# **断言 3：束更宽，平均来说找到的句子可能性更大；对单个句子不一定。** **先猜**：1,000 棵树里，有多少棵树上，束宽 2 找到的句子可能性**小于**贪心搜索的句子？看得更多，怎么会找到更差的？
+# **断言 3：束更宽，平均来说找到的句子可能性更大；对单个句子不一定。** **先猜**：1,000 棵树里，有多少棵会出现这种情况：束宽 2 找到的句子，可能性反而**小于**贪心搜索的句子？看得更多，怎么会找到更差的？
 
 # %%
 mine = None  # your guess: so many of the 1,000 trees
@@ -583,7 +583,7 @@ assert torch.allclose(torch.tensor(probabilities), torch.tensor([0.16, 0.105, 0.
 # 搜索对 Transformer 一无所知。还缺一个会去问 Transformer 的 `score` 函数。编码器把源句读**一遍**；解码器读每个前缀，给出最后一个位置的答案。有两个问题要定：
 #
 # - **模型可以写 `<pad>` 或 `<s>` 吗？** 它们是我们自己的记号，从来不是译文的一部分。`<unk>` 也不是，因为用 BPE 词表，没有不认识的词。训练好的模型几乎不给它们概率，但不是零。我们在 softmax 之前把它们的 logit 设为 $-\infty$：这样写不出它们，其余的概率加起来仍是 1。
-# - **暂退法（dropout）怎么办？** 搜索不能是随机的，所以模型必须处于 eval 模式。刚训练完的模型不是，而且什么也看不出来，只是译文会差一些。所以我们要检查。
+# - **暂退法（dropout）怎么办？** 搜索不能是随机的，所以模型必须处于 eval 模式。刚训练完的模型不在这个模式，而表面上什么也看不出来，只是译文会差一些。所以我们要检查。
 
 # %%
 #| export
@@ -839,7 +839,7 @@ for texts_, gold in corpora:
 print(f"{len(corpora)} corpora: the same BLEU")
 
 # %% [markdown]
-# 为什么要 `smooth_method="none"`？sacrebleu 默认会**平滑**（`exp`）：精确率为 0 时，用一个小数代替它（第一个这样的 $n$ 算半次匹配，下一个算四分之一，依此类推）。另一种方式是 `floor`，放一个固定的小数。测试集有一千个句子时，没有哪个精确率是 0，几种方式都一样。只有一个句子时，差别很大：
+# 为什么要 `smooth_method="none"`？sacrebleu 默认会**平滑**（`exp`）：精确率为 0 时，用一个小数代替它（第一个这样的 $n$ 算半次匹配，下一个算四分之一，依此类推）。另一种方式是 `floor`，放一个固定的小数。测试集有一千个句子时，没有哪个精确率是 0，几种方式的结果都一样。只有一个句子时，差别很大：
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -895,7 +895,7 @@ for name, value in ways.items():
     print(f"{value:5.1f}  {name}")
 
 # %% [markdown]
-# 这四行里，译文没有变好一点。由此得到两条规矩：
+# 从第一行到第四行，译文一点也没有变好。由此得到两条规矩：
 #
 # - **用去词元化的文本打分。** 给 sacrebleu 完整的、像人写的句子（`bpe.decode` 返回的就是），对照原封不动的参考译文文件。这样，谁的分词程序、词表、转小写都不会混进这个数里。
 # - **打印签名（signature）。** 它写明每一个选择：
@@ -908,7 +908,7 @@ assert signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|versio
 print(signature)
 
 # %% [markdown]
-# 每个句子一个参考译文（`nrefs:1`）；区分大小写（`case:mixed`）；总是用四个精确率，短句也一样（`eff:no`）；按 `13a` 的规则切词元；平滑用 `exp`；程序的版本。论文在英德上的 27.3 和 28.4 是**词元化之后**的 BLEU，2017 年通常都这样：文本由另一个程序切成词元，德语复合词在连字符处断开。Post（2018）发现，常见的几种设置之间最多相差 1.8 分。所以你的数和论文的数，没法一分一分地比。
+# 每个句子一个参考译文（`nrefs:1`）；区分大小写（`case:mixed`）；总是用四个精确率，短句也一样（`eff:no`）；按 `13a` 的规则切词元；平滑用 `exp`；程序的版本。论文在英德上的 27.3 和 28.4 是**词元化之后**的 BLEU，2017 年通常都这样：文本由另一个程序切成词元，德语复合词在连字符处断开。Post（2018）发现，常见的几种设置之间最多相差 1.8 分。所以你的数和论文的数，不能精确到分地比较。
 
 # %%
 check("bleu_tokens")
@@ -916,7 +916,7 @@ check("bleu_tokens")
 # %% [markdown]
 # ### BLEU 漏掉了什么
 #
-# BLEU 看得见词，看不见意思。**先猜**：一个参考译文，四个译文，哪个 BLEU 最好？你会选哪个？最后一栏是另一个数，容易当成 BLEU：把两段文本并排放，逐个位置比较，看词元相同的位置占多大比例。
+# BLEU 看得见词，看不见意思。**先猜**：有一个参考译文和四个译文，哪个译文的 BLEU 最高？你自己会选哪个？最后一栏是另一个数，容易当成 BLEU：把两段文本并排放，逐个位置比较，看词元相同的位置占多大比例。
 
 # %%
 gold = "A dog is sleeping on the red sofa in the kitchen ."
@@ -947,9 +947,9 @@ draw.what_is_missed(rated)
 # %% [markdown]
 # - 意思对、只是换了说法的译文，几乎一分不得。一个让意思颠倒的“not”，100 分里只扣 24 分；一个错的名词扣 17 分：计数不知道哪个词要紧。
 # - 译文是对的，只是错开了一个词，按位置的准确率就给 0。所以一定要说明一个数是哪种指标。
-# - 两个系统在一个测试集上的差别可能是偶然的；差不到一分左右，不要据此建立理论。
+# - 两个系统在一个测试集上的差别可能是偶然的；差不到一分左右时，不要据此下什么结论。
 #
-# BLEU 仍然有用：它便宜，人人都有，一千个句子下来，小的不公平就互相抵消了。也要读一些译文。
+# BLEU 仍然有用：它算起来便宜，人人都能用，一千个句子下来，小的不公平就互相抵消了。不过，译文也要亲自读一些。
 
 # %%
 check("bleu_meaning")
@@ -990,7 +990,7 @@ print("alpha 0.6 changes the BLEU of alpha 0 by", ", ".join(more[1:]))
 draw.over_beam(BEAMS, model_score, bleus, lengths)
 
 # %% [markdown]
-# 左图是搜索保证的：可能性更大的句子。右图是随之而来的后果。先看 $\alpha = 0$：正如第 4 节所说，可能性更大的句子通常也更短；束变宽的地方，文本变短。中间的图是我们想要的：更好的译文。没有惩罚，束更宽不一定有用；文本变得太短时还会有害，因为 BLEU 的简短惩罚对缺少的每个词都要算账。同样的束用 $\alpha = 0.6$ 会怎样，写在上面输出的最后一行。
+# 左图是搜索保证的：可能性更大的句子。右图是随之而来的后果。先看 $\alpha = 0$：正如第 4 节所说，可能性更大的句子通常也更短；束变宽的同时，文本在变短。中间的图是我们想要的：更好的译文。没有惩罚，束更宽不一定有用；文本变得太短时还会有害，因为 BLEU 的简短惩罚对缺少的每个词都要算账。同样的束用 $\alpha = 0.6$ 会怎样，写在上面输出的最后一行。
 #
 # **不要把这里的 BLEU 当作通常的水平。** 这些图片说明是一个小语法生成的，所以连小模型短短训练一下也能超过 80（在这一页存下来的那次运行里）。在真实的图片说明上，第 09 课得到的大约是 40。
 #
@@ -1015,7 +1015,7 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # 最好的 α 因模型而异，**也因搜索而异**。写给想把自己的 α 与论文的比较的读者。
 
 # %% [markdown]
-# 在我们的搜索里，完成的前缀仍占着束里的位置，α 只在最后剩下的当中挑选。论文自己的代码（tensor2tensor）把完成的前缀**另外存放**：不占别人的位置，立刻按**惩罚后**的分数排名；搜索一直进行，直到没有哪个还在增长的前缀能胜过存着的最差的一个。在那里，α 还决定要写多久。**先猜**：大的 α 对哪一种搜索有危险？
+# 在我们的搜索里，完成的前缀仍占着束里的位置，α 只在最后剩下的当中挑选。论文自己的代码（tensor2tensor）把完成的前缀**另外存放**：不占别人的位置，立刻按**惩罚后**的分数排名；搜索一直进行，直到没有哪个还在增长的前缀能胜过存着的最差的一个。在那里，α 还决定要写多久。**先猜**：α 取得大，对哪一种搜索有危险？
 
 # %%
 #| export
@@ -1053,7 +1053,7 @@ def beam_apart(
 
 
 # %% [markdown]
-# 束宽到能容纳整棵树，在这里也必须找到最好的句子。然后在 Multi30k 的验证集上用课程附带的翻译模型，束宽 4；表由 `python -m course.authoring.alpha` 测得。
+# 这种搜索也一样：束宽到能容纳整棵树时，必须找到最好的句子，先检验这一点。然后用课程附带的翻译模型，在 Multi30k 的验证集上比较两种搜索，束宽 4；表里的数是用 `python -m course.authoring.alpha` 测出来的。
 
 # %%
 for alpha in (0.0, 0.6, 2.0):
@@ -1099,7 +1099,7 @@ assert max(in_beam, key=in_beam.get) == 2.1 and max(apart, key=apart.get) == 1.5
 #
 # - Sutskever, Vinyals, Le (2014), *Sequence to Sequence Learning with Neural Networks*, arXiv 1409.3215：束宽 2 就已得到大部分好处。
 # - Wu et al. (2016), *Google's Neural Machine Translation System*, arXiv 1609.08144：第 7 节，长度惩罚。
-# - Koehn, Knowles (2017), *Six Challenges for Neural Machine Translation*, arXiv 1706.03872：束宽了，质量又下降。
+# - Koehn, Knowles (2017), *Six Challenges for Neural Machine Translation*, arXiv 1706.03872：束太宽，质量又会下降。
 # - Stahlberg, Byrne (2019), *On NMT Search Errors and Model Errors: Cat Got Your Tongue?*, arXiv 1908.10090.
 # - Papineni, Roukos, Ward, Zhu (2002), *BLEU: a Method for Automatic Evaluation of Machine Translation*, ACL.
 # - Post (2018), *A Call for Clarity in Reporting BLEU Scores*, arXiv 1804.08771.

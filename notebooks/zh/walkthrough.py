@@ -16,16 +16,16 @@
 # %% [markdown]
 # # 导读 · 一口气读完整篇论文
 #
-# > *Attention Is All You Need* 第 1 节到第 7 节，每一节旁边都是照它写成的代码。
+# > *Attention Is All You Need* 第 1 节到第 7 节，每一节都配有照它写成的代码。
 #
-# Vaswani、Shazeer、Parmar、Uszkoreit、Jones、Gomez、Kaiser 和 Polosukhin 在 2017 年提出了 **Transformer**。这一页按论文的顺序和节号，用我们自己的话把它重讲一遍。每一节旁边都有它所描述的代码，并且马上小规模地跑一次。最后，我们训练一个德译英的翻译模型，并测出它的水平。
+# Vaswani、Shazeer、Parmar、Uszkoreit、Jones、Gomez、Kaiser 和 Polosukhin 在 2017 年提出了 **Transformer**。这一页按论文的顺序和节号，用我们自己的话把这篇论文重讲一遍。每一节旁边都放着它所描述的代码，并且马上小规模地跑一次。最后，我们训练一个德译英的翻译模型，并测出它的水平。
 #
 # **怎样使用。** 打开论文（arXiv 1706.03762）放在旁边，从上到下运行各个单元格，边跑边读。在两个处理器核上，全部跑完大约十分钟，大部分时间花在最后的训练上。训练步数是固定的：机器忙就慢一些，得到的模型不变。开始训练之前，页面会告诉你在这台机器上要多久。
 #
-# - **现在读**：点开后按段首几个词列出论文的各个段落，说明每段的大意、难词，以及哪一课讲它。先去论文里读那几段，再回到这里往下看。
+# - **现在读**：点开就能看到论文的各个段落，用段首几个词标出，并说明每段的大意、难词，以及哪一课会讲到。先去论文里读那几段，再回到这里往下看。
 # - `check("...")` 问的是理由。用字母作答：`check("why_scale", "b")`；每个错误选项都有专门的解释。
 # - **先猜**：看到这两个字，先回答问题，再运行下一个单元格。自己猜错一次，也比光读正确答案收获大。
-# - 代码就是课程的程序包，页面运行时直接从那里取来，没有一行是粘贴的。每段代码上方有链接，指向逐行推导它的那一课。
+# - 这一页的代码都来自课程的程序包，运行时直接从那里取，没有一行是粘贴的。每段代码上方有链接，指向逐行推导它的那一课。
 # - 带 `assert` 的单元格是**断言**：上面那句话如果不成立，它就停下报错。
 #
 # **你将学会：** 说出模型的每个部件有什么用，它的输入和输出有多大，论文的各张表又测了什么。**先修：** Python；知道什么是矩阵乘法和导数。**时间：** 70 分钟。（不学任何一课也能读；按第 00 课的路线，它排在最后。）
@@ -69,7 +69,7 @@ _ = keep_freed_memory()  # lesson 07c: on a CPU, large tensors then cost less
 print(f"scale: {scale()}; device: {device.type}")
 
 # %% [markdown]
-# 下一个单元格定义本页唯一的辅助函数：`source` 显示程序包里某个类或函数的代码，并链接到产生这个模块的那一课。（每个模块的第一行都写着课名。）
+# 下一个单元格定义本页唯一的辅助函数：`source` 显示程序包里某个类或函数的代码，并附上链接，指向写出这个模块的那一课。（每个模块的第一行都写着课名。）
 
 # %%
 def lesson_of(thing: Callable) -> str:
@@ -100,12 +100,12 @@ assert lesson_of(scaled_dot_product_attention) == "03_attention"
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *The dominant sequence transduction models* | 摘要。当时最好的翻译模型用循环或卷积，两半之间再加注意力（attention）。这个模型只留下注意力；它翻译得更好，训练更快，还会做句法分析。| sequence transduction（序列转换）：输入一个序列，输出另一个序列；BLEU：译文的评分，0 到 100 | [02](02_seq2seq.ipynb)、[09](09_evaluation.ipynb) |
+# | *The dominant sequence transduction models* | 摘要。当时最好的翻译模型用循环或卷积，编码器和解码器两半之间再加注意力（attention）。这个模型只留下注意力；它翻译得更好，训练更快，还会做句法分析。| sequence transduction（序列转换）：输入一个序列，输出另一个序列；BLEU：译文的评分，0 到 100 | [02](02_seq2seq.ipynb)、[09](09_evaluation.ipynb) |
 # | *Equal contribution. Listing order is random* | 脚注交代分工：谁提出自注意力，谁提出缩放和多头，谁写代码。| ablation（消融实验）：拿掉一个部件，看它起什么作用 | [09c](09c_ablations.ipynb) |
 # | *Recurrent neural networks, long short-term memory* | 在此之前，处理语言最好的是带门的循环网络。| LSTM、gated（门控）：用 0 到 1 之间的数决定保留什么 | [01](01_foundations.ipynb) |
 # | *Recurrent models typically factor computation* | 它们逐词前进，每个状态都要等前一个状态。所以一个句子没法并行计算，各种技巧也只能改善一点。| factor computation along positions：每个词算一步；fundamental constraint（根本限制）：怎么做都绕不开 | [01](01_foundations.ipynb)、[02](02_seq2seq.ipynb) |
 # | *Attention mechanisms have become an integral* | 注意力能连接任意距离的词，但几乎总是配在循环网络旁边使用。| dependencies（依赖关系）：要理解一个词，得先看另一个词 | [02](02_seq2seq.ipynb) |
-# | *In this work we propose the Transformer* | 论文的提议：不用循环，只用注意力。八块 GPU 训练十二小时，就成了最好的。| eschewing：避开不用；global（全局）：任意两个位置之间 | [03](03_attention.ipynb)、[05](05_transformer.ipynb) |
+# | *In this work we propose the Transformer* | 论文的提议：不用循环，只用注意力。八块 GPU 训练十二小时，就拿到了最好的成绩。| eschewing：避开不用；global（全局）：任意两个位置之间 | [03](03_attention.ipynb)、[05](05_transformer.ipynb) |
 #
 # </details>
 #
@@ -115,7 +115,7 @@ assert lesson_of(scaled_dot_product_attention) == "03_attention"
 #
 # 问题就在公式里：没有 $h_{t-1}$，就算不出 $h_t$。60 个词的句子要一步接一步走 60 步，处理器再多也没用。注意力（Bahdanau et al. 2014）已经能让 RNN 回头看任何一个词，但 RNN 还在。论文的提议是：留下注意力，去掉循环。
 #
-# **先猜**：从结果往回数到输入，必须一个等一个的运算，最长的一串有多长？如果句子长度加倍，RNN 的这一串会怎样？注意力的呢？
+# **先猜**：有些运算必须等前一个算完才能开始。从结果往回数到输入，这样一个等一个的运算，最长能排成多长的一串？如果句子长度加倍，RNN 的这一串会怎样？注意力的呢？
 
 # %%
 def longest_chain(output: Tensor) -> int:
@@ -151,7 +151,7 @@ chains = {
 draw.waiting(lengths, chains, "A recurrent layer waits once a word, attention does not")
 
 # %% [markdown]
-# RNN 每多一个词，这一串就增长同样多。注意力的这一串对任何句子都一样长：所有的词**同时**与所有的词比较。图形处理器一次能做几千个乘法。RNN 让它闲着；注意力和卷积一样，一下子给它几千个不用等的乘法。而且注意力能让任意两个词一步就碰面，卷积做不到。
+# 句子每多一个词，RNN 的这一串就多出同样多的运算。注意力的这一串，不管句子长短都一样长：所有的词**同时**与所有的词比较。图形处理器一次能做几千个乘法。RNN 让它闲着；注意力和卷积一样，一下子给它几千个不用等的乘法。而且注意力能让任意两个词一步就碰面，卷积做不到。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -174,18 +174,18 @@ check("bottleneck_attention")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *The goal of reducing sequential computation* | 在它之前有三个模型用了卷积。在那里，两个词离得越远，中间要走的路越长：有的成正比（ConvS2S），有的按对数增长（ByteNet）。注意力只要一步；求平均会损失清晰度，多个头再把它补回来。| effective resolution（有效分辨率）：能把单个的词分得多清楚 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
+# | *The goal of reducing sequential computation* | 在此之前有三个模型用了卷积。用卷积时，两个词离得越远，中间要走的路就越长：ConvS2S 成正比，ByteNet 按对数增长。注意力只要一步；求平均会损失清晰度，多个头再把它补回来。| effective resolution（有效分辨率）：能把单个的词分得多清楚 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
 # | *Self-attention, sometimes called intra-attention* | 一个句子内部的注意力以前就有：用于阅读、摘要和文本蕴含。| entailment（蕴含）：由句子 A 能推出句子 B 吗？| [03](03_attention.ipynb) |
 # | *End-to-end memory networks are based* | 记忆网络反复查看同一个记忆，每次问得更准。| recurrent attention（循环注意力）：一次查找要等上一次查完 | [02](02_seq2seq.ipynb) |
-# | *To the best of our knowledge* | 作者声明自己是第一个：只用自注意力的翻译模型。| transduction model（转换模型）：见上 | [05](05_transformer.ipynb) |
+# | *To the best of our knowledge* | 作者声明，这是第一个只用自注意力的翻译模型。| transduction model（转换模型）：见上 | [05](05_transformer.ipynb) |
 #
 # </details>
 #
-# 最先看到这一点的不是这篇论文。ByteNet 和 ConvS2S 用**卷积**代替循环：每个窗口只看相邻的几个词，所有窗口同时算。但是相隔很远的两个词，要过好几层才能碰面：层数随距离增长，ConvS2S 是线性增长，ByteNet 是对数增长。在 Transformer 里，任意两个词**一步**就能碰面。
+# 最早看出这个问题的，不是这篇论文。ByteNet 和 ConvS2S 用**卷积**代替循环：每个窗口只看相邻的几个词，所有窗口同时算。但是相隔很远的两个词，要过好几层才能碰面：层数随距离增长，ConvS2S 是线性增长，ByteNet 是对数增长。在 Transformer 里，任意两个词**一步**就能碰面。
 #
 # 论文也说了代价：注意力对看到的东西取加权**平均**，而一平均就模糊了。补救的办法是并排做几次注意力，也就是用几个**头**（3.2.2 节）。
 #
-# **自注意力**（self-attention）是说：一个句子的词互相关注。这以前有人用过，用于阅读和摘要。只用它来造一个完整的翻译模型，却是头一回。
+# **自注意力**（self-attention）就是让同一个句子里的词互相关注。以前已经有人把它用于阅读和摘要；但是只靠它造出一个完整的翻译模型，这还是头一回。
 
 # %%
 check("path_neural_gpu")
@@ -222,7 +222,7 @@ from course.transformer import Transformer, TransformerConfig
 source(Transformer)
 
 # %% [markdown]
-# 第一次运行：一个小模型，两个 7 个词元的源句，两个 5 个词元的目标句。请跟着形状走：B 是句子数，S 和 T 是源句和目标句的长度，D 是 `d_model`，V 是词表大小。
+# 第一次运行：一个小模型，两个 7 个词元的源句，两个 5 个词元的目标句。请留意每一步的形状：B 是句子数，S 和 T 是源句和目标句的长度，D 是 `d_model`，V 是词表大小。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -269,7 +269,7 @@ from course.transformer import DecoderLayer, Encoder, EncoderLayer, Residual
 source(Residual, EncoderLayer, DecoderLayer)
 
 # %% [markdown]
-# 这个类支持两种次序。`post` 就是论文印的那种；`pre` 则对子层的输入做归一化，今天的模型大多这样，因为训练起来不出麻烦。
+# 这个类支持两种次序。`post` 就是论文里的次序；`pre` 则对子层的输入做归一化，今天的模型大多这样做，因为训练起来更省心。
 #
 # **先猜**：如果子层还什么都没学会，输出全是零，那么带残差的层会给出什么？
 
@@ -301,13 +301,13 @@ check("residual_width")
 # | *An attention function can be described* | 查询（query）与各个键（key）比较；结果是对应的值（value）的加权和。| compatibility function（兼容性函数）：给两个向量的匹配程度打分 | [03](03_attention.ipynb) |
 # | *We call our particular attention* | 分数是点积除以 $\sqrt{d_k}$；softmax 把分数变成权重。| dot product（点积）：逐个数相乘，再加起来 | [03](03_attention.ipynb) |
 # | *In practice, we compute the attention* | 所有查询写成矩阵一起算：公式 (1)。| packed together：作为一个矩阵的各行 | [03](03_attention.ipynb) |
-# | *The two most commonly used attention* | 另一种打分用一个小网络（加性）。两种在纸面上代价差不多，实际上矩阵乘法快得多。| additive attention（加性注意力）：Bahdanau 的那种 | [02](02_seq2seq.ipynb)、[03](03_attention.ipynb) |
+# | *The two most commonly used attention* | 另一种打分方法是用一个小网络（加性）。理论上两种代价差不多，实际上矩阵乘法快得多。| additive attention（加性注意力）：Bahdanau 的那种 | [02](02_seq2seq.ipynb)、[03](03_attention.ipynb) |
 # | *While for small values of* | 不缩放的话，向量一宽，点积就大，softmax 就几乎学不动了。| extremely small gradients（极小的梯度）：权重变了，结果几乎不变 | [03](03_attention.ipynb) |
 # | *To illustrate why the dot products* | 脚注给出理由：$d_k$ 个独立的、方差为 1 的乘积相加，方差是 $d_k$。| independent random variables（独立随机变量）：知道一个，对另一个仍一无所知 | [03](03_attention.ipynb) |
 #
 # </details>
 #
-# 注意力就是“软”的查表。普通的查表，是拿一个问题（**查询**）与表中的**键**比较，有一个键对得上，就取出它的**值**。软查表里，每个键都对上一点，得到的是所有值的平均，权重就是各个键的匹配程度：
+# 注意力就是“软”的查表。普通的查表，是拿一个问题（**查询**）与表中的**键**逐个比较，哪个键对得上，就取出它的**值**。软查表里，每个键都对上一点，得到的是所有值的平均，权重就是各个键的匹配程度：
 #
 # $$\operatorname{Attention}(Q, K, V)
 # = \operatorname{softmax}\left(\frac{Q K^T}{\sqrt{d_k}}\right) V$$
@@ -321,7 +321,7 @@ from course.attention import attention_weights
 source(attention_weights, scaled_dot_product_attention)
 
 # %% [markdown]
-# 来看一个手工的例子。在“The dogs near the tree bark”（树旁的几只狗在叫）里，谁在叫？我们给每个词一个三个数的键：是不是名词，是不是复数，是不是单数。只有“bark”提了问：**要名词，要复数，不要单数**。其他的词什么也不问，查询是零。
+# 来看一个手写的例子。在“The dogs near the tree bark”（树旁的几只狗在叫）里，谁在叫？我们给每个词一个三个数的键：是不是名词，是不是复数，是不是单数。只有“bark”提了问：**要名词，要复数，不要单数**。其他的词什么也不问，查询是零。
 #
 # **先猜**：“bark”会给 tree 多少权重？什么也不问的词，又会得到什么？
 
@@ -397,7 +397,7 @@ source(MultiHeadAttention)
 # %% [markdown]
 # **先猜**：8 个头的层，权重是 1 个头的层的 8 倍吗？
 #
-# 下面的断言会回答，同时检验公式的另一种看法：“拼接起来，再乘 $W^O$”，等于“每个头写出自己的一份，再加起来”。
+# 下面的断言会给出答案，同时检验对公式的另一种理解：“拼接起来，再乘 $W^O$”，等于“每个头写出自己的一份，再加起来”。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -428,7 +428,7 @@ check("heads_cost")
 # |---|---|---|---|
 # | *In encoder-decoder attention layers* | 查询来自解码器，键和值来自编码器：正在写的每个词都可以看整个源句。| memory（记忆）：这里指编码器的输出 | [04](04_masking.ipynb)、[05](05_transformer.ipynb) |
 # | *The encoder contains self-attention layers* | 三样都来自下面一层，每个位置都能看到每个位置。| self-attention：自注意力 | [03](03_attention.ipynb) |
-# | *Similarly, self-attention layers in the decoder* | 同上，但只看到自己的位置为止：后面的内容在 softmax 内部遮住。| leftward information flow（向左的信息流）：从后面的词流向前面的词；illegal connections（非法连接）| [04](04_masking.ipynb) |
+# | *Similarly, self-attention layers in the decoder* | 同上，但只能看到自己的位置为止：后面的内容在 softmax 内部就遮住了。| leftward information flow（向左的信息流）：从后面的词流向前面的词；illegal connections（非法连接）| [04](04_masking.ipynb) |
 #
 # </details>
 #
@@ -508,7 +508,7 @@ check("mask_encoder")
 #
 # </details>
 #
-# 注意力在位置之间搬运信息，第二个子层对搬来的信息进行加工。它在每个位置单独计算，各处用同样的权重：把向量加宽到四倍，负数变成零，再收窄回来。
+# 注意力在位置之间搬运信息，第二个子层加工搬来的信息。它在每个位置单独计算，各处用同样的权重：把向量加宽到四倍，负数变成零，再收窄回来。
 #
 # $$\operatorname{FFN}(x) = \max(0, x W_1 + b_1)\, W_2 + b_2$$
 #
@@ -582,7 +582,7 @@ print(f"base: {millions[0]:.1f} million parameters, the table {millions[1]:.0f} 
 # | *Since our model contains no recurrence* | 注意力看不到词序，必须另外告诉它：给每个词的向量加上一个表示位置的向量。| inject（注入）：放进去 | [05](05_transformer.ipynb) |
 # | *In this work, we use sine* | 这些向量由许多波长的正弦和余弦组成。| frequency（频率）；geometric progression（等比数列）：每个波长都是前一个的固定倍数 | [05](05_transformer.ipynb) |
 # | *where pos is the position* | 移动 $k$ 个位置，在任何地方都是同一个线性变换，所以距离应该容易学。| linear function of $PE_{pos}$：用一个矩阵乘它 | [05](05_transformer.ipynb) |
-# | *We also experimented with using learned* | 可学习的位置向量效果差不多。留用正弦，是因为任意长度都有值。| extrapolate（外推）：用到没见过的范围 | [05](05_transformer.ipynb)、[09c](09c_ablations.ipynb) |
+# | *We also experimented with using learned* | 可学习的位置向量效果差不多。论文仍用正弦，是因为不管句子多长，正弦都有值。| extrapolate（外推）：用到没见过的范围 | [05](05_transformer.ipynb)、[09c](09c_ablations.ipynb) |
 #
 # </details>
 #
@@ -591,7 +591,7 @@ print(f"base: {millions[0]:.1f} million parameters, the table {millions[1]:.0f} 
 # $$PE_{(pos, 2i)} = \sin\left(\frac{pos}{10000^{2i/d_{model}}}\right)
 # \qquad PE_{(pos, 2i+1)} = \cos\left(\frac{pos}{10000^{2i/d_{model}}}\right)$$
 #
-# **请看**第二个：句子比表还长时，它怎么办？
+# **请看**第二个函数：句子比表还长时会怎样？
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -634,7 +634,7 @@ check("positions_sines")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *In this section we compare various* | 比较几种把 $n$ 个向量变成 $n$ 个向量的层，看三个方面。| desiderata：希望具备的性质 | [03](03_attention.ipynb) |
-# | *One is the total computational complexity* | 要算多少，有多少步必须一个等一个。| parallelized（并行化）：同时计算 | [03](03_attention.ipynb) |
+# | *One is the total computational complexity* | 总共要算多少？其中有多少步必须一个等一个？| parallelized（并行化）：同时计算 | [03](03_attention.ipynb) |
 # | *The third is the path length* | 两个词之间隔着几步：路越短越好学。| long-range dependencies：长程依赖；traverse：穿过 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
 # | *As noted in Table 1* | 自注意力一步连接所有位置；只要句长小于向量的宽度，它的计算量就比循环少。| restricted（受限的）：只看 $r$ 个邻居 | [03](03_attention.ipynb) |
 # | *A single convolutional layer with kernel* | 卷积要叠许多层才能走得远，而且更贵。| dilated（空洞的）：中间有间隔；separable（可分离的）：各通道先分开算，再混合 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
@@ -653,7 +653,7 @@ check("positions_sines")
 #
 # （对数是空洞卷积的情形；普通卷积要 $n/k$。）**先猜**：$d = 512$ 时，句子长到多少，自注意力会比循环更贵？
 #
-# 公式不必光凭相信：任何代码里的矩阵乘法，PyTorch 都能数出其中的乘法和加法次数。我们数两种情形：普通的句子，$n = 32$；长文档，$n = 2048$。
+# 这些公式不必盲信：不管什么代码，里面的矩阵乘法做了多少次乘法和加法，PyTorch 都能数出来。我们数两种情形：普通的句子，$n = 32$；长文档，$n = 2048$。
 
 # %%
 def count_operations(layer: Callable[[Tensor], Tensor], n: int, d: int = 512) -> int:
@@ -696,7 +696,7 @@ for name in operations:
     print(f"{name:24} {short[name] / 1e6:10.1f} {long[name] / 1e6:10.1f}")
 
 # %% [markdown]
-# 对矩阵乘法，公式分毫不差。两者在 $n = d = 512$ 处相等：比这短，注意力本身做的运算比循环**更少**，而且一步也不用等。句子远比这短。长文档的代价是 $n^2$，论文已经提出了后来许多模型的做法：只看 $r$ 个邻居。和论文的表一样，这里没有把 3.2.2 节的投影算进去，那是另外 $4 n d^2$ 次乘法。算上它们，不论句子多长，完整的一层都比这个简单的循环做更多运算；换来的是什么都不用等。
+# 对矩阵乘法，公式分毫不差。两者在 $n = d = 512$ 处相等：比这短，注意力本身做的运算比循环**更少**，而且一步也不用等。普通的句子比这短得多。处理长文档，就要付出 $n^2$ 的代价；后来许多模型的对策，论文已经提出来了：只看 $r$ 个邻居。和论文的表一样，这里没有算进 3.2.2 节的投影，那还要再做 $4 n d^2$ 次乘法。算上它们，不论句子多长，完整的一层都比这个简单的循环做更多运算；换来的是谁也不用等谁。
 
 # %%
 check("cost_double")
@@ -718,7 +718,7 @@ check("path_attention")
 #
 # </details>
 #
-# 论文用 WMT 2014 训练：英德 450 万个句对，英法 3600 万个。词用**字节对编码**（byte-pair encoding，BPE）切成片段：先拆成字符，然后一次又一次地合并最常见的相邻对，直到词表装满（约 37,000 个词元，两种语言共用；英法用了 32,000 个**词片**，是一种相近的方法）。常见的词成为一个词元，少见的词分成几个。训练中没见过的字符，就用它的 UTF-8 字节来拼：这一条是我们加的，这样就没有任何东西是“未知”的。长度相近的句子放在同一批次，每一侧约 25,000 个词元。
+# 论文用 WMT 2014 训练：英德 450 万个句对，英法 3600 万个。词用**字节对编码**（byte-pair encoding，BPE）切成片段：先拆成字符，然后一次又一次地合并最常见的相邻对，直到词表装满（约 37,000 个词元，两种语言共用；英法用的是 32,000 个**词片**，方法相近）。常见的词成为一个词元，少见的词分成几个。训练中没见过的字符，就用它的 UTF-8 字节来拼：这一条是我们加的，这样就没有任何东西是“未知”的。长度相近的句子放在同一批次，每一侧约 25,000 个词元。
 #
 # 这一页用小一点的语料库。能拿到 **Multi30k**（29,000 条照片说明）就用它，拿不到就用课程自带的 **captions**。下一个单元格会说用的是哪一个，并且只从训练句子学习 BPE。
 
@@ -754,7 +754,7 @@ from course.text import learn_bpe, token_batches
 source(learn_bpe, token_batches)
 
 # %% [markdown]
-# 三个断言：任何文本，切开再拼起来都能还原，哪怕是训练中没出现过的语言；没有一个批次超过上限；批次里的填充很少，因为长度相近的句子放在一起。填充的算法同第 06 课：批次的每一侧，宽度等于这一侧最长的句子。用来比较的是：每批 64 句，次序随机。
+# 三个断言：任何文本，切开再拼起来都能还原，哪怕是训练中没出现过的语言；没有一个批次超过上限；批次里的填充很少，因为长度相近的句子放在一起。填充的算法同第 06 课：批次的每一侧，宽度等于这一侧最长的句子。作为对照，再看每批 64 句、次序随机的情形。
 
 # %%
 from course.text import encode_pairs
@@ -796,7 +796,7 @@ check("mask_padding")
 #
 # </details>
 #
-# 论文用了一台机器，上面有 8 块 P100 图形处理器。base 模型训练 100,000 步，每步 0.4 秒；big 模型 300,000 步，每步 1.0 秒。论文还用 **FLOPs**（浮点运算次数）来说明代价：时间 × 处理器个数 × 每秒 9.5 万亿次运算。三行代码就能核对它的算术。
+# 论文用了一台机器，上面有 8 块 P100 图形处理器。base 模型训练 100,000 步，每步 0.4 秒；big 模型 300,000 步，每步 1.0 秒。论文还用 **FLOPs**（浮点运算次数）来说明代价：时间 × 处理器个数 × 每秒 9.5 万亿次运算。三行代码就能核对论文的计算。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -814,7 +814,7 @@ print(f"FLOPs: base {cost['base']:.1e}, big {cost['big']:.1e}, as the paper's ta
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *We used the Adam optimizer* | 用 Adam 优化器；学习率先上升 4,000 步，然后按步数的平方根的倒数下降。| inverse square root：平方根的倒数；warm-up：预热 | [07](07_training.ipynb) |
+# | *We used the Adam optimizer* | 优化器用 Adam；学习率先上升 4,000 步，然后按步数的平方根的倒数下降。| inverse square root：平方根的倒数；warm-up：预热 | [07](07_training.ipynb) |
 #
 # </details>
 #
@@ -866,8 +866,8 @@ check("warmup_peak")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *We employ three types of regularization* | 它说有三种，却只列出两种。（暂退法用在两个地方。）| regularization（正则化）：不让模型把数据背下来 | [07](07_training.ipynb) |
-# | *Residual Dropout: We apply dropout* | 用在每个部分之后、相加之前，也用在嵌入与位置编码之和上：0.1。| dropout（暂退法）：训练时随机把一些数变成 0 | [05](05_transformer.ipynb)、[07](07_training.ipynb) |
-# | *Label Smoothing: During training* | 正确的词只要求 0.9，不要求 1。模型不那么有把握了，译文却更好。| perplexity（困惑度）：$e$ 的“平均损失”次方 | [07](07_training.ipynb) |
+# | *Residual Dropout: We apply dropout* | 用在每个部分之后、相加之前，也用在嵌入与位置编码之和上；比率是 0.1。| dropout（暂退法）：训练时随机把一些数变成 0 | [05](05_transformer.ipynb)、[07](07_training.ipynb) |
+# | *Label Smoothing: During training* | 对正确的词，只要求概率是 0.9，不要求是 1。模型不那么有把握了，译文却更好。| perplexity（困惑度）：$e$ 的“平均损失”次方 | [07](07_training.ipynb) |
 #
 # </details>
 #
@@ -1009,7 +1009,7 @@ draw_attention.maps(panels, f"The sharpest head has {share:.0%} of its weight on
 #
 # </details>
 #
-# 论文在 WMT 2014 测试集上的成绩如下。（BLEU 从 0 到 100，数的是译文与参考译文有多少相同的短词串；第 08 课会把它做出来。）
+# 论文在 WMT 2014 测试集上的成绩如下。（BLEU 从 0 到 100，数的是译文与参考译文有多少相同的短词串；第 08 课会带你自己动手实现。）
 #
 # | 模型 | BLEU en-de | BLEU en-fr | 训练代价（FLOPs） |
 # |---|---|---|---|
@@ -1026,7 +1026,7 @@ from course.training import average_checkpoints
 source(average_checkpoints, length_penalty, beam_search)
 
 # %% [markdown]
-# 现在做我们自己的实验，德译英。先要有两个**基线**，不然损失说明不了什么。一个给每个词元同样的概率，它的损失是多少？单位是每词元多少奈特。（奈特（nat）是 $-\ln p$ 的单位。**困惑度**是 e 的“损失”次方，意思是：犹豫的程度，相当于要在这么多个同样可能的词元里挑一个。）另一个只知道每个词元出现得多频繁，又是多少？第三个数是我们的模型在训练之前的损失。
+# 现在做我们自己的实验，德译英。先要有两个**基线**，不然损失说明不了什么。第一个基线给每个词元同样的概率，它的损失是每个词元多少奈特？（奈特（nat）是 $-\ln p$ 的单位。**困惑度**是 e 的“损失”次方，意思是：犹豫的程度，相当于要在这么多个同样可能的词元里挑一个。）第二个基线只知道每个词元出现得多频繁，它的损失又是多少？第三个数是我们的模型在训练之前的损失。
 
 # %%
 from course.text import make_batches
@@ -1091,7 +1091,7 @@ print(f"val loss {trained:.2f} nats a token: perplexity {math.exp(trained):.1f} 
       f"{math.exp(unigram):.0f} (frequencies) and {len(bpe):,} (chance)")
 
 # %% [markdown]
-# 那么它写出了什么？取八个探针句，旁边放上课程自带的模型：权重是我们的四倍，训练了两小时（第 09 课）。**先猜**：哪几句会翻错？注意德语放在句末或拆成两半的动词，注意谁对谁做了什么，还有少见的词。
+# 那么它译成了什么样？我们取八个探针句，并在旁边放上课程自带的模型的译文：那个模型的权重是我们的四倍，训练了两小时（第 09 课）。**先猜**：哪几句会翻错？注意德语放在句末或拆成两半的动词，注意谁对谁做了什么，还有少见的词。
 
 # %%
 from course.cache import translate
@@ -1125,7 +1125,7 @@ print("; ".join(f"{name}: BLEU {one.bleu:.1f}" for name, one in results.items())
 print(result.signatures["bleu"])
 
 # %% [markdown]
-# 我们的是小模型，只训练了几分钟。自带的那个，是你也能得到的水平：第 09 课把它训练出来，并与别人报告的结果比较。（它是用 Multi30k 训练的；如果你的语料库是 **captions**，它从没见过这种句子，那就没什么可比的。）
+# 我们的是小模型，只训练了几分钟。自带的那个模型，代表你也能达到的水平：第 09 课把它训练出来，并与别人报告的结果比较。（它是用 Multi30k 训练的；如果你的语料库是 **captions**，它从没见过这种句子，那就没什么可比的。）
 #
 # 翻译的时候，解码器在看哪里？再来看交叉注意力，对各个头取平均，一层一层地看，这次用自带的模型。**请看**手风琴：它是德语句子的最后一个词，英语却把它放在摊位前面。
 
@@ -1160,8 +1160,8 @@ check("bleu_tokens")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *To evaluate the importance of different* | 一次只改一样，用开发集来评判。| development set（开发集）：既不拿来训练，也不是测试集 | [09c](09c_ablations.ipynb) |
-# | *In Table 3 rows (A)* | 一个头比最好的低 0.9；头太多也变差。| constant amount of computation：计算量不变 | [03](03_attention.ipynb)、[09c](09c_ablations.ipynb) |
-# | *In Table 3 rows (B)* | 键窄了就差；模型大了就好；暂退法很有用；可学习的位置几乎没有差别。| compatibility：见 3.2 节 | [09c](09c_ablations.ipynb) |
+# | *In Table 3 rows (A)* | 只用一个头，比最好的低 0.9；头太多，也会变差。| constant amount of computation：计算量不变 | [03](03_attention.ipynb)、[09c](09c_ablations.ipynb) |
+# | *In Table 3 rows (B)* | 键变窄，成绩就变差；模型变大，成绩就变好；暂退法很有用；改用可学习的位置，几乎没有差别。| compatibility：见 3.2 节 | [09c](09c_ablations.ipynb) |
 #
 # </details>
 #
@@ -1216,7 +1216,7 @@ check("table3_dk")
 # | *We trained a 4-layer transformer* | 四层，用 40,000 个句子训练；另一次再加上别的分析器分析好的 1700 万个句子。| semi-supervised（半监督）：一部分答案来自程序 | [10](10_beyond.ipynb) |
 # | *We performed only a small number* | 只试了几组设置；束宽 21，α 为 0.3。| Section 22：惯用的开发数据 | [10](10_beyond.ipynb) |
 # | *Our results in Table 4* | F1 为 91.3，数据更多时 92.7：几乎赶上专门为此设计的分析器。| task-specific tuning：针对任务的调整 | [10](10_beyond.ipynb) |
-# | *In contrast to RNN sequence-to-sequence* | 只用那 40,000 个句子，它就胜过一个较早的同类分析器。| BerkeleyParser：2006 年的，基于语法 | [10](10_beyond.ipynb) |
+# | *In contrast to RNN sequence-to-sequence* | 只用那 40,000 个句子，它就胜过一个较早的专用分析器。| BerkeleyParser：2006 年的，基于语法 | [10](10_beyond.ipynb) |
 #
 # </details>
 #
@@ -1283,7 +1283,7 @@ check("bert_gpt_difference")
 #
 # <details><summary>答案</summary>
 #
-# 各跑一次，600 步，一个随机种子。(1) 训练损失降到 0.001，200 个序列只对 4 个：训练时每个位置都能读到下一个符号，而自己写的时候，下一个符号还不存在。(2) 200 个全对，对角线换了方向，从右上到左下。(3) 损失停在 0.88，200 个里对了 6 个。但是 200 个答案的符号全都对，只是次序不同：没有位置编码，编码器看到的只是一袋符号，丢掉的只有次序。(4) 3.2.3 节说了：编码器里、解码器里，以及两者之间。
+# 各跑一次，600 步，一个随机种子。(1) 训练损失降到 0.001，200 个序列只对 4 个：训练时每个位置都能读到下一个符号，而自己写的时候，下一个符号还不存在。(2) 200 个全对，对角线换了方向，从右上到左下。(3) 损失停在 0.88，200 个里对了 6 个。但是 200 个答案的符号全都对，只是次序不同：没有位置编码，编码器看到的只是一袋符号，丢掉的只有次序。(4) 答案在 3.2.3 节：编码器里、解码器里，以及两者之间。
 #
 # </details>
 
@@ -1297,7 +1297,7 @@ check("bert_gpt_difference")
 # | `MultiHeadAttention` | (B, Q, D)，两个 (B, K, D) | (B, Q, D) |
 # | `EncoderLayer`, `DecoderLayer` | (B, L, D) | (B, L, D) |
 # | `Transformer` | src (B, S)，tgt_in (B, T) | logits (B, T, V) |
-# | `BPE` | 一个句子 | 词元编号，也能还原 |
+# | `BPE` | 一个句子 | 词元编号，也能变回句子 |
 # | `Trainer` | 模型、句对、预算 | 一个检查点 |
 # | `translate`, `evaluate` | 模型、句子 | 英语译文；BLEU 及其签名 |
 

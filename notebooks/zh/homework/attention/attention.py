@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 作业 · 注意力
 #
-# 你要写出论文的核心，从 softmax 一直到多个头：80 分钟，用 torch 和你的头脑。先合上[课文](../../03_attention.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要写出论文的核心，从 softmax 一直到多个头：80 分钟，只用 torch 和你自己的脑子。先合上[课文](../../03_attention.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，L 是词数，D 是 d_model，H 是头数，Q 和 K 是查询和键的个数。
 
@@ -34,7 +34,7 @@ from course.homework import check
 #
 # 把任意的数变成权重：每个数取指数，再除以沿 `dim` 的总和。
 #
-# **为什么重要。** 注意力是加权平均，这就是它的权重。在 float16 里，指数从 11 起就会溢出，所以数值不稳定的 softmax 会毁掉真正的训练。
+# **为什么重要。** 注意力是加权平均，这就是它的权重。在 float16 里，对大于 11 的数取指数就会溢出，所以数值不稳定的 softmax 会毁掉真正的训练。
 #
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
@@ -45,7 +45,7 @@ from course.homework import check
 #
 # <details><summary>提示 1</summary>
 #
-# 两步：每个数取指数，再除以一个和。如果 dim 是三个维中的中间那个，一个和是对哪些数求的？
+# 两步：每个数取指数，再除以一个和。如果 dim 是三个维中的中间那个，每个和加的是哪些数？
 #
 # </details>
 #
@@ -57,7 +57,7 @@ from course.homework import check
 #
 # <details><summary>提示 3</summary>
 #
-# 指数在 88 以上会溢出。一行里所有的 x 都减去同一个数，商不变：减去最大的那个，x.amax(dim, keepdim=True)，取指数的数就不会大于 0。
+# 对大于 88 的数取指数会溢出。一行里所有的 x 都减去同一个数，商不变：减去最大的那个，x.amax(dim, keepdim=True)，取指数的数就不会大于 0。
 #
 # </details>
 
@@ -174,9 +174,9 @@ assert check("split_heads", split_heads, strict=True).passed
 # <!-- card: merge_heads -->
 # ## `merge_heads`
 #
-# 撤销 split_heads：对每个词，把各个头找到的东西并排放好。
+# 撤销 split_heads：对每个词，把各个头的输出并排放好。
 #
-# **为什么重要。** 这就是论文的 Concat(head_1, ..., head_h)。注意力代码里最不声不响的错误就在这里：一个 reshape 把不同的词混在一起，却不报错。
+# **为什么重要。** 这就是论文的 Concat(head_1, ..., head_h)。注意力代码里最隐蔽的错误就出在这里：一个 reshape 把不同的词混在一起，却不报错。
 #
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
@@ -274,4 +274,4 @@ assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那你已经写出了论文标题里的那个函数。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[掩码](../masking/masking.ipynb)。
+# 全绿了？那你已经写出了论文标题里的那个函数。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[掩码](../masking/masking.ipynb)。

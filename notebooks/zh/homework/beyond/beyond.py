@@ -35,7 +35,7 @@ from course.homework import check
 # <!-- card: mask_for_bert -->
 # ## `mask_for_bert`
 #
-# 给 BERT 读什么，要它说什么：选出 15% 的词。其中 80% 换成 mask_id，10% 换成 0 到 vocab_size - 1 之间的随机编号，10% 不动。labels 里是那里原来的词；没有选中的地方一律是 -100。
+# 给 BERT 读什么，要它说什么：选出 15% 的词。其中 80% 换成 mask_id，10% 换成 0 到 vocab_size - 1 之间的随机编号，10% 不动。labels 在选中的位置写原来的词，没有选中的位置一律是 -100。
 #
 # **为什么重要。** 编码器看得到每个词，问它下一个词就没有意义。BERT 改为把词藏起来：层与论文的一样，问的问题不同。-100 是 torch 的 cross_entropy 会跳过的值。
 #
@@ -96,7 +96,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # <!-- card: rotary -->
 # ## `rotary`
 #
-# 转动一个词的查询和键，来说明它在哪里；每次转一对数：(a, b) 变成 (a cos - b sin, a sin + b cos)。
+# 把一个词的查询和键转一个角度，用来表示它在哪个位置；两个数一对，一对一对地转：(a, b) 变成 (a cos - b sin, a sin + b cos)。
 #
 # **为什么重要。** 两个转过的向量，点积只取决于它们位置之间的距离。今天的大多数语言模型都用它（Su et al. 2021），而不是加正弦。
 #
@@ -142,9 +142,9 @@ assert check("rotary", rotary, strict=True).passed
 # <!-- card: alibi_bias -->
 # ## `alibi_bias`
 #
-# 用一个加到分数上的数，来说明两个词相距多远：越远越低，每个头的斜率不同。
+# 在分数上加一个数，用来表示两个词相距多远：离得越远，这个数越低，各个头的斜率不同。
 #
-# **为什么重要。** 没有位置向量，什么也不用学，而且比训练时任何文本都长的文本也能用（Press et al. 2022）。
+# **为什么重要。** 不用位置向量，什么也不用学，而且文本比训练时见过的都长，也照样能用（Press et al. 2022）。
 #
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
@@ -329,7 +329,7 @@ assert check("linearise", linearise, strict=True).passed
 # <!-- card: bracket_f1 -->
 # ## `bracket_f1`
 #
-# 给句法分析器打分：数一数它与标准树共有多少个括号，一句一句地数，数遍整个语料库。出现两次的括号算两次。
+# 给句法分析器打分：数一数它与标准树有多少个括号相同，一句一句地数，数遍整个语料库。出现两次的括号算两次。
 #
 # **为什么重要。** 论文表 4 里就是这个数：在小数据上，Transformer 得 91.3。
 #
@@ -348,7 +348,7 @@ assert check("linearise", linearise, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# Counter(a) & Counter(b) 就是两个列表共有的，连同次数。
+# Counter(a) & Counter(b) 就是两个列表相同的部分，连同次数。
 #
 # </details>
 #
@@ -376,5 +376,5 @@ assert check("bracket_f1", bracket_f1, strict=True).passed
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
+# 全绿了？成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
 

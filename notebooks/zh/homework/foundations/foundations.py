@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 作业 · 基础
 #
-# 你要数出一摞卷积看得多远，用手把梯度往回走（穿过卷积，穿过时间，穿过 LSTM），还要造出让循环网络得以成功的两种单元：140 分钟，分两次做，用 torch 和你的头脑。先合上[课文](../../01_foundations.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要算出一摞卷积能看多远，自己动手写梯度的反向传播（卷积的、随时间的、LSTM 的），还要造出让循环网络真正好用的两种单元：140 分钟，分两次做，只用 torch 和自己的脑子。先合上[课文](../../01_foundations.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T（在卷积里是 L）是词数，D 是词向量的宽度，H 是状态的宽度，K 是窗口的宽度，O 是卷积输出的宽度。
 #
@@ -34,7 +34,7 @@ from course.homework import check
 # <!-- card: receptive_field -->
 # ## `receptive_field`
 #
-# 一摞卷积看得多远：能改变它的一个输出的那些词，从第一个到最后一个，一共有多少个词。
+# 一摞卷积能看多远：能影响它某一个输出的词，从第一个到最后一个，一共有多少个。
 #
 # **为什么重要。** 论文第 2 节就用这个数来论证：在 ConvS2S 里，两个词之间的层数随距离增长；在 ByteNet 里，随距离的对数增长。你的函数两种都能数。
 #
@@ -43,12 +43,12 @@ from course.homework import check
 # ```text
 # receptive_field(layers) -> int
 # layers：由 (kernel, stride, dilation) 组成的列表，从最底层到最顶层，都是不小于 1 的整数。结果：
-#     最顶层的一个输出覆盖多少个词，从它听得到的第一个到最后一个，首尾都算
+#     最顶层的一个输出覆盖多少个词，从它看得到的第一个到最后一个，首尾都算
 # ```
 #
 # <details><summary>提示 1</summary>
 #
-# 一层卷积，卷积核宽 K，能看到 K 个相邻的词。上面再叠一层：每多一层，多看到几个词？它的各个邻居所站的位置，相隔多远？
+# 一层卷积，卷积核宽 K，能看到 K 个相邻的词。上面再叠：每多一层，多看到几个词？它看到的相邻输出，对应的词又相隔多远？
 #
 # </details>
 #
@@ -78,7 +78,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("receptive_field", receptive_field, strict=True).passed
 
 # %% [markdown]
-# 三行代码说完论文第 2 节。两个词相距 500，要几层才能相遇？一种是宽度为 3 的普通层，另一种是间隔（dilation）逐层加倍的层。**先猜**。
+# 三行代码说完论文第 2 节。两个词相距 500，要叠几层才能相遇？用宽度为 3 的普通层要几层，用间隔（dilation）逐层加倍的层又要几层？**先猜**。
 
 # %%
 with suppress(NotImplementedError):  # quiet until you have written it
@@ -92,9 +92,9 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # <!-- card: conv1d_backward -->
 # ## `conv1d_backward`
 #
-# 穿过卷积往回走，用手写，不用自动求导（autograd）。
+# 卷积的反向传播：自己动手写，不用自动求导（autograd）。
 #
-# **为什么重要。** 卷积就是一个线性层，用在每个位置上：它的梯度一次显出第 01 课的两条规则。一个权重从所有位置收集，一个词从看到过它的所有窗口收集。
+# **为什么重要。** 卷积就是一个线性层，用在每个位置上：从它的梯度里能同时看到第 01 课的两条规则：一个权重收集所有位置传来的梯度，一个词收集所有看过它的窗口传来的梯度。
 #
 # ★★★☆☆ · 25 分钟 · 3 分
 #
@@ -113,13 +113,13 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 2</summary>
 #
-# 共有 P = L - K + 1 个窗口。对每个 k：grad @ weight[:, :, k] 回到第 k 到第 k + P - 1 个词，加在那里；weight[:, :, k] 得到 grad 与这些词的乘积，对句子和窗口求和。
+# 共有 P = L - K + 1 个窗口。对每个 k：把 grad @ weight[:, :, k] 加回第 k 到第 k + P - 1 个词；weight[:, :, k] 的梯度是 grad 与这些词的乘积，对句子和窗口求和。
 #
 # </details>
 #
 # <details><summary>提示 3</summary>
 #
-# grad_x[:, k : k + P] += grad @ weight[:, :, k]; grad_weight[:, :, k] = torch.einsum('bpo,bpd->od', grad, x[:, k : k + P])；偏置得到 grad.sum((0, 1))。
+# grad_x[:, k : k + P] += grad @ weight[:, :, k]; grad_weight[:, :, k] = torch.einsum('bpo,bpd->od', grad, x[:, k : k + P])；偏置的梯度是 grad.sum((0, 1))。
 #
 # </details>
 
@@ -137,7 +137,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("conv1d_backward", conv1d_backward, strict=True).passed
 
 # %% [markdown]
-# 梯度相遇就相加：让每个窗口给它的三个词各送回一个 1。九个词各收到多少？**先猜**：哪些词收到的比别的少？
+# 汇合的梯度要相加：让每个窗口给它的三个词各送回一个 1。九个词各收到多少？**先猜**：哪些词收到的比别的少？
 
 # %%
 with suppress(NotImplementedError):  # quiet until you have written it
@@ -148,9 +148,9 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # <!-- card: rnn_backward -->
 # ## `rnn_backward`
 #
-# 穿过时间的反向传播，用手写，不用自动求导：让网络往前算一遍，再从最后一个词往回走到第一个。
+# 随时间反向传播：自己动手写，不用自动求导。先让网络往前算一遍，再从最后一个词一步步往回，走到第一个。
 #
-# **为什么重要。** 为什么隔得远就难学，你会亲眼看到：每往回一步，梯度都要乘以 w_h，再乘以一个小于一的斜率。注意力就是为了缩短这段路而造的。
+# **为什么重要。** 为什么离得远就难学会，你会亲眼看到：每往回一步，梯度都要乘以 w_h，再乘以一个小于一的斜率。注意力就是为了缩短这段路而造的。
 #
 # ★★★★☆ · 40 分钟 · 4 分
 #
@@ -163,13 +163,13 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 1</summary>
 #
-# h_t 用了两次：损失用一次，h_{t+1} 用一次。梯度相遇时怎么办？还有，w_h 用了几次？
+# h_t 用了两次：损失用一次，h_{t+1} 用一次。梯度汇合时怎么办？还有，w_h 用了几次？
 #
 # </details>
 #
 # <details><summary>提示 2</summary>
 #
-# 往前：每个状态都留着，h0 也留着。往回，t 从最后一个到第一个：total = grad_h[:, t] + 后面传回来的；da = total * (1 - h_t ** 2)。五样东西都由 da 得出：da @ w_x.T、x_t.T @ da、h_{t-1}.T @ da、da.sum(0)，以及继续往回传的。
+# 往前：每个状态都留着，h0 也留着。往回，t 从最后一个到第一个：total = grad_h[:, t] + 后面传回来的；da = total * (1 - h_t ** 2)。五个结果都由 da 得出：da @ w_x.T、x_t.T @ da、h_{t-1}.T @ da、da.sum(0)，以及继续往回传的。
 #
 # </details>
 #
@@ -195,7 +195,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("rnn_backward", rnn_backward, strict=True).passed
 
 # %% [markdown]
-# 现在看看你的函数知道些什么。损失只看最后一个状态；它的梯度有多少能到达 5、10、20、40 步之前的词？权重 `w_h` 是随机的，先像 torch 初始化的那样小，再取大一些。**先猜**：三种里哪一种消失，哪一种爆炸？
+# 现在看看你的函数能告诉我们什么。损失只看最后一个状态；它的梯度有多少能到达 5、10、20、40 步之前的词？权重 `w_h` 是随机的，先像 torch 初始化的那样小，再取大一些。**先猜**：三种情形里，哪一种梯度消失，哪一种梯度爆炸？
 
 # %%
 torch.manual_seed(0)
@@ -264,7 +264,7 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 # <!-- card: lstm_backward -->
 # ## `lstm_backward`
 #
-# 穿过 LSTM 的一步往回走，用手写，不用自动求导。
+# LSTM 一步的反向传播：自己动手写，不用自动求导。
 #
 # **为什么重要。** 这里可以看到门对梯度做了什么：沿着单元，它只遇到 f，没有矩阵，也没有弯折。正是这条路，让远处的词也学得到。
 #
@@ -286,7 +286,7 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘积把梯度乘以另一个因子往下传：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自穿过自己的弯折，也就是乘以那里的斜率。
+# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘法传下去的，是梯度乘以另一个因子：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自经过自己的弯折，也就是乘以那里的斜率。
 #
 # </details>
 #
@@ -313,7 +313,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("lstm_backward", lstm_backward, strict=True).passed
 
 # %% [markdown]
-# 最后一步送进大小为 1 的梯度，走过 50 步，回到第一个单元的还有多少？三种情形只有遗忘门的偏置不同。**先猜**：哪一种能留下十分之一以上？
+# 在最后一步送进大小为 1 的梯度，往回走 50 步，到第一个单元时还剩多少？三种情形只有遗忘门的偏置不同。**先猜**：哪一种能留下十分之一以上？
 
 # %%
 torch.manual_seed(0)
@@ -396,4 +396,4 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那么从今以后 autograd 替你做的事，你都用手写过了，也知道门有什么用。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。
+# 全绿了？那么从今以后 autograd 替你做的事，你都亲手写过了，也知道门有什么用。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。

@@ -34,7 +34,7 @@ from course.homework import check
 #
 # 对每个句子说明：哪些键是词，哪些只是用来补齐矩形的。两个大小为 1 的维，表示“所有的头”和“所有的查询”。
 #
-# **为什么重要。** 没有它，批次里旁边站着一个更长的句子，这一句的译文就会变。
+# **为什么重要。** 没有它，批次里只要有一个更长的句子，这一句的译文就会变。
 #
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
@@ -131,7 +131,7 @@ for sentence in both[:, 0]:
 # <!-- card: shift_right -->
 # ## `shift_right`
 #
-# 由解码器必须预测的，造出它要读的（tgt_in）：每个词元往右移一位。
+# 根据解码器要预测的，造出它要读的（tgt_in）：每个词元往右移一位。
 #
 # **为什么重要。** 右移与因果掩码缺一不可：在位置 t，解码器读过的是 t 之前的词，必须预测的是词 t。
 #
@@ -149,7 +149,7 @@ for sentence in both[:, 0]:
 #
 # <details><summary>提示 2</summary>
 #
-# 一列 bos_id，形状 (B, 1)，与去掉最后一列的 tgt，形状 (B, T - 1)，并排放好。
+# 把一列 bos_id，即 (B, 1)，和去掉最后一列的 tgt，即 (B, T - 1)，并排放好。
 #
 # </details>
 #
@@ -173,7 +173,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("shift_right", shift_right, strict=True).passed
 
 # %% [markdown]
-# 解码器读到的，以及它在同一位置必须预测的。只要掩码遮住后面的词，在任何位置，它都没有读过要预测的词。
+# 这里列出解码器读到的，以及它在同一位置必须预测的。只要掩码遮住后面的词，那么无论在哪个位置，要预测的词它都没有读过。
 
 # %%
 words = ["<pad>", "<s>", "</s>", "a", "dog", "runs"]
@@ -184,4 +184,4 @@ for reads, predicts in zip(shift_right(tgt_out, bos_id=1)[0], tgt_out[0]):
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那你的解码器就作不了弊。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是 [Transformer 的层](../transformer/transformer.ipynb)。
+# 全绿了？那你的解码器就作不了弊。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是 [Transformer 的层](../transformer/transformer.ipynb)。

@@ -16,11 +16,11 @@
 # %% [markdown]
 # # 作业 · 序列到序列
 #
-# 你要写出最早的注意力，就是打开瓶颈的那个；再写出记忆网络的一跳，它会看好几遍：25 分钟，用 torch 和你的头脑。先合上[课文](../../02_seq2seq.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要写出最早的注意力，打破瓶颈的就是它；再写出记忆网络的一跳，这种网络会连看好几遍：25 分钟，只用 torch 和自己的脑子。先合上[课文](../../02_seq2seq.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，K 是键的个数（源句的词数），D 是向量的宽度，A 是打分的小网络内部的宽度。
 #
-# 在课文里，解码器每一步都提问，形状 (B, T, D)。这里只问**一次**：查询是它在某一步的状态，形状 (B, D)。
+# 在课文里，解码器每一步都问一次，查询的形状是 (B, T, D)。这里总共只问**一次**：查询是解码器在某一步的状态，形状是 (B, D)。
 
 # %%
 import math
@@ -35,9 +35,9 @@ from course.homework import check
 # <!-- card: additive_attention -->
 # ## `additive_attention`
 #
-# 解码器一步的 Bahdanau 注意力：用小网络 tanh(query w_q + key w_k) v 给每个键打分；分数对各个键做 softmax，变成权重；上下文就是键的加权和。
+# Bahdanau 的注意力，只做解码器的一步：用小网络 tanh(query w_q + key w_k) v 给每个键打分；分数对各个键做 softmax，变成权重；上下文就是键的加权和。
 #
-# **为什么重要。** 正是这种注意力，打开了固定向量的瓶颈。论文保留了它的想法，把小网络换成点积，这样一次矩阵乘法就能算完所有的查询。
+# **为什么重要。** 正是这种注意力，打破了固定向量的瓶颈。论文保留了它的想法，把小网络换成点积，这样一次矩阵乘法就能算完所有的查询。
 #
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
@@ -51,7 +51,7 @@ from course.homework import check
 #
 # <details><summary>提示 1</summary>
 #
-# 每个键都要遇到本句的那一个查询。query @ w_q 和 keys @ w_k 各是什么形状？其中一个缺了哪一维？
+# 每个键都要与本句唯一的那个查询配对。query @ w_q 和 keys @ w_k 各是什么形状？其中一个缺了哪一维？
 #
 # </details>
 #
@@ -83,7 +83,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("additive_attention", additive_attention, strict=True).passed
 
 # %% [markdown]
-# 它能学会看吗？下面六个键，每个都带着一个随机的名字（前 4 个数）和一条随机的消息（后 4 个数）。查询是其中一个的名字，损失要的是它的消息。没有谁说它在哪里。**先猜**：正确的键，训练之前得到多少权重？训练之后呢？
+# 它能学会看吗？下面六个键，每个都带着一个随机的名字（前 4 个数）和一条随机的消息（后 4 个数）。查询是其中一个的名字，损失只问它的消息，谁也不告诉网络它在哪里。**先猜**：正确的键，训练之前得到多少权重？训练之后呢？
 
 # %%
 torch.manual_seed(0)
@@ -125,7 +125,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 1</summary>
 #
-# 一个事实有两个向量，哪一个与问题相遇，哪一个拿来求和？这就是注意力，每个句子只有一个查询。
+# 一个事实有两个向量，哪一个拿来与问题比较，哪一个拿来求和？这就是注意力，每个句子只有一个查询。
 #
 # </details>
 #
@@ -168,8 +168,8 @@ with suppress(NotImplementedError):  # quiet until you have written it
         print(f"hop {number}: {[round(w, 2) for w in weights[0].tolist()]}")
 
 # %% [markdown]
-# 第三跳同时看两个事实：到那时，*Anna* 和 *kitchen* 在问题里一样响，因为每一跳加进去的东西都不会再消失。训练过的网络会学到能把它们区分开的向量。
+# 第三跳同时看两个事实：到那时，*Anna* 和 *kitchen* 在问题里的分量一样重，因为每一跳加进去的东西都不会再消失。训练过的网络会学到能把它们区分开的向量。
 #
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那么论文由之起步的想法，你已经有了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。
+# 全绿了？那么论文是从什么想法出发的，你已经掌握了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。

@@ -16,11 +16,11 @@
 # %% [markdown]
 # # 作业 · 文本
 #
-# 你要写出文本怎样变成子词，句子怎样变成批次：65 分钟，用纯 Python。先合上[课文](../../06_text.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要自己写代码，把文本变成子词，把句子排成批次：用纯 Python，65 分钟。先合上[课文](../../06_text.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的词和长度来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。
 #
-# 与课文有一点不同：这里的词前面没有空格，而是像论文那个年代一样，标出词的末尾。最后一个字符带着 `</w>`，所以 `low` 的开头是 `l`、`o`、`w</w>`。把 BPE 带进翻译的那些人写的程序 subword-nmt 也是这样做的，你可以让它与你的并排运行。
+# 与课文有一点不同：这里的词前面没有空格，而是像论文那个年代一样，标出词的末尾。最后一个字符带着 `</w>`，所以 `low` 的开头是 `l`、`o`、`w</w>`。把 BPE 带进翻译的那些人写的程序 subword-nmt 也是这样做的，你可以让它和你写的程序并排运行。
 
 # %%
 from collections import Counter
@@ -31,17 +31,17 @@ from course.homework import check
 # <!-- card: learn_bpe -->
 # ## `learn_bpe`
 #
-# 把出现最多的一对相邻符号合成一个符号，处处都合，从左到右；再数一遍；如此反复。一对符号每出现在一处就算一处，每处按词的出现次数来算：*banana* 里，`a n` 出现两处。
+# 把出现最多的一对相邻符号合成一个符号，处处都合，从左到右；再数一遍；如此反复。一对符号在词里出现几处就算几处，每一处再乘以这个词的出现次数：*banana* 里，`a n` 出现两处。
 #
 # **为什么重要。** 论文的模型读的就是这样学来的子词：常见的词成为一个词元，罕见的词成为几个，没有不认识的词。论文的词表约有 37,000 个。
 #
 # ★★★☆☆ · 30 分钟 · 3 分
 #
 # ```text
-# learn_bpe(word_counts, n_merges): word_counts 是从词到出现次数的 dict -> n_merges 对符号的列
-#     表，按学到的次序
+# learn_bpe(word_counts, n_merges): word_counts 是 dict，键是词，值是出现次数 -> 由 n_merges 对符
+#     号组成的列表，按学到的次序排列
 # 只有当每个词都只剩一个符号时，才可以更少。符号起初是单个字符，最后一个带 </w>：low 是 l、o、
-#     w</w>。次数相同时，取字典序最小的一对，比法同 Python 比较元组
+#     w</w>。次数相同时，取字典序最小的一对，比较方法和 Python 比较元组一样
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -52,13 +52,13 @@ from course.homework import check
 #
 # <details><summary>提示 2</summary>
 #
-# 用一个 dict，从一个词的符号元组到它的次数。相邻的各对：zip(symbols, symbols[1:])，每一对加上这个词的次数。合并时用下标 i：合并之后前进 2，否则前进 1。
+# 用一个 dict：键是一个词的符号元组，值是这个词的次数。相邻的各对用 zip(symbols, symbols[1:]) 取出，每一对加上这个词的次数。合并时用下标 i：合并之后前进 2，否则前进 1。
 #
 # </details>
 #
 # <details><summary>提示 3</summary>
 #
-# best = min(counts, key=lambda pair: (-counts[pair], pair))：次数取负，最多的就排在最前；次数相同，由这一对本身的次序来定。counts 空了就停。
+# best = min(counts, key=lambda pair: (-counts[pair], pair))：次数取负，最多的就排在最前；次数相同时，由符号对本身的次序来定。counts 空了就停。
 #
 # </details>
 
@@ -94,8 +94,8 @@ print(" ".join(a + b for a, b in merges))
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# apply_bpe(word, merges): merges 是 learn_bpe 返回的那种列表，由各对符号组成 -> 这个词的符号的列
-#     表，最后一个以 </w> 结尾
+# apply_bpe(word, merges): merges 是 learn_bpe 返回的那种列表，由各对符号组成 -> 由这个词的各个符
+#     号组成的列表，最后一个以 </w> 结尾
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -147,10 +147,10 @@ for n in (0, 5, 15, len(merges)):
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
 # ```text
-# token_batches(lengths, max_tokens): lengths 是各句词元数的列表 -> 批次的列表，每个批次是一些下
-#     标的列表，指向 lengths，每个下标恰好出现一次。一个批次的代价是句子数乘以最长的长度，不超过
-#     max_tokens，装不下下一句时才能结束。长度相近的放在一起：1000 个句子分下来，填充不到十分之
-#     一。比 max_tokens 还长的句子：抛出 ValueError，或者自成一批
+# token_batches(lengths, max_tokens): lengths 是各句词元数的列表 -> 由批次组成的列表，每个批次又
+#     是一个列表，装着 lengths 的下标，每个下标恰好出现一次。一个批次的代价是句子数乘以其中最长的
+#     长度，不能超过 max_tokens，只有下一句装不下了，这个批次才能结束。长度相近的放在一起：1000 个
+#     句子分下来，填充不到十分之一。比 max_tokens 还长的句子：抛出 ValueError，或者自成一批
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -161,7 +161,7 @@ for n in (0, 5, 15, len(merges)):
 #
 # <details><summary>提示 2</summary>
 #
-# order = sorted(range(len(lengths)), key=lambda i: lengths[i])；按这个次序装批次，再装下一句代价就太大时，另起一批。在这个次序里，下一句总是最长的。
+# order = sorted(range(len(lengths)), key=lambda i: lengths[i])；按这个次序往批次里装；如果再装下一句，代价就超过上限，那就另起一批。在这个次序里，下一句总是最长的。
 #
 # </details>
 #
@@ -198,4 +198,4 @@ for batch in token_batches(lengths, max_tokens=24):
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那你能把任何文本切成子词，把任何语料库切成填充很少的批次。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[学习率、损失和优化器](../training/training.ipynb)。
+# 全绿了？那你能把任何文本切成子词，把任何语料库切成填充很少的批次。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[学习率、损失和优化器](../training/training.ipynb)。

@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 作业 · 训练
 #
-# 你要写出把模型变成训练好的模型所需的东西：学习率、损失、Adam 的一步、暂退法（dropout）、检查点的平均。80 分钟，用 torch 和你的头脑。先合上[课文](../../07_training.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要自己写出训练一个模型所需的各个部件：学习率、损失、Adam 的一步、暂退法（dropout）、检查点的平均。80 分钟，工具只有 torch 和你的头脑。先合上[课文](../../07_training.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T 是目标句的长度，V 是词表大小。
 
@@ -33,7 +33,7 @@ from course.homework import check
 #
 # 论文的公式 3：学习率在前 `warmup` 步沿直线上升，然后像 1 / sqrt(step) 那样下降。
 #
-# **为什么重要。** 没有预热（warm-up），Adam 的头几步就迈足步子，而那时的梯度大多是噪声，论文的模型可能什么也学不到。
+# **为什么重要。** 没有预热（warm-up），Adam 的头几步就走满步长，而那时的梯度大多是噪声，论文的模型可能根本学不起来。
 #
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
@@ -74,7 +74,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("paper_learning_rate", paper_learning_rate, strict=True).passed
 
 # %% [markdown]
-# 这就是你写的曲线，用论文的 base 模型画出。看图之前先想：预热长四倍，最高点变成几倍？
+# 这就是你写的曲线，用论文的 base 模型画出。看图之前先想：预热的长度变成四倍，最高点变成几倍？
 
 # %%
 steps = range(1, 40_001, 50)
@@ -91,7 +91,7 @@ plt.show()
 # <!-- card: label_smoothing_loss -->
 # ## `label_smoothing_loss`
 #
-# 与软化过的目标求交叉熵：正确的词得 1 - epsilon，另外，全部 V 个词各再得 epsilon / V。
+# 对软化过的目标求交叉熵：目标给正确的词 1 - epsilon，此外，再给全部 V 个词各 epsilon / V。
 #
 # **为什么重要。** 要求模型给出概率 1，它就会自信过头。平滑让论文的困惑度变差，让译文变好。
 #
@@ -161,7 +161,7 @@ plt.show()
 #
 # Adam 的一步：梯度的滑动平均 m，除以 v 的平方根，v 是梯度平方的滑动平均；两者都从 0 开始，所以都要修正。
 #
-# **为什么重要。** 几乎每个 Transformer 都用 Adam 或它的后代 AdamW 训练。现在，它的一步，以及检查点里必须保存的状态，对你都没有秘密了。
+# **为什么重要。** 几乎每个 Transformer 都用 Adam 或它的后代 AdamW 训练。现在，它的一步怎么走，检查点里必须保存哪些状态，你都一清二楚了。
 #
 # ★★★☆☆ · 25 分钟 · 3 分
 #
@@ -169,13 +169,13 @@ plt.show()
 # adam_step(param, grad, state, lr, betas, eps) -> 新的参数，形状和类型同 param
 # grad 的形状和类型同 param
 # state 是这个参数的 dict，第一步之前是 {}，放什么由你定，下一步会原样还给你（需要事先备好 state
-#     的函数也能通过：检查会借给它一些零）
+#     的函数也能通过：检查时会借给它一些零）
 # betas (beta_1, beta_2)。就地修改 param，或者返回 (param, state)，也算对
 # ```
 #
 # <details><summary>提示 1</summary>
 #
-# 下一次调用必须知道这一次的什么？三样东西：放进 state。
+# 下一次调用需要知道这一次的哪些东西？一共三样，都放进 state。
 #
 # </details>
 #
@@ -207,7 +207,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("adam_step", adam_step, strict=True).passed
 
 # %% [markdown]
-# 让你的一步在一条窄谷里走走看，$f(x, y) = (x^2 + 100\,y^2) / 2$。它的梯度是 $(x, 100\,y)$：横穿山谷的方向，比沿着山谷的方向陡一百倍。普通的梯度下降只能按陡的方向选学习率，在另一个方向上就只能慢慢爬。（这里出现 KeyError？说明你的一步读了空的 state 里还没有的名字。先把它的初值放进 `state`：零张量或 0。）
+# 让你写的 Adam 在一条窄谷里走走看，$f(x, y) = (x^2 + 100\,y^2) / 2$。它的梯度是 $(x, 100\,y)$：横穿山谷的方向，比沿着山谷的方向陡一百倍。普通的梯度下降只能按陡的方向选学习率，在另一个方向上就只能慢慢爬。（这里出现 KeyError？说明你的 Adam 读了一个名字，而空的 state 里还没有它。先把它的初值放进 `state`：零张量或 0。）
 
 # %%
 def slope(place: Tensor) -> Tensor:
@@ -236,9 +236,9 @@ plt.show()
 # <!-- card: dropout -->
 # ## `dropout`
 #
-# 反向缩放的暂退法：训练时，每个数以概率 p 变成 0，各自抽签，其余的都除以 1 - p。不在训练时，x 原样出来。
+# 反向缩放的暂退法：训练时，每个数以概率 p 变成 0，各自抽签，其余的都除以 1 - p。不训练时，x 原样返回。
 #
-# **为什么重要。** 论文在每个子层和嵌入上都用它。只有两行，却有四种写错的办法：没有缩放，缩放错了，评估时也抽签，整行一起抽签。
+# **为什么重要。** 论文在每个子层和嵌入上都用它。只有两行，却有四种写错的可能：没有缩放，缩放错了，评估时也抽签，整行一起抽签。
 #
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
@@ -302,20 +302,20 @@ except NotImplementedError:
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
 # ```text
-# average_checkpoints(states): 列表，含一个或多个从名字到张量的 dict，名字和形状处处相同 -> 新的
-#     dict，从名字到平均值，形状和类型同各张量
+# average_checkpoints(states): states 是列表，里面有一个或多个 dict，键是名字，值是张量，各个 dict
+#     的名字和形状都相同 -> 新的 dict，键是名字，值是平均，形状和类型同原来的张量
 # states 保持不变
 # ```
 #
 # <details><summary>提示 1</summary>
 #
-# 三个形状相同的张量，平均是什么？还有，第一个张量别处还有谁在用？
+# 三个形状相同的张量，平均怎么算？另外，第一个张量还有谁在用？
 #
 # </details>
 #
 # <details><summary>提示 2</summary>
 #
-# 对每个名字，把各个检查点里叫这个名字的张量加到一个新的张量里，最后除以一次 len(states)。写成 total += 就会改掉第一个检查点。
+# 对每个名字，把各个检查点里叫这个名字的张量加到一个新的张量里，最后除以一次 len(states)。写成 total +=，就会把第一个检查点也改掉。
 #
 # </details>
 #
@@ -339,7 +339,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("average_checkpoints", average_checkpoints, strict=True).passed
 
 # %% [markdown]
-# 它为什么有用，用数来说：二十个检查点散布在一个好位置周围，各自被最后几个批次的噪声推偏了。它们的平均会近多少？
+# 取平均为什么有用？用数来说：二十个检查点散布在一个好位置周围，各自被最后几个批次的噪声推偏了。它们的平均会近多少？
 
 # %%
 good = torch.zeros(1000)
@@ -351,4 +351,4 @@ for count in (1, 5, 20):
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那么训练程序里没有哪一行对你是魔法了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。
+# 全绿了？那么训练程序里的每一行，你都看得明白了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。

@@ -77,7 +77,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("positional_encoding", positional_encoding, strict=True).passed
 
 # %% [markdown]
-# 你造出来的，画成图：一行是一个位置，一列是一个波。把一行从左往右读：波越来越慢，就像一个数的各位，从最低位到最高位。
+# 你造出来的表，画成图就是这样：一行是一个位置，一列是一个波。把一行从左往右读：波越来越慢，就像一个数的各位，从最低位到最高位。
 
 # %%
 import matplotlib.pyplot as plt
@@ -101,7 +101,7 @@ plt.show()
 #
 # ```text
 # layer_norm(x, gain, bias, eps): x (..., D)，gain 和 bias (D,) -> (..., D)
-# 梯度要能穿过每一步往回流
+# 梯度要能经过每一步传回来
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -149,7 +149,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # feed_forward(x, w_1, b_1, w_2, b_2): x (..., D)，w_1 (D, F)，b_1 (F,)，w_2 (F, D)，b_2 (D,) ->
 #     (..., D)
 # 权重从右边乘，x @ w_1，与论文的公式 2 一样（nn.Linear 存的是转置）
-# 梯度要能穿过每一步往回流
+# 梯度要能经过每一步传回来
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -188,7 +188,7 @@ assert check("feed_forward", feed_forward, strict=True).passed
 #
 # 现在你要把部件拼起来，怎么拼由你：查询、键、值共用一个 Linear 还是用三个，有没有偏置，层归一化放在每个子层之后（论文的做法）还是之前。检查不看你起的名字，只问你的层**做**什么：谁能看到谁，掩码遮住什么，子层的矩阵为零时还剩什么。
 #
-# 凭记忆再写一遍注意力，写成单独的类：两种层都要用它。这里可以用 `nn.Linear` 和 `nn.LayerNorm`，也可以用 `F.scaled_dot_product_attention`，它你自己写过。`nn.MultiheadAttention` 和现成的层不能用。
+# 凭记忆再写一遍注意力，写成单独的类：两种层都要用它。这里可以用 `nn.Linear` 和 `nn.LayerNorm`，也可以用 `F.scaled_dot_product_attention`，这个函数你自己写过。`nn.MultiheadAttention` 和现成的层不能用。
 
 # %% [markdown]
 # <!-- card: EncoderLayer -->
@@ -330,4 +330,4 @@ plt.show()
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？两种层各叠六个，就是论文的模型；考试要的就是它。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。要打分的老师要的是这个笔记本本身。接下来是送进模型的[文本](../text/text.ipynb)。
+# 全绿了？两种层各叠六个，就是论文的模型；考试要你写的就是它。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是送进模型的[文本](../text/text.ipynb)。
