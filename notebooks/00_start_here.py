@@ -31,7 +31,7 @@
 # - go from any box of the paper's figure 1 to the lesson that builds it;
 # - read a research paper in three passes, with a plan for this one;
 # - look up each hard word of the paper, in English, Chinese and German;
-# - read a line such as `scores = query @ key.mT  # (B, H, T, S)` aloud.
+# - (more) read a line such as `scores = query @ key.mT  # (B, H, T, S)` aloud.
 #
 # **You need first:** Python. Some calculus later. No deep learning.
 #
@@ -94,7 +94,8 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 #   is false. What it prints, it has checked.
 # - **Try it** marks something to change. Its answer is folded below it: change first, then open.
 # - A heading that ends in **· more** may be left out at a first reading. JupyterLab folds it: click
-#   the small arrow beside it. What stays open is the *core* of the page.
+#   the small arrow beside it. What stays open is the *core* of the page. Run the folded cells all the
+#   same: later cells use their names. (The tables at a page's end name what they build, too.)
 # - A cell that begins with `# NBVAL_CHECK_OUTPUT` must print the same on every machine: `make test`
 #   compares it. For you it is a cell as any other.
 #
@@ -729,7 +730,7 @@ compare(mine, share, "00: captions that change their order")
 # | figure 1 with links | from a box to its lesson |
 # | three passes and a plan | the path, lesson by lesson |
 # | `look_up`, and the chart above | words, in three languages |
-# | the letters B, S, T, L, D, H, V | to read every line of code of the course |
+# | the letters B, S, T, L, D, H, V (more) | to read every line of code of the course |
 #
 # ## Summary
 #

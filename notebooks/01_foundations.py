@@ -263,6 +263,8 @@ draw.graph(values, slopes)
 # $\partial \mathcal{L} / \partial w$: *nudge $w$ by a little, and the loss moves by this much times
 # the little.* That gives us a check that needs no mathematics: nudge, and look. PyTorch has a
 # machine that does the backward walk by itself; it is called **autograd**, and it is our second check.
+# (`requires_grad` asks it for a record, `backward()` walks back and fills `.grad`; `no_grad` and
+# `detach()` switch the record off.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -972,8 +974,8 @@ def rnn_step_backward(grad_state: State, cache: tuple, weights: Weights) -> tupl
 # ### Backpropagation through time
 #
 # Now the loop. Unroll it: a sentence of L words makes a network with L floors, all with the same
-# weights. The way back goes from the last word to the first. ($J_1$ to $J_4$, what a gradient meets
-# between two states, are explained at the end of this section.)
+# weights. The way back goes from the last word to the first. ($J_t$, the derivative of $h_t$ by
+# $h_{t-1}$, is what a gradient meets between two states; more at the end of this section.)
 
 # %%
 draw.unrolled(["two", "dogs", "are", "playing"])
@@ -1501,7 +1503,7 @@ draw.stretching(small, lengths)
 # explode; it need not.
 #
 # PyTorch draws the weights uniformly between $-1/\sqrt{H}$ and $1/\sqrt{H}$, so their variance is
-# $1 / (3H)$. A theorem about random matrices, the *circular law*, says: $H \times H$ independent
+# $1 / (3H)$ (between $\pm a$ it is $a^2/3$). A theorem about random matrices, the *circular law*, says: $H \times H$ independent
 # numbers of variance $v$ and mean 0 have eigenvalues up to a size of about $\sqrt{H v}$. Here that is
 # $\sqrt{H / (3H)} = 1/\sqrt{3} \approx 0.58$. (We use it without proof; the claim below measures
 # it.) **Guess first:** which share of the gradient arrives after 50 steps?
@@ -1624,8 +1626,8 @@ print("as nn.utils.clip_grad_norm_: shorter, in the same direction")
 # Hochreiter and Schmidhuber (1997) gave the network a second state, $c$, that is changed by *adding*.
 # In an LSTM the word **cell** means this state, and from here on we use it so. Whether and how much
 # is decided by **gates**. A gate is a vector of numbers
-# between 0 and 1, made by a sigmoid from the word and the old state; it is multiplied, number by
-# number, with what wants to pass. 0 is shut, 1 is open. In today's form, with the forget gate of
+# between 0 and 1, made by a sigmoid, $\sigma(a) = 1/(1+e^{-a})$, from the word and the old state; it is
+# multiplied, number by number, with what wants to pass. 0 is shut, 1 is open. In today's form, with the forget gate of
 # Gers, Schmidhuber and Cummins (2000), there are three gates and one proposal:
 #
 # | | formula | what it decides |
@@ -1887,7 +1889,8 @@ print("weights, D 16 and H 32:", sizes)
 # %% [markdown]
 # ## 13 · Who carries a gradient further?
 #
-# Now all three beside each other, with the same measurement as in section 10. **Guess first:** PyTorch
+# Now the RNN, the LSTM and the GRU (folded section 12: one state, and a gate $z$ that says how much of it
+# is kept) beside each other, with the same measurement as in section 10. **Guess first:** PyTorch
 # starts an LSTM with biases around 0. How open is the forget gate then, and what is left after 50
 # steps? And if its bias starts at 1, or at 3? (The advice to start at 1 is that of
 # Jozefowicz, Zaremba and Sutskever 2015; Gers et al. 2000 gave each block of cells another start. In the
@@ -2136,7 +2139,7 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 #    </details>
 #
-# 2. **Find the bug (2 of 5, 15 minutes).** In `gru_step_backward` replace `grad_n * r` by `grad_n`.
+# 2. **Find the bug (2 of 5, 15 minutes).** In `gru_step_backward` (section 12) replace `grad_n * r` by `grad_n`.
 #    Which names does the judge accuse? Explain why `bias_ih` is not among them for a sentence of one
 #    word, and is for a longer one.
 #
@@ -2187,7 +2190,7 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 #    </details>
 #
-# 5. **The article's GRU (4 of 5, 45 minutes).** Derive the way back of `article_step` and let the
+# 5. **The article's GRU (4 of 5, 45 minutes).** Derive the way back of `article_step` (section 12) and let the
 #    judge hear it.
 #
 #    <details><summary>Answer</summary>

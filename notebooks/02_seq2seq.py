@@ -141,7 +141,8 @@ compare(mine, len(parallel) / len(everything), "02: captions that go word by wor
 # - `EOS` (2), "end of sentence", is how the decoder says that it has finished;
 # - `UNK` (3), "unknown", stands for every word that the training data do not contain.
 #
-# The vocabulary is made from the **training** sentences alone. Whoever counts the test sentences in
+# The corpus has three parts: *train* to learn from, *val* (validation) to check with while building,
+# *test* for the final score. The vocabulary is made from the **training** sentences alone. Whoever counts the test sentences in
 # has already looked at the answers. (Lesson 06 replaces words by smaller pieces, and `UNK` goes
 # away.)
 
@@ -228,13 +229,13 @@ print(tgt_in[0].tolist(), "is read,\n", tgt_out[0].tolist(), "must be said")
 draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=False)
 
 # %% [markdown]
-# Both networks are GRUs. Lesson 01 wrote the GRU out; here PyTorch's is used, and one line is enough
+# Both networks are GRUs. Lesson 01 wrote the GRU out (section 12, *more*); here PyTorch's is used, and one line is enough
 # to remember it by. From the old state $h_{t-1}$ and the input $x_t$, it makes a new state:
 #
 # $$h_t = \operatorname{GRU}(x_t, h_{t-1}) = (1 - z_t) \odot n_t + z_t \odot h_{t-1} .$$
 #
-# The gate $z_t$ decides, for each component, how much of the old state stays, and how much of the
-# proposal $n_t$ is taken.
+# The gate $z_t$ (a sigmoid) decides, for each component, how much of the old state stays, and how much of
+# the proposal $n_t$ (a $\tanh$) is taken. Both are made of $x_t$ and $h_{t-1}$.
 #
 # ### The sizes
 #
@@ -603,7 +604,7 @@ print("an RNNTranslator is a Translator; its encoder alone is none")
 #
 # The loop is the one of lesson 01, but autograd walks back (`loss.backward()`), each step looks at one
 # batch of sentences only, and Adam makes the step: gradient descent in which each weight has a step size
-# of its own. It *adds* each gradient
+# of its own. `backward()` *adds* each gradient
 # to what is already in `.grad` (gradients that meet are added), so `zero_grad()` must clear the old
 # ones first. Sentences of similar length go into one batch, so that there is little padding; the
 # learning rate goes down to zero in a straight line. Lesson 07 explains what this loop does not.
@@ -623,7 +624,7 @@ def loss_of(model: RNNTranslator, examples: list[Example]) -> Tensor:
     src, tgt_in, tgt_out = rectangle(examples)
     states = model.decode(tgt_in, model.encode(src, mask_of(src)), mask_of(src))  # (B, T, D)
     real = tgt_out != PAD  # padding is neither scored nor learned
-    return F.cross_entropy(model.project(states[real]), tgt_out[real])
+    return F.cross_entropy(model.project(states[real]), tgt_out[real])  # softmax and logarithm are inside
 
 
 # %%
@@ -1207,7 +1208,7 @@ compare(mine, 10 * hit["additive"], "02: gold links of ten that attention finds"
 # Both find well over half of the gold links, more than chance and more than the diagonal. Nobody taught
 # them: to know the links helps to guess the next word, and that was enough. This was the sensation of
 # 2014. In the statistical systems before, alignment was a program of its own, run before the training
-# began. But a weight says where the decoder *took from*; it is not the reason for the word (lesson 03
+# began. But a weight says where the decoder *took from*; it is not the reason for the word (lesson 09
 # comes back to this).
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
@@ -1598,7 +1599,7 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
 # | ConvS2S (Gehring 2017) | training at the same time for all positions | parallel; attention in every decoder layer | many layers to reach far words | $n/k$ | $n/k$ layers |
 # | ByteNet (Kalchbrenner 2016) | linear time, on characters | gaps that double: reaches far in few layers | no attention: a far word still passes through many layers | $\log n$ | $\log n$ layers |
 # | Extended Neural GPU (Kaiser and Bengio 2016) | algorithms such as long addition; then translation | changes its whole memory at once, by convolution | as many such steps as the input is long | $n/k$ | $n$ |
-# | Memory network (Sukhbaatar 2015) | questions about stored facts | looks anywhere in one hop, several hops | a set: order must be added; a few hops only | 1 | number of hops |
+# | Memory network (Sukhbaatar 2015) | questions about stored facts | looks anywhere in one look (*hop*), and several times | a set: order must be added; a few hops only | 1 | number of hops |
 # | **Transformer** (Vaswani 2017) | training speed, short paths | any two words in one step; all positions at once | $n^2$ pairs to compare; order must be added | 1 | number of layers |
 #
 # Four remarks. For the convolutions both columns count the layers that are needed before two words
@@ -1679,7 +1680,7 @@ check("new_in_2017")
 #
 # 4. **An honest rival (4 of 5, 45 minutes).** IBM Model 1 (Brown et al. 1993) learns $p(\text{English
 #    word} \mid \text{German word})$ by counting, with no network: link every word to every word,
-#    count, weight the links by the counts, count again. Ten lines. Does its AER beat attention's?
+#    count, weight the links by the counts, count again. Ten lines. Does its AER (section 7, *more*) beat attention's?
 #
 #    <details><summary>Answer</summary>
 #
@@ -1707,7 +1708,7 @@ check("new_in_2017")
 #    </details>
 #
 # 5. **Scheduled sampling (4 of 5, 40 minutes).** In `loss_of`, replace a quarter of `tgt_in` by the
-#    model's own words. Draw the figure of section 3 again.
+#    model's own words. Draw the figure at the end of section 3 (*more*) again.
 #
 #    <details><summary>Answer</summary>
 #

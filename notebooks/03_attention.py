@@ -22,8 +22,8 @@
 #
 # - say what a query, a key and a value are, and compute one attention output by hand;
 # - explain with numbers why the paper divides by $\sqrt{d_k}$;
-# - write multi-head attention with the right shape at every step, and show that it equals
-#   PyTorch's;
+# - write multi-head attention with the right shape at every step (more: show that it equals
+#   PyTorch's);
 # - show a task that one head cannot do and two heads can, with the same number of parameters;
 # - read the paper's Table 1, and check it by counting;
 # - (more) look into the heads of any model without changing the model.
@@ -916,8 +916,8 @@ print("equal to nn.MultiheadAttention, with the mask inverted:", tuple(weights.s
 # as many each time: four matrices of 16 x 16.
 #
 # What can one head reach? It returns $u = w\,a + (1-w)\,b$ where $a$ and $b$ are the two contents.
-# With variance 1 each, the best linear guess of $a$ from $u$ has the error
-# $(1-w)^2 / (w^2 + (1-w)^2)$, the best guess of $b$ has $w^2 / (w^2 + (1-w)^2)$. **They add up to
+# With variance 1 each, the best linear guess of $a$ from $u$, which is
+# $c\,u$ with $c = w / (w^2 + (1-w)^2)$, has the error $(1-w)^2 / (w^2 + (1-w)^2)$, the best guess of $b$ has $w^2 / (w^2 + (1-w)^2)$. **They add up to
 # 1 for any $w$.** So the mean squared error of one head cannot fall below one half, however it
 # shares its weight and however long it trains. (We assume that the weights do not depend on the
 # contents, which carry no hint about the question. Doing nothing gives 1.)

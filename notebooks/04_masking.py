@@ -368,7 +368,8 @@ mine = None  # "lower", "higher" or "the same"
 # %% [markdown]
 # The writer is as small as possible: one attention layer. `place` is one learned vector per
 # position, added to each word. It is there because attention alone knows no order (lesson 03).
-# Lesson 05 does this properly.
+# Lesson 05 does this properly. `x +` keeps the word itself beside what attention brings: a *residual
+# connection*, lesson 05 again.
 
 # %%
 class TinyWriter(nn.Module):
@@ -405,6 +406,7 @@ class TinyWriter(nn.Module):
 #
 # The loss is the cross-entropy: minus the logarithm of the probability that the model gave to the
 # right word, averaged over the real words. Its unit is the *nat*: the logarithm is natural.
+# (`F.cross_entropy` takes the logits, and leaves out what is `ignore_index`.)
 
 # %%
 def loss_in_one_pass(model, tgt_in, tgt_out, mask):
@@ -593,7 +595,7 @@ print(*texts, sep="\n")
 #
 # Compare how the two runs went. The dotted lines are losses that need no network: to give all $V$
 # words the same probability costs $\ln V$; to give each word its frequency in the corpus costs the
-# entropy of these frequencies.
+# *entropy* of these frequencies, $-\sum p \ln p$.
 
 # %%
 counts = torch.bincount(torch.tensor([i for s in sentences for i in s])).float()

@@ -421,8 +421,8 @@ compare(mine, "equal", "05: dot products of positions 20, 25 and 50, 55")
 #
 # Why does a model want this? A head compares a query with keys. If its $W^Q$ contains $R_k$, the
 # query of the word at $pos$ is the encoding of $pos + k$, and the key that fits best is that of the
-# word $k$ places on. So the heads *next word* and *previous word* of lesson 03 do not need a 1 for
-# each place: one matrix of turns serves all places.
+# word $k$ places on. So a head that looks at the next word, or at the previous one, needs no number of
+# its own for each place: one matrix of turns serves all places.
 
 # %%
 def turn(k: int, d_model: int) -> Tensor:
@@ -1030,7 +1030,7 @@ def fresh_stack(attention: str, net: str, n_layers: int, gain: float = 1.0) -> E
         layer.residuals = nn.ModuleList(Partial(config, kind) for kind in (attention, net))
     for parameter in encoder.parameters():
         if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter, gain)
+            nn.init.xavier_uniform_(parameter, gain)  # the usual start: section 9
     return encoder
 
 # %%
@@ -1359,9 +1359,9 @@ for name in ("nothing", "self_attention", "cross_attention", "feed_forward"):
 # vocabulary a score (a *logit*); a softmax turns the scores into probabilities. The softmax is
 # left to the loss and to the search.
 #
-# How do the other matrices start? They multiply a vector, so they get Xavier's rule (section 2 of
-# this page): a compromise that roughly keeps sizes in both directions; for a square matrix both
-# wishes agree. Embeddings and learned positions are looked up, so they keep the start that we gave
+# How do the other matrices start? They multiply a vector, so they get Xavier's rule. To keep sizes, the
+# way forward wants numbers of variance $1/n_{in}$, the way back $1/n_{out}$; the rule takes
+# $2/(n_{in}+n_{out})$. For a square matrix both wishes agree. Embeddings and learned positions are looked up, so they keep the start that we gave
 # them.
 
 # %%
@@ -1848,7 +1848,7 @@ draw.learning_curve(losses, baselines)
 
 # %% [markdown]
 # The curve starts *above* the first baseline. The untrained model is worse than ignorant: its
-# scores differ for no reason, about half a nat of loss (section 2 of this page). Then it learns the
+# scores differ for no reason, and that costs half a nat to one. Then it learns the
 # rules. And then, below the second line, it reads: nothing but the
 # source can bring it there.
 

@@ -39,7 +39,7 @@
 # | ids: rows of the embedding table | `339 480 727 303 262` | `BPE.encode` |
 # | a batch: a rectangle of ids | shape (B, S) | `token_batches`, `make_batches` |
 #
-# The ids in the table are real: section 4 computes them.
+# The ids in the table are real: a folded cell of section 4 computes them.
 
 # %%
 #| export
@@ -736,6 +736,9 @@ for character in "aß猫🙂":
 # into a byte or into padding, and the author of the text could write control signals into the
 # model. Here it cannot happen: text becomes symbols (ids from 260 on) or, for an unknown character,
 # its bytes (ids 4 to 259). No text leads to the ids 0 to 3.
+#
+# The next cell fixes these places and refuses a list of merges that cannot be. What else stands in it, the
+# folded parts below need.
 
 # %%
 #| export
@@ -1018,6 +1021,9 @@ print("pieces of the captions that hold -schirm:", family)
 
 # %% [markdown]
 # ### The identity: nothing but the spelling changes
+#
+# The folded parts make one class of all this, `BPE`. Before it cuts, it *normalises*: one code for ü, single
+# spaces, none at the ends. Our `bpe` has 1,000 tokens, learned from the captions.
 #
 # The promise of this section, for *every* Unicode text $t$, is
 # $\operatorname{decode}(\operatorname{encode}(t)) = \operatorname{normalise}(t)$. Texts are chosen

@@ -26,7 +26,7 @@
 #
 # - say what label smoothing punishes, and compute the lowest loss that it allows;
 # - compute the paper's learning rate by hand, and say what each part of Adam does;
-# - make one large training step out of several small batches without changing the result;
+# - (more) make one large training step out of several small batches without changing the result;
 # - read a loss curve against baselines that you computed before training;
 # - average checkpoints, and say when that helps.
 #
@@ -96,7 +96,8 @@ from course.transformer import Transformer, TransformerConfig
 # = -(1-\varepsilon) \ln p_y - \frac{\varepsilon}{V} \sum_{k=1}^{V} \ln p_k .$$
 #
 # The second term is $-\varepsilon$ times the *mean* of the log-probabilities. The code is that
-# line. It returns a **sum** over the tokens, not a mean. Section 5 of this lesson shows why.
+# line. It returns a **sum** over the tokens, not a mean, so that each real token can count the same,
+# whatever batch it is in (section 5 shows it).
 
 # %%
 #| export
@@ -217,7 +218,7 @@ print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V ov
 # Does it help? In the paper's table 3 (row D) the base model without smoothing has the *better*
 # perplexity, 4.67 against 4.92, and the *worse* translations, 25.3 BLEU against 25.8. A model
 # that is told to stay unsure is measured as less sure, and still translates better. Why? The paper
-# does not say. Two likely reasons: the model overfits less, and its probabilities tell better how
+# does not say. Two likely reasons: the model overfits less (it learns less by heart), and its probabilities tell better how
 # often it is right, which helps a search that adds them up (beam search, lesson 08). Müller et al.
 # (2019) discuss both.
 #
@@ -507,7 +508,7 @@ check("warmup_peak")
 # \mathrm{E}[v_t] = \mathrm{E}[g^2]\,(1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i}
 # = \mathrm{E}[g^2]\,(1-\beta_2^t) .$$
 #
-# Dividing by $1-\beta_2^t$ removes exactly this error. It is called **bias correction**.
+# (The sum is a geometric series.) Dividing by $1-\beta_2^t$ removes exactly this error. It is called **bias correction**.
 #
 # **Why $\beta_2 = 0.98$?** The weights $\beta_2^{t-i}$ of the sum fade over about $1/(1-\beta_2)$
 # steps: 50 steps for the paper's 0.98, 1000 for PyTorch's default 0.999. The paper gives no reason
@@ -533,9 +534,9 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 
 
 # %% [markdown]
-# One property matters in what follows: in the first step each weight moves by the full rate, whether its
-# gradient is 1000 or 0.001, and even if that gradient is almost only noise. So warm-up and Adam belong
-# together.
+# One property matters in what follows. At $t = 1$ the hats leave $\hat m = g$ and $\hat v = g^2$: in the first
+# step each weight moves by the full rate, whether its gradient is 1000 or 0.001 (it need only be far above
+# $\epsilon$), and even if it is almost only noise. So warm-up and Adam belong together.
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### The four equations by hand · more
@@ -787,7 +788,7 @@ def evaluate_loss(model: Transformer, batches: Iterable[Batch]) -> float:
 
 
 # %%
-noisy = Transformer(replace(small, dropout=0.5)).train()
+noisy = Transformer(replace(small, dropout=0.5)).train()  # on section 5's sentences: one batch, and two parts
 before = torch.get_rng_state()
 first, second = evaluate_loss(noisy, [full]), evaluate_loss(noisy, parts)
 assert math.isclose(first, second, rel_tol=1e-5)  # no dropout; batches do not matter
@@ -802,8 +803,11 @@ print(f"untrained: {first:.2f} nats per token; ln V = {math.log(40):.2f}")
 # prefers some tokens for no reason, and mostly the wrong ones. Random logits of variance 1 cost
 # about half a nat. A start by several nats above $\ln V$ would point to an error.
 #
-# Now everything is there for a training loop. This one is complete. It *yields* after each step: who calls
-# it decides what to print, to measure and to keep.
+# Now everything is there for a training loop. `train_step` is written out in folded section 5: gradients
+# to zero, the loss over the real tokens, `backward()`, a gradient longer than `clip` shortened to it, Adam's
+# step; it returns the loss and the gradient's length, `norm`. `groups_of` hands out `accumulate` batches for
+# each step, here one. The loop *yields* after each step: who calls it decides what to print, to measure and to
+# keep.
 
 # %%
 def train(model: Transformer, examples, config: TrainingConfig, epochs: int):

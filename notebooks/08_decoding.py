@@ -667,6 +667,8 @@ assert torch.allclose(torch.tensor(probabilities), torch.tensor([0.16, 0.105, 0.
 # - *What about dropout?* A search must not be random, so the model must be in eval mode. After
 #   training it is not, and nothing would look wrong; the translations would only be worse. So we
 #   check.
+#
+# (A `Translator` is any model that has `encode`, `decode` and `project`, as lesson 02's and lesson 05's have.)
 
 # %%
 #| export
@@ -734,8 +736,8 @@ def translate(
 
 
 # %% [markdown]
-# Now a real model. We train the `tiny` preset of lesson 07 on the captions corpus, and stop **too
-# early on purpose**: a model that never errs has nothing to teach about search. Do not wonder how good
+# Now a real model. We train the `tiny` preset on the captions corpus (a *preset* is a name for sizes and a
+# recipe: 07, section 9; `Trainer` is lesson 07's loop that also saves: 07b). We stop **too early on purpose**: a model that never errs has nothing to teach about search. Do not wonder how good
 # it is all the same: a small grammar made these captions, and they are much easier than real ones.
 
 # %%
@@ -762,10 +764,10 @@ for i in different[:3]:
 print(f"greedy search and beam 4 differ in {len(different)} of {len(german)} sentences")
 
 # %% [markdown]
-# **Claim 4: with a wide beam, the mean log-probability of the translations is higher.** It need not be so, as
-# claim 3 showed for single sentences; so we measure it over the captions, with $\alpha = 0$. The cell asserts it
+# **Claim 4: with a wide beam, the mean log-probability of the translations is higher.** It need not be so: a
+# wider beam can push a better prefix out early. So we measure it over the captions, with $\alpha = 0$. The cell asserts it
 # for the widest beam against greedy search; read in its output whether the beams between stand in order. We keep
-# the whole beams; section 8 needs them again.
+# the whole beams; section 8 (*more*) needs them again.
 
 # %%
 BEAMS = (1, 2, 4, 8)
@@ -1028,8 +1030,8 @@ print(signature)
 
 # %% [markdown]
 # One reference for each sentence (`nrefs:1`); upper and lower case differ (`case:mixed`); always
-# four precisions, even for short sentences (`eff:no`); tokens by the rules `13a`; smoothing
-# `exp`; the program's version. The paper's 27.3 and 28.4 for English-German are *tokenised* BLEU, as
+# four precisions, even for short sentences (`eff:no`); tokens by the rules `13a`; `exp`
+# is what stands in for a precision of 0; the program's version. The paper's 27.3 and 28.4 for English-German are *tokenised* BLEU, as
 # was usual in 2017: on text cut into tokens by another program, with German compounds split at their
 # hyphens. Post (2018) found up to 1.8 points between settings that are in common use. So your number
 # and the paper's cannot be compared to the point.

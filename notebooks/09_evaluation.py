@@ -27,6 +27,9 @@
 #
 # Until now each part was shown to do what it says. Now comes the only question that counts: does the
 # whole translate? We answer with a BLEU that anybody can measure again.
+#
+# From the machine room come twins, faster or safer, of what you built: `translate` (08b), `FastStep` (07c), `Trainer`,
+# `load_checkpoint` and `read_log` (07b). `recipe_of` (07, section 9) knows the sizes and the recipe of a preset.
 
 # %%
 #| export
@@ -123,7 +126,7 @@ assert shared_pairs <= 0.01 * len(test_pairs)
 # | layers, width, d_ff, heads | 6, 512, 2048, 8 | 3, 256, 512, 4 | 150 times less text carries a smaller model; each token is twelve times cheaper |
 # | vocabulary | 37,000 shared | 5,000 shared | the vocabulary projection and its softmax are a quarter of the work of a small model; 5,000 pieces still keep a sentence short (the cell below: how many tokens) |
 # | tied embeddings | yes | yes | one table learns from both languages and from the output: more signal per parameter |
-# | norm | post | pre | trains at a high rate after a short warm-up, without care (lesson 05 measured why) |
+# | norm | post | pre | trains at a high rate after a short warm-up, without care (lesson 05, section 7) |
 # | dropout | .1 | more (the cell below) | the corpus is read many times; without noise a long run learns it by heart (lesson 09c: in a short run dropout only costs) |
 # | label smoothing | .1 | .1 | as the paper |
 # | batch | 25,000 tokens a side | 1,600 | on one slow device, many small steps beat few large ones |
@@ -259,7 +262,8 @@ print(f"val loss {fresh_loss:.2f} nats a token; unigram {unigram:.2f}; ln V {mat
 # *Which* references, you must say yourself: `test_2016_flickr`. It takes whole sentences, as a reader would
 # see them, and cuts them itself (`13a`), so that nobody's own tokeniser can raise the score.
 #
-# chrF counts runs of characters instead of words. A wrong ending costs chrF a little; for BLEU the whole
+# chrF counts runs of characters instead of words (*chrF2* in the output: what is left out weighs more than what is
+# too much). A wrong ending costs chrF a little; for BLEU the whole
 # word is wrong.
 
 # %%
@@ -716,7 +720,7 @@ print(f"paired bootstrap: a system against itself p = {itself:.4f}; {false_alarm
 #
 # ¹ The best α belongs to a *search*. Ours keeps finished and unfinished texts in one beam. A search that keeps the
 # finished ones apart, as the paper's own code does, had with beam 4 on val 42.7 at α 0.6, 43.2 at 1.5 and 39.6 at 2.1
-# (ours at 2.1: 43.2). [Lesson 08](08_decoding.ipynb) compares the two. Do not carry 2.1 to another program.
+# (ours at 2.1: 43.2). [Lesson 08](08_decoding.ipynb), section 8, compares the two. Do not carry 2.1 to another program.
 
 # %%
 decodings = {"greedy": "test_2016_flickr_greedy", "beam 5, α 0.6": "test_2016_flickr_beam5",

@@ -208,7 +208,7 @@ slopes = {"x": grad_x, "w": grad_w, "a": grad_a, "b": grad_b, "s": grad_s, "y": 
 draw.graph(values, slopes)
 
 # %% [markdown]
-# 权重的梯度，绝对值是四倍：$-1.318$ 对 $-0.329$，因为它的因子是 $x = 2$，而 $x$ 的因子是 $w = 0.5$。（负号表示：$w$ 增大，损失会减小。）这一页所有的梯度都这样理解。`grad_w` 是 $\partial \mathcal{L} / \partial w$ 的简写，意思是：把 $w$ 推动一点点，损失的变化就是这一点点乘以 `grad_w`。这样就有了一种不用数学的检验：推一下，看看。另外，PyTorch 里有一个工具会自动往回走，叫做**自动求导**（autograd），这是我们的第二种检验。
+# 权重的梯度，绝对值是四倍：$-1.318$ 对 $-0.329$，因为它的因子是 $x = 2$，而 $x$ 的因子是 $w = 0.5$。（负号表示：$w$ 增大，损失会减小。）这一页所有的梯度都这样理解。`grad_w` 是 $\partial \mathcal{L} / \partial w$ 的简写，意思是：把 $w$ 推动一点点，损失的变化就是这一点点乘以 `grad_w`。这样就有了一种不用数学的检验：推一下，看看。另外，PyTorch 里有一个工具会自动往回走，叫做**自动求导**（autograd），这是我们的第二种检验。（`requires_grad` 要求它做记录，`backward()` 往回走，把结果填进 `.grad`；`no_grad` 和 `detach()` 关掉记录。）
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -827,7 +827,7 @@ def rnn_step_backward(grad_state: State, cache: tuple, weights: Weights) -> tupl
 # %% [markdown]
 # ### 随时间反向传播
 #
-# 现在写循环。把它展开：L 个词的句子，就是一个 L 层的网络，每层的权重都一样。往回走，是从最后一个词走到第一个词。（$J_1$ 到 $J_4$ 是梯度在两个状态之间要乘的因子，这一节末尾会解释。）
+# 现在写循环。把它展开：L 个词的句子，就是一个 L 层的网络，每层的权重都一样。往回走，是从最后一个词走到第一个词。（$J_t$ 是 $h_t$ 对 $h_{t-1}$ 的导数，梯度在两个状态之间就要乘上它；这一节末尾细讲。）
 
 # %%
 draw.unrolled(["two", "dogs", "are", "playing"])
@@ -1304,7 +1304,7 @@ draw.stretching(small, lengths)
 #
 # $\|W_{hh}\|$ 小于 1，梯度**必定**消失。大于 1，梯度**可能**爆炸，但不是一定。
 #
-# PyTorch 让权重在 $-1/\sqrt{H}$ 和 $1/\sqrt{H}$ 之间均匀分布，所以方差是 $1 / (3H)$。关于随机矩阵有一条定理，叫“圆律”（circular law）：$H \times H$ 个独立的数，平均值为 0、方差为 $v$，特征值的模最大约为 $\sqrt{H v}$。这里就是 $\sqrt{H / (3H)} = 1/\sqrt{3} \approx 0.58$。（我们直接用，不证明；下面的断言会测量它。）**先猜**：50 步之后，梯度还剩下多大的比例？
+# PyTorch 让权重在 $-1/\sqrt{H}$ 和 $1/\sqrt{H}$ 之间均匀分布，所以方差是 $1 / (3H)$（在 $\pm a$ 之间均匀分布，方差是 $a^2/3$）。关于随机矩阵有一条定理，叫“圆律”（circular law）：$H \times H$ 个独立的数，平均值为 0、方差为 $v$，特征值的模最大约为 $\sqrt{H v}$。这里就是 $\sqrt{H / (3H)} = 1/\sqrt{3} \approx 0.58$。（我们直接用，不证明；下面的断言会测量它。）**先猜**：50 步之后，梯度还剩下多大的比例？
 
 # %%
 mine = None  # your guess: the share that is left, from 0 to 1
@@ -1407,7 +1407,7 @@ print("as nn.utils.clip_grad_norm_: shorter, in the same direction")
 #
 # **问题：** 能不能让一个状态走许多步，而不用每一步都乘矩阵、经过 $\tanh$ 弯折？
 #
-# Hochreiter 和 Schmidhuber（1997）给网络加了第二个状态 $c$，它靠“相加”来改变。在 LSTM 里，**单元**（cell）一词指的就是这个状态，从这里起我们也这样用。改不改、改多少，由**门**（gate）决定。门是一个向量，里面的数都在 0 和 1 之间，由当前的词和旧状态经过 sigmoid 得到；要通过的东西，逐个数与它相乘。0 是关，1 是开。今天通用的形式还加上了 Gers、Schmidhuber 和 Cummins（2000）的遗忘门，共有三个门和一个候选值：
+# Hochreiter 和 Schmidhuber（1997）给网络加了第二个状态 $c$，它靠“相加”来改变。在 LSTM 里，**单元**（cell）一词指的就是这个状态，从这里起我们也这样用。改不改、改多少，由**门**（gate）决定。门是一个向量，里面的数都在 0 和 1 之间，由当前的词和旧状态经过 sigmoid 得到，$\sigma(a) = 1/(1+e^{-a})$；要通过的东西，逐个数与它相乘。0 是关，1 是开。今天通用的形式还加上了 Gers、Schmidhuber 和 Cummins（2000）的遗忘门，共有三个门和一个候选值：
 #
 # | | 公式 | 决定什么 |
 # |---|---|---|
@@ -1631,7 +1631,7 @@ print("weights, D 16 and H 32:", sizes)
 # %% [markdown]
 # ## 13 · 谁能把梯度传得更远？
 #
-# 现在把三种网络放在一起比较，测量方法和第 10 节一样。**先猜**：PyTorch 里，LSTM 的偏置从 0 附近开始。这时遗忘门开多大？50 步之后还剩下多少？如果它的偏置从 1 开始，或者从 3 开始呢？（从 1 开始的建议来自 Jozefowicz、Zaremba 和 Sutskever 2015；Gers 等 2000 则给每组单元不同的初值。在 GRU 里，起这个作用的是更新门 $z$。）
+# 现在把 RNN、LSTM 和 GRU（选读的第 12 节：只有一个状态，由门 $z$ 决定留下多少）放在一起比较，测量方法和第 10 节一样。**先猜**：PyTorch 里，LSTM 的偏置从 0 附近开始。这时遗忘门开多大？50 步之后还剩下多少？如果它的偏置从 1 开始，或者从 3 开始呢？（从 1 开始的建议来自 Jozefowicz、Zaremba 和 Sutskever 2015；Gers 等 2000 则给每组单元不同的初值。在 GRU 里，起这个作用的是更新门 $z$。）
 
 # %%
 mine = None  # your guess: what is left after 50 steps of an LSTM with forget bias 1, from 0 to 1
@@ -1834,7 +1834,7 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 #    </details>
 #
-# 2. **找错（难度 2/5，15 分钟）。** 在 `gru_step_backward` 里，把 `grad_n * r` 换成 `grad_n`。裁判会指出哪些名字？解释为什么句子只有一个词时 `bias_ih` 不在其中，句子一长就在其中了。
+# 2. **找错（难度 2/5，15 分钟）。** 在 `gru_step_backward`（第 12 节）里，把 `grad_n * r` 换成 `grad_n`。裁判会指出哪些名字？解释为什么句子只有一个词时 `bias_ih` 不在其中，句子一长就在其中了。
 #
 #    <details><summary>答案</summary>
 #
@@ -1873,7 +1873,7 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 #    </details>
 #
-# 5. **原文的 GRU（难度 4/5，45 分钟）。** 推导 `article_step` 的反向，交给裁判审查。
+# 5. **原文的 GRU（难度 4/5，45 分钟）。** 推导 `article_step`（第 12 节）的反向，交给裁判审查。
 #
 #    <details><summary>答案</summary>
 #

@@ -125,7 +125,7 @@ compare(mine, len(parallel) / len(everything), "02: captions that go word by wor
 # - `EOS`（2）即“end of sentence”（句子结束），解码器用它表示写完了；
 # - `UNK`（3）即“unknown”（未知），训练数据里没有的词都用它代替。
 #
-# 词表只根据**训练**句子来造。把测试句子也数进去，就等于偷看了答案。（第 06 课用更小的片段代替词，就不需要 `UNK` 了。）
+# 语料库分成三份：训练集（train）用来学习，验证集（val）在搭建模型时用来检查，测试集（test）只用来算最后的分数。词表只根据**训练**句子来造。把测试句子也数进去，就等于偷看了答案。（第 06 课用更小的片段代替词，就不需要 `UNK` 了。）
 
 # %%
 PAD, BOS, EOS, UNK = range(4)
@@ -201,11 +201,11 @@ print(tgt_in[0].tolist(), "is read,\n", tgt_out[0].tolist(), "must be said")
 draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=False)
 
 # %% [markdown]
-# 两个网络都是门控循环单元（GRU）。第 01 课从头写过 GRU，这里直接用 PyTorch 的，一行公式就够回忆起来。它由旧状态 $h_{t-1}$ 和输入 $x_t$ 得到新状态：
+# 两个网络都是门控循环单元（GRU）。第 01 课从头写过 GRU（第 12 节，选读），这里直接用 PyTorch 的，一行公式就够回忆起来。它由旧状态 $h_{t-1}$ 和输入 $x_t$ 得到新状态：
 #
 # $$h_t = \operatorname{GRU}(x_t, h_{t-1}) = (1 - z_t) \odot n_t + z_t \odot h_{t-1} .$$
 #
-# 门 $z_t$ 对每个分量规定：旧状态留下多少，新的候选 $n_t$ 采用多少。
+# 门 $z_t$（经过 sigmoid）对每个分量规定：旧状态留下多少，新的候选 $n_t$（经过 $\tanh$）采用多少。两者都由 $x_t$ 和 $h_{t-1}$ 算出。
 #
 # ### 尺寸
 #
@@ -533,7 +533,7 @@ print("an RNNTranslator is a Translator; its encoder alone is none")
 #
 # 可是学习的时候，解码器读什么？翻译时，它读自己写的词。如果一开始就这样，它读到的全是胡话，学会的也是怎么接着说胡话。所以训练时，不管它自己会怎么说，我们给它的前文都是**正确的**词。这叫做**教师强制**（teacher forcing，Williams 和 Zipser 1989）。它还有一个好处：所有输入事先都知道，全部 $T$ 个词的损失，调用一次就能算出来。
 #
-# 训练循环和第 01 课一样，不同的是：反向传播交给自动求导（`loss.backward()`），每一步只看一个批次的句子，更新交给 Adam：它也是梯度下降，但每个权重有自己的步长。自动求导会把新的梯度“加”到 `.grad` 里原有的梯度上（汇合的梯度要相加），所以必须先用 `zero_grad()` 清掉旧的。长度相近的句子放进同一个批次，填充就少；学习率沿直线降到零。这里没讲的，第 07 课会讲。
+# 训练循环和第 01 课一样，不同的是：反向传播交给自动求导（`loss.backward()`），每一步只看一个批次的句子，更新交给 Adam：它也是梯度下降，但每个权重有自己的步长。`backward()` 会把新的梯度“加”到 `.grad` 里原有的梯度上（汇合的梯度要相加），所以必须先用 `zero_grad()` 清掉旧的。长度相近的句子放进同一个批次，填充就少；学习率沿直线降到零。这里没讲的，第 07 课会讲。
 
 # %%
 def batches_of(examples: list[Example], batch: int, seed: int) -> list[list[Example]]:
@@ -550,7 +550,7 @@ def loss_of(model: RNNTranslator, examples: list[Example]) -> Tensor:
     src, tgt_in, tgt_out = rectangle(examples)
     states = model.decode(tgt_in, model.encode(src, mask_of(src)), mask_of(src))  # (B, T, D)
     real = tgt_out != PAD  # padding is neither scored nor learned
-    return F.cross_entropy(model.project(states[real]), tgt_out[real])
+    return F.cross_entropy(model.project(states[real]), tgt_out[real])  # softmax and logarithm are inside
 
 
 # %%
@@ -1058,7 +1058,7 @@ print("of all gold links they find:", {name: f"{share:.0%}" for name, share in h
 compare(mine, 10 * hit["additive"], "02: gold links of ten that attention finds")
 
 # %% [markdown]
-# 两种注意力找到的标准连线都远远超过一半，比随机多，也比对角线多。没有人教过它们：知道连线有助于猜下一个词，这就够了。这在 2014 年引起了轰动。在那以前的统计翻译系统里，对齐要用一个单独的程序，在训练开始之前运行。不过权重只说明解码器从哪里“取”了信息，并不是写出这个词的理由（第 03 课会再谈）。
+# 两种注意力找到的标准连线都远远超过一半，比随机多，也比对角线多。没有人教过它们：知道连线有助于猜下一个词，这就够了。这在 2014 年引起了轰动。在那以前的统计翻译系统里，对齐要用一个单独的程序，在训练开始之前运行。不过权重只说明解码器从哪里“取”了信息，并不是写出这个词的理由（第 09 课会再谈）。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 对齐错误率，以及哪些连线错了 · 选读
@@ -1396,7 +1396,7 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
 # | ConvS2S（Gehring 2017）| 所有位置同时训练 | 并行；解码器每层都有注意力 | 要许多层才能看到远处的词 | $n/k$ | $n/k$ 层 |
 # | ByteNet（Kalchbrenner 2016）| 线性时间，逐字符处理 | 间隔逐层加倍：几层就看得很远 | 没有注意力：远处的词还是要穿过许多层 | $\log n$ | $\log n$ 层 |
 # | Extended Neural GPU（Kaiser 和 Bengio 2016）| 长加法之类的算法；后来用于翻译 | 用卷积一次改写整个记忆 | 输入多长，就要多少步 | $n/k$ | $n$ |
-# | 记忆网络（Sukhbaatar 2015）| 回答关于已存事实的问题 | 一跳就能看任何地方，可以跳几次 | 是集合：次序要另外加；只有几跳 | 1 | 跳数 |
+# | 记忆网络（Sukhbaatar 2015）| 回答关于已存事实的问题 | 看一次（一跳，hop）就能看到任何地方，而且可以看几次 | 是集合：次序要另外加；只有几跳 | 1 | 跳数 |
 # | **Transformer**（Vaswani 2017）| 训练快，路径短 | 任意两个词只差一步；所有位置同时算 | 要比较 $n^2$ 对；次序要另外加 | 1 | 层数 |
 #
 # 四点说明。一，卷积的两栏，数的都是两个词相遇之前需要的层数。（写 $n/k$ 只表示增长的量级；第 01 课数得准确，是 $n/(k-1)$。论文的表 1 数的是“一层”之内的等待，卷积在一层之内只有一步。ByteNet 按间隔一直加倍来算；原文里间隔会从头再来，见第 01 课。）二，最后一栏说的是阅读，以及用教师强制训练。生成译文时，表中凡是做翻译的网络都是一个词接一个词地写，Transformer 也一样。（记忆网络只回答一个词。）三，路径为 1 要付代价：取平均会让信息变模糊。论文在第 2 节承认这一点，并用多个头来应对（第 03 课）。四，这张表说的是什么“容易”学会，不是实际学会了什么：数据足够多，带注意力的 RNN 也翻译得很好，第 09 课会让它试试。
@@ -1456,7 +1456,7 @@ check("new_in_2017")
 #
 #    </details>
 #
-# 4. **厉害的老对手（难度 4/5，45 分钟）。** IBM 模型 1（Brown 等 1993）靠计数学习 $p(\text{English word} \mid \text{German word})$，不用网络：把每个词连到每个词，计数；按计数给连线定权重，再计数。十行代码。它的 AER 比注意力好吗？
+# 4. **厉害的老对手（难度 4/5，45 分钟）。** IBM 模型 1（Brown 等 1993）靠计数学习 $p(\text{English word} \mid \text{German word})$，不用网络：把每个词连到每个词，计数；按计数给连线定权重，再计数。十行代码。它的 AER（第 7 节，选读）比注意力好吗？
 #
 #    <details><summary>答案</summary>
 #
@@ -1481,7 +1481,7 @@ check("new_in_2017")
 #
 #    </details>
 #
-# 5. **Scheduled sampling（难度 4/5，40 分钟）。** 在 `loss_of` 里，把 `tgt_in` 的四分之一换成模型自己的词。再画一次第 3 节的图。
+# 5. **Scheduled sampling（难度 4/5，40 分钟）。** 在 `loss_of` 里，把 `tgt_in` 的四分之一换成模型自己的词。再画一次第 3 节末尾（选读）的图。
 #
 #    <details><summary>答案</summary>
 #

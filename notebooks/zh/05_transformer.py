@@ -361,7 +361,7 @@ compare(mine, "equal", "05: dot products of positions 20, 25 and 50, 55")
 # \begin{pmatrix} \cos k\omega & \sin k\omega \\ -\sin k\omega & \cos k\omega \end{pmatrix}
 # \begin{pmatrix} \sin(pos\,\omega) \\ \cos(pos\,\omega) \end{pmatrix} .$$
 #
-# 模型要这样的矩阵做什么？一个头拿查询与键比较。如果 $W^Q$ 里含有 $R_k$，位置 $pos$ 上的词，查询就是 $pos + k$ 的编码，最匹配的键就是后面第 $k$ 个词的键。所以，第 03 课里的“后一个词”头和“前一个词”头，不必给每个位置专设一个 1：一个旋转矩阵管所有位置。
+# 模型要这样的矩阵做什么？一个头拿查询与键比较。如果 $W^Q$ 里含有 $R_k$，位置 $pos$ 上的词，查询就是 $pos + k$ 的编码，最匹配的键就是后面第 $k$ 个词的键。所以，一个头要看后一个词或者前一个词，不必给每个位置专设一个数：一个旋转矩阵管所有位置。
 
 # %%
 def turn(k: int, d_model: int) -> Tensor:
@@ -896,7 +896,7 @@ def fresh_stack(attention: str, net: str, n_layers: int, gain: float = 1.0) -> E
         layer.residuals = nn.ModuleList(Partial(config, kind) for kind in (attention, net))
     for parameter in encoder.parameters():
         if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter, gain)
+            nn.init.xavier_uniform_(parameter, gain)  # the usual start: section 9
     return encoder
 
 # %%
@@ -1189,7 +1189,7 @@ for name in ("nothing", "self_attention", "cross_attention", "feed_forward"):
 #
 # 部件都齐了，最后一个类只是把它们拼起来。`encode` 把源句读一遍。`decode` 读已经写出的部分和记忆。`project` 给词表里的每个词打分（即 logit）；分数经过 softmax 就是概率。这一步 softmax 留给损失和搜索去做。
 #
-# 其他矩阵怎样初始化？它们要乘向量，所以用 Xavier 规则（本页第 2 节）：这是一个折中，在前后两个方向上都大致保持大小；如果矩阵是方的，两个要求恰好一致。嵌入和可学习的位置是查表用的，所以保留我们给它们的初始值。
+# 其他矩阵怎样初始化？它们要乘向量，所以用 Xavier 规则。要保持大小，前向希望方差是 $1/n_{in}$，反向希望是 $1/n_{out}$；这条规则取 $2/(n_{in}+n_{out})$。如果矩阵是方的，两个要求恰好一致。嵌入和可学习的位置是查表用的，所以保留我们给它们的初始值。
 
 # %%
 #| export
@@ -1623,7 +1623,7 @@ assert losses[0] > baselines["knows nothing"] and losses[-1] < 0.1
 draw.learning_curve(losses, baselines)
 
 # %% [markdown]
-# 曲线从第一条基线**上方**开始。没训练过的模型比一无所知还差：它的分数毫无理由地有高有低，损失因此多了约半个奈特（本页第 2 节）。接着它学会了规则。再往后，降到第二条线以下，它开始读了：除了源句，没有别的东西能让它到这里。
+# 曲线从第一条基线**上方**开始。没训练过的模型比一无所知还差：它的分数毫无理由地有高有低，损失因此多了半个到一个奈特。接着它学会了规则。再往后，降到第二条线以下，它开始读了：除了源句，没有别的东西能让它到这里。
 
 # %%
 show_copies()

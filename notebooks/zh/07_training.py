@@ -25,7 +25,7 @@
 #
 # - 说清标签平滑惩罚什么，算出它允许的最低损失；
 # - 手算论文的学习率，说出 Adam 的每个部分起什么作用；
-# - 用几个小批次拼成一个大的训练步，结果不变；
+# - （选读）用几个小批次拼成一个大的训练步，结果不变；
 # - 对照训练前就算好的基线来读损失曲线；
 # - 给检查点取平均，并说出什么时候有用。
 #
@@ -78,7 +78,7 @@ from course.transformer import Transformer, TransformerConfig
 # $$L = -\sum_{k=1}^{V} q_k \ln p_k
 # = -(1-\varepsilon) \ln p_y - \frac{\varepsilon}{V} \sum_{k=1}^{V} \ln p_k .$$
 #
-# 第二项是 $-\varepsilon$ 乘以对数概率的**平均值**。代码就是这一行。它返回的是对词元**求和**，不是平均；原因见本课第 5 节。
+# 第二项是 $-\varepsilon$ 乘以对数概率的**平均值**。代码就是这一行。它返回的是对词元**求和**，不是平均：这样，每个真正的词元不管在哪个批次里，分量都一样（第 5 节会验证）。
 
 # %%
 #| export
@@ -180,7 +180,7 @@ print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V ov
 
 
 # %% [markdown]
-# 它有用吗？论文的表 3（D 行）里，不用平滑的 base 模型困惑度**更好**，4.67 对 4.92；译文却**更差**，BLEU 是 25.3 对 25.8。要求模型别太有把握，测出来它确实没那么有把握，可是译文反而更好。为什么？论文没有说。可能的原因有两个：模型过拟合较少；它的概率更能反映自己有多大机会是对的，而把概率累加起来的搜索（束搜索，第 08 课）就从中得益。Müller 等（2019）讨论了这两点。
+# 它有用吗？论文的表 3（D 行）里，不用平滑的 base 模型困惑度**更好**，4.67 对 4.92；译文却**更差**，BLEU 是 25.3 对 25.8。要求模型别太有把握，测出来它确实没那么有把握，可是译文反而更好。为什么？论文没有说。可能的原因有两个：模型过拟合较少（死记硬背的少）；它的概率更能反映自己有多大机会是对的，而把概率累加起来的搜索（束搜索，第 08 课）就从中得益。Müller 等（2019）讨论了这两点。
 #
 # > **试一试。** 在图里把 $\varepsilon$ 设为 0.5（`soft` 和 `losses`）。现在最低点在哪里？$\varepsilon$ 等于多少时，最好的模型就是一个不看输入的模型？
 #
@@ -428,7 +428,7 @@ check("warmup_peak")
 # \mathrm{E}[v_t] = \mathrm{E}[g^2]\,(1-\beta_2) \sum_{i=1}^{t} \beta_2^{t-i}
 # = \mathrm{E}[g^2]\,(1-\beta_2^t) .$$
 #
-# 除以 $1-\beta_2^t$，恰好消去这个误差。这叫**偏差修正**（bias correction）。
+# （这个和是等比级数。）除以 $1-\beta_2^t$，恰好消去这个误差。这叫**偏差修正**（bias correction）。
 #
 # **为什么 $\beta_2 = 0.98$？** 求和里的权重 $\beta_2^{t-i}$ 大约经过 $1/(1-\beta_2)$ 步就淡去了：论文的 0.98 是 50 步，PyTorch 默认的 0.999 是 1000 步。论文没有说明为什么这样选。一个可能的原因：训练开头，梯度的大小变得很快，如果带着 1000 步的记忆，就会一直除以早已过时的大小。
 #
@@ -447,7 +447,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Adam
 
 
 # %% [markdown]
-# 后面要用到它的一个特点：第一步，每个权重都移动整整一个学习率，不管梯度是 1000 还是 0.001，哪怕那个梯度几乎只是噪声。所以预热和 Adam 要一起用。
+# 后面要用到它的一个特点。$t = 1$ 时，修正之后正好是 $\hat m = g$、$\hat v = g^2$：第一步，每个权重都移动整整一个学习率，不管梯度是 1000 还是 0.001（只要远大于 $\epsilon$），哪怕它几乎只是噪声。所以预热和 Adam 要一起用。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 手写四个公式 · 选读
@@ -667,7 +667,7 @@ def evaluate_loss(model: Transformer, batches: Iterable[Batch]) -> float:
 
 
 # %%
-noisy = Transformer(replace(small, dropout=0.5)).train()
+noisy = Transformer(replace(small, dropout=0.5)).train()  # on section 5's sentences: one batch, and two parts
 before = torch.get_rng_state()
 first, second = evaluate_loss(noisy, [full]), evaluate_loss(noisy, parts)
 assert math.isclose(first, second, rel_tol=1e-5)  # no dropout; batches do not matter
@@ -680,7 +680,7 @@ print(f"untrained: {first:.2f} nats per token; ln V = {math.log(40):.2f}")
 # %% [markdown]
 # 刚造好的模型，为什么比毫无头绪的 $\ln V$ **还差**？它的 logit 是随机的，但不全相等，所以会无缘无故地偏爱某些词元，而且多半是错的。方差为 1 的随机 logit，大约让损失高出半个奈特。如果一开始就比 $\ln V$ 高出好几个奈特，说明有错。
 #
-# 训练循环需要的东西都有了。下面就是完整的一个。它每走一步就 yield 一次：打印什么、测量什么、留下什么，由调用它的人决定。
+# 写训练循环要的东西都齐了。`train_step` 在折起来的第 5 节里写出：梯度清零，算真正词元的损失，`backward()`，梯度长于 `clip` 就缩短到它，再走一步 Adam；返回损失和梯度的长度 `norm`。`groups_of` 给每一步分 `accumulate` 个批次，这里是一个。循环每走一步就交出（yield）一次结果：打印什么、测量什么、留下什么，由调用它的人决定。
 
 # %%
 def train(model: Transformer, examples, config: TrainingConfig, epochs: int):
