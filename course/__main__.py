@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def parser(command_name: str = "") -> argparse.ArgumentParser:
 
     The options of `bench` are there if it is the command: they take a while to load.
     """
+    argparse._ = say  # for argparse's own words: its gettext knows no catalogue of ours
     top = argparse.ArgumentParser(
         prog="python -m course",
         description="Attention Is All You Need, built in notebooks that run.",
@@ -187,7 +189,7 @@ def parser(command_name: str = "") -> argparse.ArgumentParser:
 def positive(text: str) -> int:
     """Read a whole number of 1 or more."""
     if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+        raise argparse.ArgumentTypeError(say(f"{text!r} is not a whole number of 1 or more"))
     return int(text)
 
 
@@ -198,14 +200,15 @@ def penalty(text: str) -> float:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is no length penalty from 0 to 10 (paper: 0.6)")
+        raise argparse.ArgumentTypeError(
+            say(f"{text!r} is no length penalty from 0 to 10 (paper: 0.6)"))
     return number
 
 
 def seed(text: str) -> int:
     """Read a seed."""
     if not (text.isascii() and text.isdigit() and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2**32 - 1")
+        raise argparse.ArgumentTypeError(say(f"{text!r} is not a whole number from 0 to 2**32 - 1"))
     return int(text)
 
 
@@ -213,7 +216,7 @@ def setting(text: str) -> tuple[str, object]:
     """Read NAME=VALUE; the value as JSON, or as the text that it is."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+        raise argparse.ArgumentTypeError(say(f"{text!r} is not NAME=VALUE"))
     try:
         return name, json.loads(value)
     except ValueError:
@@ -639,6 +642,9 @@ def walkthrough(options: argparse.Namespace) -> int:
 def in_language(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Return the parser, its help in the reader's language."""
     parser.description = say(parser.description)
+    if parser.epilog:  # line by line, and in a line what stands behind its command
+        words = r"(?m)(?<=  )(?!python|torchrun|echo)\S.*$|^\S.*$"
+        parser.epilog = re.sub(words, lambda part: say(part[0]), parser.epilog)
     for action in parser._actions:
         action.help = say(action.help)
         if isinstance(action, argparse._SubParsersAction):

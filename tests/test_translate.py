@@ -7,6 +7,7 @@ import pytest
 from babel.messages.catalog import Message
 
 from course import authoring, messages
+from course.__main__ import main
 from course.authoring import lint, runtime, translate
 from course.homework import check, illnesses
 from course.homework.cards import card, wrapped
@@ -301,6 +302,30 @@ def test_no_verdict_has_english_left(name, monkeypatch):
     said = [re.sub(r"`[^`]*`|A man is (not )?riding a horse|A guy isn't on horseback", "",
                    messages.say(text)) for text in told]
     assert [text for text in said if re.search(r"[A-Za-z]{2,}(?:[ ,]+[A-Za-z']+){3}", text)] == []
+
+
+@pytest.mark.parametrize(
+    "command", ["", "train", "translate", "look", "evaluate", "homework check"])
+def test_a_command_explains_itself_in_chinese(command, capsys, monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    said = re.sub(r"python -m .*|torchrun .*|echo .*|usage.*|用法.*", "", capsys.readouterr().out)
+    assert "选项\n" in said or "选项:\n" in said
+    assert [line for line in said.splitlines()
+            if re.search(r"[A-Za-z]{2,}(?: [a-z']{2,}){3}", line)] == []
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    ("train", "缺少参数：--preset, --out"),
+    ("translate --beam 0 --checkpoint x", "'0' 不是 1 或更大的整数"),
+    ("nonsense", "没有 'nonsense' 这个选择"), ("look Hund --bla", "不认识的参数：--bla"),
+])
+def test_a_wrong_command_is_told_in_chinese(words, said, capsys, monkeypatch):
+    monkeypatch.setenv("COURSE_LANG", "zh")
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert said in capsys.readouterr().err
 
 
 def test_stars_are_bold_or_emphasis_but_not_in_code():

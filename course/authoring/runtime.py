@@ -33,7 +33,27 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                                         "Called with {1}: {2}", "word {1}",
                                         "self-attention", "cross-attention",
                                         "feed-forward network"],
-            "course/commands": ["show this help message and exit", "difficulty {1}  {2} min",
+            "course/commands": ["show this help message and exit", "usage:", "options",
+                                "positional arguments", "%(prog)s: error: %(message)s",
+                                "argument %(argument_name)s: %(message)s",
+                                "expected one argument", "expected at least one argument",
+                                "invalid choice: %(value)r (choose from %(choices)s)",
+                                "not allowed with argument %s",
+                                "one of the arguments %s is required",
+                                "the following arguments are required: %s",
+                                "unrecognized arguments: %s", "A first tour:", "Example:",
+                                "is everything here?", "your sentence: translation, every head",
+                                "the whole paper, run from top to bottom",
+                                "`python -m course COMMAND --help` explains each one.",
+                                "Ctrl-C stops after the current step; the same command with "
+                                "--resume goes on.",
+                                "A budget in epochs is exact: one seed and one --precision, one "
+                                "result, broken off", "or not. A budget in minutes follows the "
+                                "clock, so its result varies.",
+                                "Your own languages (lesson 06), line n of one file the "
+                                "translation of line n of the other:",
+                                "Several devices (lesson 07c; Linux, macOS, WSL):",
+                                "difficulty {1}  {2} min",
                                 "1 point", "Notebooks: {1}", "device", "packages",
                                 "Multi30k: {1} cannot be had. Tried, in this order:",
                                 "What to do: go online and run this again. Or fetch {1} and {2} "
@@ -73,7 +93,8 @@ NO_LABEL = re.compile(
     r"^(?:(?:outside|upper|lower|center|left|right) ?)+$|"
     r"^(?:\{\d\} of \{\d\}|\{\d\} is \{\d\}|\{layer\}.*)$")
 LABELS = {"label", "title", "xlabel", "ylabel", "alt"}
-LABELLING = re.compile(r"(set_(title|.label)|sup(title|.label)|annotate|\.text)$")
+LABELLING = re.compile(
+    r"(set_(title|.label)|sup(title|.label)|annotate|\.text|plt\.(title|.label))$")
 DRAWING = re.compile(
     r"draw\w*\.(?!glossary_table|find_)|^(show|finish|maps|masks|influence|sheet)$|"
     r"\.(set|set_\w+|sup\w+|plot|bar|barh|annotate|text|legend|colorbar|subplots)$")
@@ -88,6 +109,7 @@ def sources() -> dict[str, list[Path]]:
         found[f"course/exercises_{path.stem}"] = [path]
     found[GUESSES] = sorted(authoring.NOTEBOOKS.glob("*.py"))
     found[CHARTS] = sorted([*package.glob("viz/[!_]*.py"), *authoring.NOTEBOOKS.glob("*.py"),
+                            *authoring.NOTEBOOKS.glob("homework/source/*/*.py"),
                             *package.glob("homework/questions/*.py")])
     return {name: paths for name, paths in found.items() if paths}
 
@@ -184,7 +206,7 @@ def labels(path: Path) -> Iterator[str]:
             shown.update(node.args)
         elif isinstance(node, ast.keyword) and node.arg in LABELS:
             shown.add(node.value)
-    if path.parent == authoring.NOTEBOOKS or path.parent.name == "questions":
+    if authoring.NOTEBOOKS in path.parents or path.parent.name == "questions":
         nodes = [*_handed_to_pictures(tree), *shown]
     else:
         nodes = [*ast.walk(tree)]

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from course.homework import check
+from course.viz import finish
 
 # %% [markdown]
 # <!-- card: paper_learning_rate -->
@@ -92,7 +93,7 @@ plt.xlabel("step")
 plt.ylabel("learning rate")
 plt.title("Four times the warm-up, half the peak; later, the same curve")
 plt.legend()
-plt.show()
+finish(plt.gcf())
 
 # %% [markdown]
 # <!-- card: label_smoothing_loss -->
@@ -161,7 +162,7 @@ plt.xlabel("probability of the right word")
 plt.ylabel("loss in nats")
 plt.title("With epsilon 0.1, being surer than 0.9125 costs more")
 plt.legend()
-plt.show()
+finish(plt.gcf())
 
 # %% [markdown]
 # <!-- card: adam_step -->
@@ -242,7 +243,7 @@ plt.xlabel("x")
 plt.ylabel("y")
 plt.title("Adam takes steps of the same size along the valley and across it")
 plt.legend()
-plt.show()
+finish(plt.gcf())
 
 # %% [markdown]
 # <!-- card: dropout -->

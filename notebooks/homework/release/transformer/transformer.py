@@ -34,6 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course.homework import check
+from course.viz import finish
 
 # %% [markdown]
 # <!-- card: positional_encoding -->
@@ -89,12 +90,12 @@ assert check("positional_encoding", positional_encoding, strict=True).passed
 # %%
 import matplotlib.pyplot as plt
 
-plt.matshow(positional_encoding(50, 64), cmap="RdBu", aspect="auto")
+plt.imshow(positional_encoding(50, 64), cmap="RdBu", aspect="auto")
 plt.title("Fast waves on the left, slow waves on the right")
 plt.xlabel("column")
 plt.ylabel("position")
 plt.colorbar()
-plt.show()
+finish(plt.gcf())
 
 # %% [markdown]
 # <!-- card: layer_norm -->
@@ -340,7 +341,7 @@ for axis, source, name in zip(axes, (x, memory), ("target word", "source word"))
     axis.imshow(torch.stack(rows).norm(dim=-1).sqrt(), cmap="Blues")  # the root lifts what is small
     axis.set(xlabel=name, ylabel="output word")
 figure.suptitle("Nothing comes from the future, nothing from padding")
-plt.show()
+finish(figure)
 
 # %% [markdown]
 # *Run All* brought you here, and cells above have no number? It stopped at the first exercise that is not

@@ -59,9 +59,11 @@ import math
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from IPython.display import display
 from torch import Tensor, nn
 
 from course.homework import check
+from course.viz import finish
 
 # %% [markdown]
 # <!-- card: build_transformer -->
@@ -254,7 +256,7 @@ else:
     middle.set(title="Each position reads its mirror image",
                xlabel="source word that is replaced", ylabel="position written")
     figure.colorbar(shown, label="mean change of the logits")
-    plt.show()
+    display(finish(figure))
 
 # %% [markdown]
 # A bright diagonal from the upper right to the lower left: the model found out where to look, and

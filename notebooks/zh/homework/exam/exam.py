@@ -48,9 +48,11 @@ import math
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from IPython.display import display
 from torch import Tensor, nn
 
 from course.homework import check
+from course.viz import finish
 
 # %% [markdown]
 # <!-- card: build_transformer -->
@@ -173,7 +175,7 @@ else:
     middle.set(title="Each position reads its mirror image",
                xlabel="source word that is replaced", ylabel="position written")
     figure.colorbar(shown, label="mean change of the logits")
-    plt.show()
+    display(finish(figure))
 
 # %% [markdown]
 # 一条亮的对角线，从右上到左下：模型自己找到了该看哪里，没有谁告诉它。可以试一试：去掉编码器里的位置，再运行这两个单元格。两幅图中哪一幅变了？为什么？

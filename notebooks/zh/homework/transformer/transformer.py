@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course.homework import check
+from course.viz import finish
 
 # %% [markdown]
 # <!-- card: positional_encoding -->
@@ -82,12 +83,12 @@ assert check("positional_encoding", positional_encoding, strict=True).passed
 # %%
 import matplotlib.pyplot as plt
 
-plt.matshow(positional_encoding(50, 64), cmap="RdBu", aspect="auto")
+plt.imshow(positional_encoding(50, 64), cmap="RdBu", aspect="auto")
 plt.title("Fast waves on the left, slow waves on the right")
 plt.xlabel("column")
 plt.ylabel("position")
 plt.colorbar()
-plt.show()
+finish(plt.gcf())
 
 # %% [markdown]
 # <!-- card: layer_norm -->
@@ -325,7 +326,7 @@ for axis, source, name in zip(axes, (x, memory), ("target word", "source word"))
     axis.imshow(torch.stack(rows).norm(dim=-1).sqrt(), cmap="Blues")  # the root lifts what is small
     axis.set(xlabel=name, ylabel="output word")
 figure.suptitle("Nothing comes from the future, nothing from padding")
-plt.show()
+finish(figure)
 
 # %% [markdown]
 # 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
