@@ -206,8 +206,8 @@ def labels(path: Path) -> Iterator[str]:
             shown.update(node.args)
         elif isinstance(node, ast.keyword) and node.arg in LABELS:
             shown.add(node.value)
-    if authoring.NOTEBOOKS in path.parents or path.parent.name == "questions":
-        nodes = [*_handed_to_pictures(tree), *shown]
+    if path.parent == authoring.NOTEBOOKS or "homework" in path.parts:
+        nodes = [*_handed_to_pictures(tree), *sorted(shown, key=lambda node: node.lineno)]
     else:
         nodes = [*ast.walk(tree)]
     for node in dict.fromkeys(nodes):
