@@ -6,12 +6,13 @@ from collections import Counter
 from functools import cache
 
 import jupytext
+import nbformat
 import pytest
 
 from course import progress
 from course.authoring import NOTEBOOKS
 from course.homework import CheckFailed, CheckResult, check, compare, i_am
-from course.homework.reasons import ask, judge, questions, reasons
+from course.homework.reasons import Question, ask, judge, questions, reasons
 from course.homework.reasons.counts import COUNTS
 from course.homework.report import guess_lines, reason_lines
 
@@ -138,6 +139,16 @@ def test_who_answers_is_one_for_cards_checks_and_patients(kept, monkeypatch):
 def test_a_learner_without_a_name_keeps_an_order(kept):
     assert str(check("why_scale")) == str(check("why_scale"))
     assert re.fullmatch(r"[0-9a-f]{8}", progress.learner())
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_stored_page_shows_each_question_as_it_is_today(path):
+    for cell in nbformat.read(path, 4).cells:
+        asked = re.fullmatch(r'check\("(\w+)"\)', cell.source.strip())
+        if cell.cell_type == "code" and asked and asked[1] in NAMES:
+            shown = Question(reasons()[asked[1]], "page").as_html(folds=True)
+            stored = [output.data["text/html"] for output in cell.outputs]
+            assert stored == [shown], f"store it anew: python -m course.authoring run {path.stem}"
 
 
 def test_a_page_without_a_kernel_opens_to_the_verdicts(monkeypatch):
