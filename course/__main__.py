@@ -276,7 +276,7 @@ def train_on(device, ranks, options: argparse.Namespace) -> int:
                 print(text, file=sys.stderr)
 
     tell(f"{options.corpus or options.pairs or options.src}: {len(train_pairs):,} pairs to learn "
-        f"from, {len(val_pairs):,} to check by")
+         f"from, {len(val_pairs):,} to check by")
     switches = recorded_switches(options.out) if resume else Switches.best(device)
     try:
         model, bpe = load_checkpoint(options.out) if resume else (None, None)

@@ -36,7 +36,7 @@ from course.bench.race import (
     resolve,
     take_turn,
 )
-from course.bench.report import aligned, exponent, number
+from course.bench.report import aligned, curves, exponent, number
 from course.masking import Batch
 from course.runs import save_checkpoint
 from course.text import BOS, BPE, EOS, PAD
@@ -650,6 +650,24 @@ def test_decode_growth(bench):
     assert [c["name"] for c in done.json["curves"]] == ["cached", "uncached"]
     assert done.json["curves"][0]["at"] == [8, 16, 32]
     assert "times the time" in draw.growth(done.json).axes[0].get_title(loc="left")
+
+
+def test_decoding_grows_over_the_beam(bench):
+    done = bench("decode", "--growth", "beam", "--json").json
+    assert done["over"] == "beam" and done["command"].count("--growth beam") == 1
+    [curve] = done["curves"]
+    assert curve["name"] == "cached" and curve["at"] == [1, 2, 4]
+    assert bench("train", "--growth", "beam").status == 1
+
+
+def test_an_exponent_has_the_interval_of_its_rounds():
+    repeats = [[{"seconds": at ** power, "amount": 2} for power in (1.0, 1.2, 1.4)]
+               for at in (1, 2, 4)]
+    rate = {"median": 1.0, "lower": 1.0, "upper": 1.0}
+    [curve] = curves([{"name": "a", "at": at, "rate": rate, "peak_memory": None, "repeats": turns}
+                      for at, turns in zip((1, 2, 4), repeats)])
+    found = curve["time_exponent_of_rounds"]
+    assert found == pytest.approx({"median": 1.2, "lower": 1.1, "upper": 1.3})
 
 
 def test_attention_in_processes_of_its_own():

@@ -44,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, mps (the fastest there is)")
     parser.add_argument("--peer", nargs="+", metavar="NAME_OR_PATH", help="see below")
     parser.add_argument("--rounds", type=rounds, default=5, metavar="N", help="5")
-    parser.add_argument("--growth", action="store_true",
-                        help="how the cost grows: train over width, decode over output length")
+    parser.add_argument("--growth", nargs="?", const="length", choices=("length", "beam"),
+                        metavar="beam",
+                        help="how the cost grows: train over width, decode over output length, "
+                        "or over the width of the beam: decode --growth beam")
     parser.add_argument("--preset", help="sizes for train: cpu, on CUDA base")
     parser.add_argument("--checkpoint", default="multi30k-de-en", help="what decode runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -83,7 +85,8 @@ def plan_of(
         plan = plans.train_growth if options.growth else plans.train_plan
         return plan(*common, options.preset, options.quick)
     if options.growth:
-        return plans.decode_growth(*common, options.checkpoint, options.quick)
+        grows = plans.beam_growth if options.growth == "beam" else plans.decode_growth
+        return grows(*common, options.checkpoint, options.quick)
     return plans.decode_plan(*common, options.checkpoint, options.quick, scratch)
 
 
@@ -98,7 +101,9 @@ def command_line(options: argparse.Namespace) -> str:
         words.append("--peer " + " ".join(Path(peer).name for peer in options.peer))
     if options.what != "gpu":
         words.append(f"--rounds {options.rounds}")
-    words += [f"--{name}" for name in ("growth", "quick") if getattr(options, name)]
+    if options.growth:
+        words.append("--growth beam" if options.growth == "beam" else "--growth")
+    words += ["--quick"] * options.quick
     if options.what == "decode":
         words.append(f"--checkpoint {Path(options.checkpoint).name}")
     return " ".join(filter(None, words))
@@ -117,6 +122,8 @@ def check(options: argparse.Namespace) -> tuple[str, int]:
         raise ValueError(f"no device {device!r} here: leave --device out, or name cpu") from error
     if options.peer and not options.what:
         raise ValueError("--peer goes with one of train, decode, attention: name it")
+    if options.growth == "beam" and options.what != "decode":
+        raise ValueError("--growth beam goes with decode: bench decode --growth beam")
     if options.out and not options.out.resolve().parent.is_dir():
         raise ValueError(f"--out {options.out}: there is no such directory; make it first")
     return device, torch.get_num_threads()

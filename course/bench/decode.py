@@ -78,6 +78,17 @@ def on_sample(job: DecodeJob, alone: Callable[[list[int]], list[int]]) -> Callab
     return work
 
 
+def widening(job: DecodeJob) -> Callable[[int], Work]:
+    """Return `course.cache.translate` of the job's sample, with the beam that is asked for."""
+    model, bpe = model_of(job)
+    sentences = [job.sentences[i] for i in job.sample]
+
+    def work(beam: int) -> Work:
+        return Work(len(translate(model, bpe, sentences, beam, job.alpha)))
+
+    return work
+
+
 def endless(score: NextLogProbs, eos_id: int) -> NextLogProbs:
     """Return the same scores, except that no sentence can end by itself."""
 

@@ -22,6 +22,7 @@ from course.bench.race import Contestant, Result, Turn
 
 WIDTHS = (64, 128, 256, 512)
 OUTPUT_LENGTHS = (8, 16, 32, 64, 128, 256)
+BEAMS = (1, 2, 4, 8, 16)
 ATTENTION_LENGTHS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -309,6 +310,21 @@ def decode_growth(
          for name in ("cached", "uncached")],
         over="output length", cases=OUTPUT_LENGTHS[:3] if quick else OUTPUT_LENGTHS,
         notes=["Greedy search for one sentence, which cannot end before the length is reached."],
+    )
+
+
+def beam_growth(
+    device: str, threads: int, peers: Sequence[str] | None, checkpoint: str, quick: bool
+) -> Plan:
+    """Return the race over beams: the job's sample, in batches, with the cache."""
+    alone(peers)
+    job, _, _ = decode_job(device, threads, checkpoint, Path(), quick)
+    return Plan(
+        "decode", "sentences", job.corpus,
+        {"checkpoint": Path(checkpoint).name, "sample": len(job.sample), "alpha": job.alpha},
+        [Contestant("cached", "course.bench.decode:widening", {"job": job})],
+        over="beam", cases=BEAMS[:3] if quick else BEAMS,
+        notes=[f"{len(job.sample)} sentences, every k-th by length, in batches of like lengths."],
     )
 
 

@@ -76,6 +76,8 @@ def curves(entries: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
             [1 / point["rate"][key] for point in points] for key in ("upper", "median", "lower")
         )
         memory = [point["peak_memory"] for point in points]
+        by_round = zip(*([turn["seconds"] / turn["amount"] for turn in point["repeats"]]
+                         for point in points))
         found.append({
             "name": name,
             "at": at,
@@ -83,6 +85,8 @@ def curves(entries: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
             "seconds_quartiles": [low, high],
             "peak_memory": memory,
             "time_exponent": exponent(at, seconds) if len(at) > 1 else None,
+            "time_exponent_of_rounds": (
+                spread([exponent(at, costs) for costs in by_round]) if len(at) > 1 else None),
             "memory_exponent": exponent(at, memory) if len(at) > 1 and all(memory) else None,
         })
     return found
@@ -217,7 +221,9 @@ def law(curve: Mapping, one: str, over: str) -> str:
     """Return in a sentence how a curve grows."""
     points = min(len(curve["at"]), DOUBLINGS + 1)
     memory = curve["memory_exponent"] if over == "length" else None  # else other things fill it
-    return (f"{curve['name']}: the time of a {one} grows with {over}^{curve['time_exponent']:.2f}"
+    rounds = curve["time_exponent_of_rounds"]
+    return (f"{curve['name']}: the time of a {one} grows with {over}^{curve['time_exponent']:.2f} "
+            f"({rounds['lower']:.2f} to {rounds['upper']:.2f}, quartiles of the rounds)"
             + ("" if memory is None else f", its memory with {over}^{memory:.2f}")
             + f" (fitted to the last {points} points).")
 

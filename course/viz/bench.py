@@ -135,8 +135,9 @@ def growth_title(report: Mapping) -> str:
         return times_as_much(report, "seconds")
     curve = report["curves"][0]
     at, seconds = curve["at"], curve["seconds"]
+    one = report["unit"].split()[-1].removesuffix("s")
     return (f"{at[-1] // at[0]} times the {report['over']}: "
-            f"{short(seconds[-1] / seconds[0])} times the time of a token")
+            f"{short(seconds[-1] / seconds[0])} times the time of a {one}")
 
 
 def times_as_much(report: Mapping, values: str) -> str:

@@ -591,7 +591,7 @@ compare(mine, share, "00: captions that change their order")
 # %% [markdown]
 # 一半以上。所以翻译时不能只是顺着往下走。每写一个英语词，都要在德语句子里找到此刻要紧的词，不管它们在哪里。有一种机制，哪里都能看，还能学会看哪里：这就是**注意力**。在第 02 课，它是循环网络的帮手；在第 03 课，它独自工作。
 #
-# > **试一试。** 在 `pairs` 里找一条德语动词在句末的说明（搜索“während”）。用 `draw.alignments` 画出来。翻译时要看多远？
+# > **试一试。** 在 `pairs` 里找一条图片说明，它的德语动词要在句末（搜索“während”）。用 `draw.alignments` 画出来。翻译时要看多远？
 #
 # <details><summary>答案</summary>
 #

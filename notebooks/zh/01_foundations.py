@@ -1819,9 +1819,9 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 # | `Recurrent`：`RNN`、`LSTM`、`GRU` | x (B, L, D) | (B, L, H)；随时间反向给出梯度 |
 # | `embedding_backward` | 编号 (B, L)、嵌入表 (V, D) | 梯度 (V, D) |
 # | `logistic_loss` | 分数 (B,)、答案 (B,) | 损失、梯度 (B,) |
-# | `clip_gradients` | 各名字的梯度、上限 | 缩短后的梯度 |
+# | `clip_gradients` | 按名字给出的梯度、上限 | 缩短后的梯度 |
 # | `receptive_field` | 每层的（卷积核、步幅、间隔）| 词数 |
-# | `gradient_errors` | forward、backward、x、权重 | 各名字的最大误差 |
+# | `gradient_errors` | forward、backward、x、权重 | 每个名字的最大误差 |
 # | `weights_of` | torch.nn 的一个模块 | 它的权重，按名字 |
 #
 # ## 练习

@@ -656,7 +656,7 @@ sheet(forgetful, "Gradients that add up: it learns for 20 steps, and then no mor
 #
 # <details><summary>答案</summary>
 #
-# 仍然在两步之后。可是现在，就算是一个没病的模型，只要它用 SGD，而对照模型用 Adam，也会在那里不同：两样东西都改了，工具说不出它看到的是哪一样。给对照模型也换上 SGD。一次只改一样，这条规矩不仅管消融实验，也管工具。
+# 仍然在两步之后。可是现在，就算模型没病，只要它用 SGD 而对照模型用 Adam，两者也会从那里分开：改动的是两样东西，工具分不清它看到的差别来自哪一样。给对照模型也换上 SGD。一次只改一样，这条规矩不仅管消融实验，也管工具。
 #
 # </details>
 #

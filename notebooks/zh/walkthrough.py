@@ -427,7 +427,7 @@ check("heads_cost")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *In encoder-decoder attention layers* | 查询来自解码器，键和值来自编码器：正在写的每个词都可以看整个源句。| memory（记忆）：这里指编码器的输出 | [04](04_masking.ipynb)、[05](05_transformer.ipynb) |
-# | *The encoder contains self-attention layers* | 三样都来自下面一层，每个位置都能看到每个位置。| self-attention：自注意力 | [03](03_attention.ipynb) |
+# | *The encoder contains self-attention layers* | 三样都来自下面一层，每个位置都能看到所有位置。| self-attention：自注意力 | [03](03_attention.ipynb) |
 # | *Similarly, self-attention layers in the decoder* | 同上，但只能看到自己的位置为止：后面的内容在 softmax 内部就遮住了。| leftward information flow（向左的信息流）：从后面的词流向前面的词；illegal connections（非法连接）| [04](04_masking.ipynb) |
 #
 # </details>

@@ -226,6 +226,6 @@ for text in (
     print(f"{bleu([text.split()], [reference]):5.1f}  {text}")
 
 # %% [markdown]
-# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
 # 全绿了？那论文 6.1 节所说的你都有了：搜索、它的长度惩罚，还有表 2 里的那个数。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)：从一个空白的单元格开始，写出整个模型。

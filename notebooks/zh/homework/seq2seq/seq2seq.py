@@ -170,6 +170,6 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # %% [markdown]
 # 第三跳同时看两个事实：到那时，*Anna* 和 *kitchen* 在问题里的分量一样重，因为每一跳加进去的东西都不会再消失。训练过的网络会学到能把它们区分开的向量。
 #
-# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
 # 全绿了？那么论文是从什么想法出发的，你已经掌握了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。

@@ -196,6 +196,6 @@ for batch in token_batches(lengths, max_tokens=24):
     print(f"             {len(batch)} x {width} = {len(batch) * width} tokens")
 
 # %% [markdown]
-# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
 # 全绿了？那你能把任何文本切成子词，把任何语料库切成填充很少的批次。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[学习率、损失和优化器](../training/training.ipynb)。

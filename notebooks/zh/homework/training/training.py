@@ -350,6 +350,6 @@ for count in (1, 5, 20):
     print(f"mean of {count:2} checkpoints: {distance:4.1f} from the good place")
 
 # %% [markdown]
-# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
 # 全绿了？那么训练程序里的每一行，你都看得明白了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。

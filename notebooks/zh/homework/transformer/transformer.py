@@ -329,6 +329,6 @@ figure.suptitle("Nothing comes from the future, nothing from padding")
 finish(figure)
 
 # %% [markdown]
-# 是 *Run All* 把你带到这里的，上面有些单元格没有编号？它停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
 # 全绿了？两种层各叠六个，就是论文的模型；考试要你写的就是它。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是送进模型的[文本](../text/text.ipynb)。
