@@ -69,7 +69,7 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 #
 # **一页怎样用。** 这些页在 **JupyterLab** 里读：在课程的文件夹里运行 `make lab` 就会打开（没有 `make`，就在按上面准备好的终端里运行 `jupyter lab`）。点一下灰色的单元格，按 Shift+Enter：它就运行，并选中下一个。想从头运行整页，选 *Run, Restart Kernel and Run All Cells*（运行，重启内核并运行所有单元格）。尽管改！`git checkout -- notebooks/03_attention.*` 会把一页恢复原样。（只要有一课改动过，`make test` 就会提醒你。）
 #
-# - 标着**先猜**的是一个问题。先回答，再运行下面的单元格。猜错也比不猜好：答案会记得更牢。如果问的是一个数或一个选择，就写进有 `mine = None` 的单元格。后面 `compare` 会告诉你差多少，成绩报告会把你所有的猜测与真实结果画在一起。不猜，页面照样能往下走。
+# - 标着**先猜**的地方，是一个问题。先回答，再运行下面的单元格。猜错也比不猜好：答案会记得更牢。如果要你答一个数或选一项，就写进有 `mine = None` 的单元格。后面 `compare` 会告诉你差多少，成绩报告会把你所有的猜测与真实结果画在一起。不猜，页面照样能往下走。
 # - `check("why_scale")` 问的是**理由**。用 `check("why_scale", "b")` 回答，或者换别的字母；每个错误选项都会说明错在哪里。
 # - 带 `assert` 的单元格是**断言**。它检验旁边的那句话，不成立就停下。它打印出来的内容，都是检验过的。
 # - **试一试**是要你动手改的地方。答案折叠在下面：先改，再打开。
@@ -81,13 +81,13 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 # %% [markdown]
 # ## 2 · 这台机器准备好了吗？
 #
-# `doctor` 会检查 Python、各个软件包、设备和数据。`OK` 是正常。`NOTE` 表示缺了点什么，但课程照样能走下去。`FAIL` 会告诉你该做什么。没有网络也不要紧：唯一要下载的是大语料库，要用它的课会改用课程自带的小语料库。
+# `doctor` 会检查 Python、各个软件包、设备和数据。`OK` 是正常。`NOTE` 表示缺了点什么，但课程照样能走下去。`FAIL` 会告诉你该做什么。没有网络也不要紧：唯一要下载的是大语料库；下载不到，要用它的课就改用课程自带的小语料库。
 
 # %%
 ready = doctor()
 
 # %% [markdown]
-# 同样的页面，在小笔记本上和大服务器上都能运行。计算多少，由两个词决定。**设备**（device）是在哪里算：`cpu`；`cuda`，即 NVIDIA 显卡；`mps`，即 Mac 的显卡。**规模**（scale）是算多少：
+# 同样的页面，在小笔记本电脑上和大服务器上都能运行。怎样算，由两个设置决定。**设备**（device）决定在哪里算：`cpu`；`cuda`，即 NVIDIA 显卡；`mps`，即 Mac 的显卡。**规模**（scale）决定算多少：
 #
 # - `cpu`：按两个处理器核心设计，每课大约两分钟；
 # - `gpu`：有显卡时，用更大的模型和更多的数据；
@@ -103,7 +103,7 @@ print(f"VERDICT: ready. This machine runs the course on {pick().type}, at scale 
 # %% [markdown]
 # 设备算得**对**吗？下一个单元格计算 **softmax**，这个函数每一页都会遇到。它把分数变成加起来等于一的正数：$p_i = e^{s_i} / \sum_j e^{s_j}$。我们把设备算的与手算的比一比。
 #
-# **先猜**：分数是 1、2、3。最大的那个得到的比一半多，还是少？
+# **先猜**：分数是 1、2、3。最大的分数分到的，比一半多还是少？
 
 # %%
 mine = None  # your guess: "more" or "less"
@@ -264,7 +264,7 @@ numbers = {module: number_of[name] for name, module in module_of.items()}
 draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules hand the data on")
 
 # %% [markdown]
-# 顺着下面的箭头看。语料库给出**句子**。`text` 把句子切成词元，编上号。`masking` 把它们排成矩形，并规定谁能看到什么。`transformer` 的核心是 `attention`，它给每个可能的下一个词元打一个分数，即 logit。`training` 改进权重，一次训练把权重写进**检查点**（checkpoint）。`decoding` 用它来翻译，`evaluation` 评价译文。第 01 课和第 02 课在这条路之前：它们造的是 Transformer 之前的东西，从而说明它是为什么而造的。
+# 顺着下面的箭头看。语料库给出**句子**。`text` 把句子切成词元，编上号。`masking` 把它们排成矩形，并规定谁能看到什么。`transformer` 的核心是 `attention`，它给每个可能的下一个词元打一个分数，即 logit。`training` 改进权重，一次训练把权重写进**检查点**（checkpoint）。`decoding` 用它来翻译，`evaluation` 评价译文。第 01 课和第 02 课在这条路之前：它们造的是 Transformer 之前的东西，这样你就明白 Transformer 是为了解决什么问题。
 #
 # 这张表由本页旁边的文件生成，分钟数也是：每分钟读 180 个词、12 行代码，练习不算在内。**core** 一栏是没有标“选读”的部分。
 
@@ -333,7 +333,7 @@ print("each lesson's module has the names that the table gives it")
 #
 # ### 计划：沿着主线，一课一课读主干
 #
-# 计划就是主线：按次序读 00 到 09 的主干，每课配上论文里它那几节，走到头，第二遍也就读完了。然后配着导读，读第三遍。每次学一两个小时；学完一课，正好歇一歇。
+# 计划就是主线：按次序读 00 到 09 的主干，每课配上论文里对应的那几节；走到头，第二遍也就读完了。然后配着导读，读第三遍。每次学一两个小时；学完一课，正好歇一歇。
 
 # %%
 PATH = ["00_start_here", *(name for name in LESSONS if number_of[name].isdigit() and number_of[name] < "10")]
@@ -362,7 +362,7 @@ print("the path:", " ".join(name[:3].rstrip("_") for name in PATH))
 #
 # <details><summary>答案</summary>
 #
-# 看表的最后一行。两课基础都写进 `KNOWN`，它们的主干就免了，能省两个多小时。即便如此，也请读一读它们的最后一节：那里说的是论文想取代什么，为什么。
+# 看表的最后一行。把两课基础都写进 `KNOWN`，它们的主干就不用读了，能省两个多小时。即便如此，也请读一读它们的最后一节：那里讲了论文想取代什么，又为什么要取代。
 #
 # </details>
 
@@ -496,7 +496,7 @@ HTML(f"<details><summary>All {len(terms)} terms: click to open</summary>\n{table
 #
 # | 字母 | 轴 | 论文里 | base 模型 |
 # |---|---|---|---|
-# | B | 一个批次（batch）里的句子 | | 没有说：每一侧约 25,000 个词元 |
+# | B | 一个批次（batch）里的句子 | | 没有说有多少句，只说每一侧约 25,000 个词元 |
 # | S | 源句（**s**ource）的位置 | $n$ | |
 # | T | 目标句（**t**arget）的位置 | $m$ | |
 # | L | 只有一个序列时的位置 | $n$ | |
@@ -537,7 +537,7 @@ assert torch.allclose(weights.sum(dim=-1), torch.ones(B, H, T))
 print("scores:", tuple(scores.shape), "= (B, H, T, S)")
 
 # %% [markdown]
-# 从右往左读：“对每个源词，对每个目标词，在每个头里，在每个句子里，各有一个分数。”Dk 这个轴没有了：点积沿着它求了和。softmax 沿最后一个轴计算，所以每个目标词恰好分出总量为一的注意力。
+# 从右往左读：“对每个源词，对每个目标词，在每个头里，在每个句子里，各有一个分数。”Dk 这个轴没有了：点积沿着它求了和。softmax 沿最后一个轴计算，所以每个目标词分出去的注意力，总量恰好为一。
 #
 # > **试一试。** 如果 `value` 的形状是 (B, H, S, Dv)，`weights @ value` 是什么形状？先写下来，再造一个 `value` 来核对。
 #

@@ -28,7 +28,7 @@
 #
 # **先修：** 第 01 课（嵌入、GRU、网络怎样训练）。这一页在主线上，下一课是第 03 课。
 #
-# **时间：** 70 分钟；连标有“选读”的部分一起 95 分钟。**论文：** 第 1 节和第 2 节。这两节只有一页纸，却提到了六类网络；读懂它们要先知道的，就是这一课的内容。
+# **时间：** 70 分钟；连标有“选读”的部分一起 95 分钟。**论文：** 第 1 节和第 2 节。这两节只有一页纸，却提到了六类网络；读懂它们需要的预备知识，就是这一课的内容。
 #
 # **形状**写在代码后面的注释里。B 是一个批次（batch）里的句子数，S 是源句长度，T 是目标句长度，D 是 $d_{\mathrm{model}}$（这一页里每个向量的宽度），V 是词表（vocabulary）里的词数。
 
@@ -72,7 +72,7 @@ torch.backends.cudnn.allow_tf32 = False  # else NVIDIA GPUs round what they mult
 # | 语音：识别 | 声音，每秒 100 帧 | 词 | 1,000 帧，30 个词 |
 # | 图像：写说明 | 16 x 16 像素的小块 | 词 | 196 个小块，12 个词 |
 # | 金融：预测 | 每个交易日一个价格 | 下一周的价格 | 250 天，5 天 |
-# | 交通：预测 | 每个传感器每 5 分钟计一次数 | 下一个小时 | 每天 288 个，12 个 |
+# | 交通：预测 | 每个传感器每 5 分钟计一次数 | 下一个小时的计数 | 每天 288 个，12 个 |
 #
 # 难在三个地方。
 #
@@ -347,7 +347,7 @@ check("bottleneck_what")
 #
 # $$\operatorname{softmax}(z)_k = \frac{\exp(z_k)}{\sum_i \exp(z_i)} .$$
 #
-# 放在状态旁边的向量叫做**上下文**（context）。这里它每一步都相同；到第 5 节和第 6 节，它会随 $t$ 改变。三种解码器形式一样：输入是目标句的词向量、初始状态和记忆，返回状态、上下文和注意力权重。其中第一种没有注意力权重。
+# 公式里与状态并排的向量叫做**上下文**（context）。在这里，上下文每一步都相同；到第 5 节和第 6 节，它会随 $t$ 改变。三种解码器形式一样：输入是目标句的词向量、初始状态和记忆，返回状态、上下文和注意力权重。其中第一种没有注意力权重。
 
 # %%
 #| export
@@ -662,7 +662,7 @@ for name, row in (("right", tgt_out), ("forced", forced.masked_fill(tgt_out == P
     print(f"{name:7}", text_of(row[one]))
 
 # %% [markdown]
-# （打印出来的，是所有句子里两者差别最大的一句。）直到第一个错误为止，两者说的一样，单元格里的断言已经检查过：在那之前，它们读的词相同。然后就分道扬镳：教师强制下的解码器读到的是正确的词，不是它自己写的；自由的解码器读自己写的。
+# （打印出来的，是所有句子里两者差别最大的一句。）直到第一个错误为止，两者说的都一样，因为到那时为止它们读的词也相同；单元格里的断言已经检查过这一点。然后两者就分道扬镳：教师强制下的解码器接着读正确的词，而不是自己写的词；自由的解码器读的是自己写的词。
 #
 # 训练时，解码器只**接触**过（exposed）正确的词；犯了一个错，它就落入一个从没到过的状态。这叫做**暴露偏差**（exposure bias，Ranzato 等 2015）。对策有：训练时让解码器有时也读自己的词（scheduled sampling，Bengio 等 2015）；用束搜索（第 08 课）；或者少犯错。Transformer 也用教师强制训练。
 
@@ -739,7 +739,7 @@ print(f"of the gap, {1 - gaps['forgiving shifts'] / gaps['by place']:.0%} is our
 compare(mine, rest["only own words (free running)"][0], "02: right words after a mistake")
 
 # %% [markdown]
-# 一个错词，对紧接着的那一步影响最大；后面读到的词都正确，影响就慢慢消退。只读自己的词的解码器就一直落后。不过差距里有一大部分是计数造成的：不计较移位，差距就小得多，但不是零。（还有一点这样测不出来：用了一个恰当的同义词之后，参考译文的下一个词可能就不再正确了。）
+# 一个错词，对紧接着的那一步影响最大；后面读到的词都正确，影响就慢慢消退。只读自己的词的解码器就一直落后。不过这个差距里，有一大部分是计数方法造成的：不计较移位，差距就小得多，但不是零。（还有一点这样测不出来：用了一个恰当的同义词之后，参考译文的下一个词可能就不再正确了。）
 #
 # > **试一试。** 在 `spoiled_in` 里，不放解码器自己的错词，改放一个“随机”的词。影响更大还是更小？为什么？
 #
@@ -752,7 +752,7 @@ compare(mine, rest["only own words (free running)"][0], "02: right words after a
 # %% [markdown]
 # ## 4 · 瓶颈：质量与句长
 #
-# 不管什么句子，固定的向量都只有 $D$ 个数。**先猜**：它是短句的问题、长句的问题，还是所有句子的问题？如果训练时间加到四倍，谁会受益？
+# 不管什么句子，固定的向量都只有 $D$ 个数。**先猜**：受影响的是短句、长句，还是所有句子？如果训练时间加到四倍，谁会受益？
 
 # %%
 mine = None  # your guess, after the longer training it is a problem for: "short", "long" or "all"
@@ -796,7 +796,7 @@ compare(mine, "long" if ends[-1] < ends[0] - 0.15 else "all", "02: whom the fixe
 # %% [markdown]
 # （这些比例都很高，因为这些说明是由一个小语法生成的。真实的图片说明更难，见第 09 课。）训练时间加到四倍，短句几乎全对。长句也有进步，但差距仍然很大；这类模型刚出现时，Cho 等（2014b）看到的也是这样。
 #
-# 是不是该怪那个向量，它太窄，装不下长句？人们把它叫做这类模型的**瓶颈**（bottleneck）。但光凭这张图还不能断定：不管什么模型，句子长，出错的机会本来就多。如果真要怪向量，那么摆脱了它的模型，就该在长句上进步最大。第 6 节见分晓。（也可以把向量加宽，Sutskever 等用了 8,000 个数。可是句子总能更长。）
+# 是不是该怪那个向量太窄，装不下长句？人们把它叫做这类模型的**瓶颈**（bottleneck）。但光凭这张图还不能断定：不管什么模型，句子长，出错的机会本来就多。如果真要怪向量，那么摆脱了它的模型，就该在长句上进步最大。第 6 节见分晓。（也可以把向量加宽，Sutskever 等用了 8,000 个数。可是句子总能更长。）
 #
 # 人翻译长句子，不会读一遍就合上书，全凭记忆来写。译者会回头再看。
 
@@ -806,7 +806,7 @@ check("bottleneck_control")
 # %% [markdown]
 # ## 5 · 加性注意力：回头看（Bahdanau 2014）
 #
-# 记忆里每个源词有一个向量，固定向量的解码器只留下其中两个半截，其余全扔了。不如让解码器自己选，每一步需要哪些就取哪些。选要选得“软”，所以取加权平均。这就是第 $t$ 步的上下文：
+# 记忆里每个源词有一个向量，而用固定向量的解码器只留下其中两个向量的各一半，其余全扔了。不如让解码器自己选，每一步需要哪些就取哪些。选要选得“软”，所以取加权平均。这就是第 $t$ 步的上下文：
 #
 # $$c_t = \sum_{j=1}^{S} \alpha_{t,j}\, h_j , \qquad
 # \alpha_{t,j} = \frac{\exp(e_{t,j})}{\sum_{i=1}^{S} \exp(e_{t,i})} .$$
@@ -815,7 +815,7 @@ check("bottleneck_control")
 #
 # $$e_{t,j} = v^{T} \tanh\left( W_q\, s_{t-1} + W_k\, h_j + b \right) .$$
 #
-# $W_q$ 和 $W_k$ 是 $D \times D$，$v$ 和 $b$ 有 $D$ 个分量，四个都是学出来的。叫它**加性**（additive），是因为里面把两者相加。每一部分都可以求导。没有人告诉网络该看哪里，它只靠下一个词的损失就学会了。
+# $W_q$ 和 $W_k$ 是 $D \times D$，$v$ 和 $b$ 有 $D$ 个分量，四个都是学出来的。之所以叫**加性**（additive），是因为公式里面把两者相加。每一部分都可以求导。没有人告诉网络该看哪里，它只靠下一个词的损失就学会了。
 
 # %%
 draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=True)
@@ -851,7 +851,7 @@ class AdditiveAttention(nn.Module):
 
 
 # %% [markdown]
-# 用上它的解码器：每一步先看，再往前走。
+# 下面是用上这种注意力的解码器：每一步先看，再往前走。
 #
 # $$s_t = \operatorname{GRU}\big([\, y_{t-1} \,;\, c_t \,],\; s_{t-1}\big) , \qquad
 # \tilde s_t = \tanh\big(W_s\, [\, s_t \,;\, c_t \,]\big) .$$
@@ -918,9 +918,9 @@ print("additive attention equals the slow loops, and padding gets no weight")
 # e_{t,j} = s_t^{T}\, W\, h_j \quad \text{("general")} , \qquad
 # e_{t,j} = v^T \tanh\left( W\, [\, s_t \,;\, h_j \,] \right) \quad \text{("concat")} .$$
 #
-# 第三种就是加性的。前两种叫做**乘性**（multiplicative），我们取第一种。它自己一个参数也没有，编码器和解码器必须学会一种共同的语言。这样，所有步的全部分数只要**一次**矩阵乘法；而加性的分数，每一对词、每一个分量（共 $D$ 个）都要算一次 tanh。
+# 第三种就是加性的。前两种叫做**乘性**（multiplicative），我们取第一种。它自己一个参数也没有，所以编码器和解码器必须学会一种共同的语言。这样，所有步的全部分数只要**一次**矩阵乘法；而加性的分数，每一对词、每一个分量（共 $D$ 个）都要算一次 tanh。
 #
-# 他们还调换了次序：先往前走，再看。看到的内容不再送进 GRU。所以有教师强制时，它可以一次走完目标句的全部词，然后所有的词同时回头看。为了公平比较，我们让它也读第 2 节里读的东西，即固定的向量 $c$：
+# 他们还调换了次序：先往前走，再看。看到的内容不再送进 GRU。所以用教师强制训练时，GRU 可以一次走完目标句的全部词，然后所有的词同时回头看。为了公平比较，我们让它和第 2 节里一样，也读固定的向量 $c$：
 #
 # $$s_t = \operatorname{GRU}\big([\, y_{t-1} \,;\, c \,],\, s_{t-1}\big) , \qquad
 # c_t = \sum_j \alpha_{t,j}\, h_j , \qquad \tilde s_t = \tanh\big(W_s\, [\, s_t \,;\, c_t \,]\big) .$$
@@ -996,14 +996,14 @@ gain = [looking - blind for looking, blind in zip(quality["additive"], quality["
 compare(mine, "long" if gain[-1] > gain[0] else "short", "02: where attention gains most")
 
 # %% [markdown]
-# 与训练时间相同的模型相比，四份都有进步，最长的一份进步最大。与训练时间为**四倍**的模型相比，最短的一份几乎没有进步：在那里，缺的东西可以用时间补上。最长的一份补不上。原因也不是权重的个数：点积模型的参数与不带注意力的模型**一样多**。（每个模型只训练了一次。换两个种子，最长的一份结果也差不多：不带注意力、训练四倍时间是 67 到 69%，dot 是 83 到 84%，additive 是 88 到 91%。）
+# 与训练时间相同的模型相比，四份都有进步，最长的一份进步最大。与训练时间为**四倍**的模型相比，最短的一份几乎没有进步：短句缺的，可以靠延长训练补上；最长的一份却补不上。原因也不在权重的个数：点积模型的参数与不带注意力的模型**一样多**。（每个模型只训练了一次。换两个种子，最长的一份结果也差不多：不带注意力、训练四倍时间是 67 到 69%，dot 是 83 到 84%，additive 是 88 到 91%。）
 #
-# 两种注意力里，这里加性的领先，但也更慢。一个可能的原因（我们没有检验）：每个上下文都会在下一步读进去，所以它能知道自己看过哪里。（它的参数也稍多一些。）
+# 两种注意力里，这里加性的领先，但也更慢。一个可能的原因（我们没有检验）：加性模型的解码器在下一步会把上一步的上下文读进去，所以能知道自己看过哪里。（它的参数也稍多一些。）
 
 # %% [markdown]
-# ## 7 · 它看的词对吗？
+# ## 7 · 注意力看对词了吗？
 #
-# 权重的每一行，表示解码器写那个词之前看了哪里。下面是第一张图里的那条说明，两个模型各一幅。橙色方框是标准对齐，网络从没见过。
+# 权重的每一行对应一个目标词，表示解码器写这个词之前看了哪里。下面是第一张图里的那条说明，两个模型各一幅。橙色方框是标准对齐，网络从没见过。
 
 # %%
 @torch.no_grad()
@@ -1023,7 +1023,7 @@ draw.alignment_maps(panels, [*shown.de_tokens, "EOS"], shown.en_tokens, shown.al
 # %% [markdown]
 # 图很有说服力，但一张图只是一个句子。在所有说明上，权重找到了多少标准连线？权重还不是连线。我们照 Luong 的做法，把每个目标词连到权重最大的源词；如果权重最大的是源句的 `EOS`，这个词就不连。
 #
-# 有两个基线，才知道一个数好不好。**随机**基线毫无头绪：每个目标词随便连一个源词。**对角线**基线笔直往前：第一个目标词连第一个源词，最后一个连最后一个，中间的按比例来。两种语言次序相同时，这样猜很不错。**先猜**：两种注意力、两个基线，十条连线里各能找到几条？
+# 要知道一个数好不好，得有基线来比。这里有两个。**随机**基线毫无头绪：每个目标词随便连一个源词。**对角线**基线笔直往前：第一个目标词连第一个源词，最后一个连最后一个，中间的按比例来。两种语言次序相同时，这样猜很不错。**先猜**：两种注意力、两个基线，十条连线里各能找到几条？
 
 # %%
 mine = None  # your guess for additive attention: links out of ten
@@ -1174,7 +1174,7 @@ print(f'in the training captions "is" follows "a woman" in {followed / women:.0%
 compare(mine, "frequent" if common < rare else "rare", "02: words that are linked wrongly")
 
 # %% [markdown]
-# 少见的词，它会去查。常见的词为什么不查？有两个可能的原因，我们都没有检验。在“a woman”后面，一个德语词都不用看就能猜到“is”，所以不太需要去看。另外，每个 $h_j$ 都了解自己的左邻右舍，一个词的意思也可以从旁边的向量得到：Koehn 和 Knowles（2017）就发现过错开了一个词、翻译却很好的注意力。
+# 少见的词，网络会去查。常见的词为什么不查？有两个可能的原因，我们都没有检验。在“a woman”后面，一个德语词都不用看就能猜到“is”，所以不太需要去看。另外，每个 $h_j$ 都了解自己的左邻右舍，一个词的意思也可以从旁边的向量得到：Koehn 和 Knowles（2017）就发现过错开了一个词、翻译却很好的注意力。
 #
 # > **试一试。** 在 `links_of` 里，把一个目标词连到权重大于 0.3 的“每个”源词。AER 变好了吗？哪个阈值最好？又该在哪些数据上选它？
 #
@@ -1326,7 +1326,7 @@ print("each further word makes the chain longer by the same amount: it grows lik
 # 论文就是从这个问题开始的。注意力一步就能把任意两个词连起来，循环却不能。**如果留下注意力，去掉循环，会怎样？**
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 用钟表量呢？· 选读
+# ### 真的计时又怎样？· 选读
 #
 # 写给不相信计数的读者：同样的矩阵乘法，一遍连成链，一遍不连，各花多少时间。
 
@@ -1383,23 +1383,23 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
       f"{built_in[-1] / fast[-1]:.1f} times as long")
 
 # %% [markdown]
-# 三条线做的是同样的运算，也都随 $n$ 增长，因为要算的东西多了。等待的代价，是 `nn.GRU` 与剪断的链之间的距离。（Python 循环每次调用还要多花几微秒。）也可以把许多句子放进一个批次，我们就是这样做的：这样每一步要算的更多。但内存有多大，这个办法就只能用到多大。
+# 三条线做的是同样的运算，也都随 $n$ 增长，因为要算的东西多了。等待的代价，就是 `nn.GRU` 与剪断的链这两条线之间的距离。（Python 循环每次调用还要多花几微秒。）也可以把许多句子放进一个批次，我们就是这样做的：这样每一步要算的更多。但这个办法受机器内存的限制。
 
 # %% [markdown]
 # ## 10 · 各类网络并排看
 #
-# 论文第 2 节还举出了另外一些等待较少的网络。下面这张表现在读一遍，第 05 课之后再读一遍。“路径”是相隔 $n$ 个位置的两个词之间要走几步：越短，就越容易学到两者有关（第 01 课）。“等待”是读一个 $n$ 个词的句子，必须一个接一个地走几步。$k$ 是卷积的宽度。
+# 论文第 2 节还举出了另外一些等待较少的网络。下面这张表现在读一遍，第 05 课之后再读一遍。“路径”是相隔 $n$ 个位置的两个词之间要走几步：越短，就越容易学到两者有关（第 01 课）。“等待”是读完一个有 $n$ 个词的句子，有多少步必须一步接一步地走。$k$ 是卷积的宽度。
 #
 # | 类别 | 最初用来做什么 | 长处 | 短处 | 路径 | 等待 |
 # |---|---|---|---|---|---|
-# | RNN 编码器-解码器（Cho、Sutskever 2014；带注意力：Bahdanau 2014）| 长度不一的序列 | 模型小；可以边收边读；注意力一步连接两边 | 有那条链；在句子内部，远处的词会淡去 | $n$ | $n$ |
+# | RNN 编码器-解码器（Cho、Sutskever 2014；带注意力：Bahdanau 2014）| 长度不一的序列 | 模型小；可以边收边读；注意力一步连接两边 | 摆脱不了那条链；在句子内部，远处的词会淡去 | $n$ | $n$ |
 # | ConvS2S（Gehring 2017）| 所有位置同时训练 | 并行；解码器每层都有注意力 | 要许多层才能看到远处的词 | $n/k$ | $n/k$ 层 |
 # | ByteNet（Kalchbrenner 2016）| 线性时间，逐字符处理 | 间隔逐层加倍：几层就看得很远 | 没有注意力：远处的词还是要穿过许多层 | $\log n$ | $\log n$ 层 |
-# | Extended Neural GPU（Kaiser 和 Bengio 2016）| 长加法之类的算法；后来用于翻译 | 用卷积一次改写整个记忆 | 输入多长，就要多少步 | $n/k$ | $n$ |
-# | 记忆网络（Sukhbaatar 2015）| 回答关于已存事实的问题 | 看一次（一跳，hop）就能看到任何地方，而且可以看几次 | 是集合：次序要另外加；只有几跳 | 1 | 跳数 |
+# | Extended Neural GPU（Kaiser 和 Bengio 2016）| 多位数加法之类的算法；后来用于翻译 | 用卷积一次改写整个记忆 | 输入多长，就要多少步 | $n/k$ | $n$ |
+# | 记忆网络（Sukhbaatar 2015）| 回答关于已存事实的问题 | 看一次（一跳，hop）就能看到任何地方，而且可以看几次 | 记忆是集合，次序要另外加；只有几跳 | 1 | 跳数 |
 # | **Transformer**（Vaswani 2017）| 训练快，路径短 | 任意两个词只差一步；所有位置同时算 | 要比较 $n^2$ 对；次序要另外加 | 1 | 层数 |
 #
-# 四点说明。一，卷积的两栏，数的都是两个词相遇之前需要的层数。（写 $n/k$ 只表示增长的量级；第 01 课数得准确，是 $n/(k-1)$。论文的表 1 数的是“一层”之内的等待，卷积在一层之内只有一步。ByteNet 按间隔一直加倍来算；原文里间隔会从头再来，见第 01 课。）二，最后一栏说的是阅读，以及用教师强制训练。生成译文时，表中凡是做翻译的网络都是一个词接一个词地写，Transformer 也一样。（记忆网络只回答一个词。）三，路径为 1 要付代价：取平均会让信息变模糊。论文在第 2 节承认这一点，并用多个头来应对（第 03 课）。四，这张表说的是什么“容易”学会，不是实际学会了什么：数据足够多，带注意力的 RNN 也翻译得很好，第 09 课会让它试试。
+# 四点说明。一，卷积的两栏，数的都是两个词相遇之前需要的层数。（写 $n/k$ 只表示增长的量级；第 01 课数得准确，是 $n/(k-1)$。论文的表 1 数的是“一层”之内的等待，卷积在一层之内只有一步。ByteNet 按间隔一直加倍来算；原文里间隔会从头再来，见第 01 课。）二，最后一栏说的是阅读，以及用教师强制训练。生成译文时，表中凡是做翻译的网络都是一个词接一个词地写，Transformer 也一样。（记忆网络的回答只有一个词。）三，路径为 1 要付代价：取平均会让信息变模糊。论文在第 2 节承认了这一点，并用多个头来应对（第 03 课）。四，这张表说的是什么“容易”学会，不是实际学会了什么：数据足够多，带注意力的 RNN 也翻译得很好，第 09 课会让它试试。
 
 # %%
 check("path_neural_gpu")
@@ -1444,11 +1444,11 @@ check("new_in_2017")
 #
 #    <details><summary>答案</summary>
 #
-#    `train("none", width=192)` 有 872,280 个参数；宽度 96 的加性注意力有 302,904 个。把它的四份与上面的比较。也要看曲线的形状：瓶颈宽了，装得下更长的句子，再长，曲线还是往下掉。两次训练各只有一个种子，可能相差几个百分点。
+#    `train("none", width=192)` 有 872,280 个参数；宽度 96 的加性注意力有 302,904 个。把它在四份上的结果与上面的比较。也要看曲线的形状：瓶颈宽了，能装下更长的句子；但句子再长下去，曲线还是会往下掉。两次训练各只有一个种子，可能相差几个百分点。
 #
 #    </details>
 #
-# 3. **倒着读（难度 3/5，20 分钟）。** Sutskever 等把源句倒过来，结果变好了。在 `fixed_vector` 里，从右边来的那一半返回零，重新训练 `"none"`。然后在 `examples_of` 里把德语词倒过来（`c.de_tokens[::-1]`），重新造 `train_set`、`val_set` 和 `by_length`，再训练一次。倒过来为什么可能有用？
+# 3. **倒着读（难度 3/5，20 分钟）。** Sutskever 等把源句倒过来，结果变好了。在 `fixed_vector` 里，让从右往左读的那一半返回零，重新训练 `"none"`。然后在 `examples_of` 里把德语词倒过来（`c.de_tokens[::-1]`），重新造 `train_set`、`val_set` 和 `by_length`，再训练一次。倒过来为什么可能有用？
 #
 #    <details><summary>答案</summary>
 #
@@ -1510,7 +1510,7 @@ check("new_in_2017")
 # - Kalchbrenner, Blunsom 2013, *Recurrent Continuous Translation Models*；Sutskever, Vinyals, Le 2014, *Sequence to Sequence Learning with Neural Networks*, arXiv 1409.3215；Cho et al. 2014, *Learning Phrase Representations using RNN Encoder-Decoder*, arXiv 1406.1078：编码器-解码器。Cho et al. 2014b, *On the Properties of Neural Machine Translation*, arXiv 1409.1259：翻译质量与句长。
 # - Bahdanau, Cho, Bengio 2014, *Neural Machine Translation by Jointly Learning to Align and Translate*, arXiv 1409.0473；Luong, Pham, Manning 2015, *Effective Approaches to Attention-based Neural Machine Translation*, arXiv 1508.04025：本页的第 5 节和第 6 节。
 # - Williams, Zipser 1989, *A Learning Algorithm for Continually Running Fully Recurrent Neural Networks*；Bengio et al. 2015, *Scheduled Sampling*, arXiv 1506.03099；Ranzato et al. 2015, *Sequence Level Training with Recurrent Neural Networks*, arXiv 1511.06732：本页的第 3 节。
-# - Och, Ney 2003, *A Systematic Comparison of Various Statistical Alignment Models*：AER。Brown et al. 1993, *The Mathematics of Statistical Machine Translation*：IBM 模型。Koehn, Knowles 2017, *Six Challenges for Neural Machine Translation*, arXiv 1706.03872：注意力在哪里不等于对齐。
+# - Och, Ney 2003, *A Systematic Comparison of Various Statistical Alignment Models*：AER。Brown et al. 1993, *The Mathematics of Statistical Machine Translation*：IBM 模型。Koehn, Knowles 2017, *Six Challenges for Neural Machine Translation*, arXiv 1706.03872：注意力在哪些情况下不等于对齐。
 # - Sukhbaatar et al. 2015, *End-To-End Memory Networks*, arXiv 1503.08895；Kaiser, Bengio 2016, *Can Active Memory Replace Attention?*, arXiv 1610.08613；Kalchbrenner et al. 2016, *Neural Machine Translation in Linear Time*, arXiv 1610.10099；Gehring et al. 2017, *Convolutional Sequence to Sequence Learning*, arXiv 1705.03122：其他几类网络。
 #
 # **作业。** [作业：序列到序列](homework/seq2seq/seq2seq.ipynb)：自己写出加性注意力；哪里错了，检查会指出来。

@@ -188,7 +188,7 @@ draw.masks(
 #
 # **填充不能改变任何结果。** 一个句子单独计算，和放在更长的句子旁边一起计算，输出必须相同。**先猜**：**没有**掩码时，只补一个 `<pad>`，输出会错多少？补二十个呢？误差会一直增大，还是渐渐变平？（把猜测写在 `None` 的位置。不打分，`compare` 只是把它和测得的结果放在一起。）
 #
-# 再下一个单元格来测量：用第 03 课的 `MultiHeadAttention`，词向量是随机的。
+# 再下面一个单元格负责测量：用第 03 课的 `MultiHeadAttention`，词向量是随机的。
 
 # %%
 mine = None  # "for ever" or "flattens"
@@ -336,9 +336,9 @@ class TinyWriter(nn.Module):
 # 这样的模型有多好？有两种问法，这一课讲的就是两者的区别。
 #
 # - **一次算完**：把整个 `tgt_in` 给它，把它的所有预测与 `tgt_out` 比较。训练时的损失就是这样算的。
-# - **按前缀**：对每个位置 $t$，**只给它正确句子的前 $t$ 个词元**，看它的最后一个预测。后面的词是真的不在那里。
+# - **按前缀**：对每个位置 $t$，**只给它正确句子的前 $t$ 个词元**，看它的最后一个预测。后面的词真的不在输入里。
 #
-# 第二种问法更接近实际使用，但还不完全一样。真正生成时，模型读的是**自己**写的词，错了也照读（第 02 课把这叫做暴露偏差）。这里的前缀全是正确的，所以在同样的句子上，两种损失只差一点：后面的词在不在。
+# 第二种问法更接近实际使用，但还不完全一样。真正生成时，模型读的是**自己**写的词，错了也照读（第 02 课把这叫做暴露偏差）。这里的前缀全是正确的，所以在同样的句子上，两种损失的区别只有一处：后面的词在不在输入里。
 #
 # 损失用交叉熵：把模型给正确词的概率取对数再取负，对所有真正的词求平均。单位是**奈特**（nat），因为用的是自然对数。（`F.cross_entropy` 直接接收 logits，并跳过 `ignore_index` 指定的词元。）
 
@@ -889,7 +889,7 @@ for name, words in (("src", de_words), ("tgt_in", en_words), ("tgt_out", en_word
 # 看短句的 `tgt_in`：它们会**读到**自己的 `</s>`，而在那个位置要预测的是 `<pad>`。这没有害处：凡是 `tgt_out` 为填充的位置，损失都跳过，`n_tokens` 也不计入。所以一个批次的损失，是对真实词元求和，再除以 `n_tokens`。如果除以 $B \cdot T$，填充越多，损失就显得越小。
 
 # %% [markdown]
-# > **试一试。** 有些模型让解码器从 `<pad>` 开始，而不是 `<s>`。用 `bos_id=PAD` 调用 `from_sequences`，读一读报错。如果它不拒绝，`tgt_mask` 的哪一行会是空的？
+# > **试一试。** 有些模型让解码器从 `<pad>` 开始，而不是 `<s>`。用 `bos_id=PAD` 调用 `from_sequences`，读一读报错。假如它不报错，`tgt_mask` 的哪一行会是空的？
 #
 # <details><summary>答案</summary>
 #
@@ -984,7 +984,7 @@ draw.ways(
 # - **我们的实现**和用布尔掩码的 **`F.sdpa`**：零。（`F.sdpa` 是 `F.scaled_dot_product_attention` 的简写；它的早期版本在这里给出 NaN。）
 # - **自己填 −∞**：$0/0$，得到 NaN，而且会扩散：在下一层，凡是能看到这个词的词也都变成 NaN，损失也一样。
 # - **−1e9**（“减去很大的数”）：所有分数一样糟糕，softmax 就把权重平均分配。查询读到的是**所有不该看的内容的平均**。不报错，没有 NaN，只是错了。
-# - **用浮点数 0 和 1**：浮点掩码会**加**到分数上。于是“允许”多得一分，“禁止”却一分没少：掩码变成了提示。普通的那一行就已经错了。（第 03 课的 `MultiHeadAttention` 拒绝非布尔的掩码，就是这个原因。）
+# - **用浮点数 0 和 1**：浮点掩码会**加**到分数上。于是“允许”多得一分，“禁止”却一分没少：掩码变成了提示。普通的那一行就已经错了。（第 03 课的 `MultiHeadAttention` 不接受非布尔的掩码，就是这个原因。）
 
 # %%
 zeros = torch.zeros(4)
@@ -999,7 +999,7 @@ assert leaked > 0.3
 print(f"a 0/1 float mask: {leaked:.0%} of the weight on forbidden keys, in an ordinary row")
 
 # %% [markdown]
-# −1e9 还有一个陷阱。半精度（`float16`，GPU 上常用）最大只到 65,504，那里根本没有 −1e9：PyTorch 拒绝用它填充；如果是用**加**的，它就变成了 −∞，NaN 又回来了。
+# −1e9 还有一个陷阱。半精度（`float16`，GPU 上常用）最大只到 65,504，那里根本没有 −1e9：用它来填充，PyTorch 会报错；如果是**加**上去，它就变成了 −∞，NaN 又回来了。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1059,7 +1059,7 @@ for n_sentences in (1, 7, 8):
     print(f"(B, K) = ({n_sentences}, 8): {found}")
 
 # %% [markdown]
-# 句子数与词数相等，即 $B = Q$ 时，批次的各行会被当成查询的各行：第 3 个查询用上了第 3 个句子的填充。7 个句子时会报错，本该如此。真正的陷阱是 $B = 1$：人们总是先拿一个句子来试，而这时结果**恰好是对的**。所以我们的函数只要发现掩码的维数与分数不同，不管有几个句子，一律拒绝：
+# 句子数与词数相等，即 $B = Q$ 时，批次的各行会被当成查询的各行：第 3 个查询用上了第 3 个句子的填充。7 个句子时会报错，本该如此。真正的陷阱是 $B = 1$：人们总是先拿一个句子来试，而这时结果**恰好是对的**。所以我们的函数只要发现掩码的维数与分数不同，不管有几个句子，一律报错：
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1154,7 +1154,7 @@ draw.masks(
 # 随机排列时，和按长度排序时，各有多少计算花在 `<pad>` 上。第 06 课要用到。
 
 # %% [markdown]
-# 掩码让填充变得无害，却没有让它变得免费：每个矩阵都要像对待词一样乘以 `<pad>`。**先猜**：图片说明按随机次序排列，每 64 条一个批次，宽度等于其中最长的句子。所有词元里有多大比例是填充？如果先按长度排序呢？
+# 有了掩码，填充不再有害，但并不免费：每个矩阵都要像对待词一样乘以 `<pad>`。**先猜**：图片说明按随机次序排列，每 64 条一个批次，宽度等于其中最长的句子。所有词元里有多大比例是填充？如果先按长度排序呢？
 
 # %%
 mine = None  # in random order, 0 to 1
@@ -1209,7 +1209,7 @@ compare(mine, shares[0], "04: share of padding in random order")
 # - 填充掩码按列关闭，对所有查询都一样。有了它，一个句子单独算与放在批次里算，输出相同。
 # - 因果掩码是下三角。有了它，来自未来的梯度恰好为零。没有它，模型训练时只会抄下一个词：损失接近零，却什么句子也写不出来。
 # - 解码器读到的是右移一位的答案。掩码与右移缺一不可：要预测的词，不能让模型读到。
-# - 掩码和右移都有了，算一遍就能得到本来要算 $T$ 遍的 $T$ 个预测。所以训练可以并行。
+# - 掩码和右移都有了，算一遍就能得到本来要算 $T$ 遍才有的 $T$ 个预测。所以训练可以并行。
 # - 什么都看不到的查询应该得到零，而不是 NaN，也不是所有内容的平均。
 # - 别人的掩码在接口处转换；查询比键少时，不要相信 `is_causal`。
 
@@ -1252,7 +1252,7 @@ compare(mine, shares[0], "04: share of padding in random order")
 # - Williams, Zipser (1989), *A Learning Algorithm for Continually Running Fully Recurrent Neural Networks*, Neural Computation 1(2)：教师强制。
 # - Bengio, Vinyals, Jaitly, Shazeer (2015), *Scheduled Sampling for Sequence Prediction with Recurrent Neural Networks*, arXiv 1506.03099：教师强制漏掉了什么。
 # - Germain, Gregor, Murray, Larochelle (2015), *MADE: Masked Autoencoder for Distribution Estimation*, arXiv 1502.03509：早在 Transformer 之前，就用掩码让网络变成自回归的。
-# - Radford, Narasimhan, Salimans, Sutskever (2018), *Improving Language Understanding by Generative Pre-Training*：因果掩码撑起一整个模型。
+# - Radford, Narasimhan, Salimans, Sutskever (2018), *Improving Language Understanding by Generative Pre-Training*：整个模型靠的就是因果掩码。
 #
 # **作业。** [作业：掩码](homework/masking/masking.ipynb)：自己写出填充掩码、因果掩码和右移；哪里错了，检查会指出来。
 #

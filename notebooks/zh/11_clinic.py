@@ -79,7 +79,7 @@ steps = by_scale(smoke=80, cpu=120, gpu=120)
 # **锁定版本**（pin），就是写明确切的版本：`torch==1.11.0`。不锁定，2019 年的代码今天几乎没有一份还跑得起来。最有名的坏例子是 **torchtext**。这两个仓库都靠它取数据，而它已经停止维护；最后一版（0.18，2024 年 4 月）只能与 torch 2.3 一起加载，换成更新的 torch，就报 `undefined symbol` 停下。JA 导入的 `torchtext.data.Field`，后来的版本里已经没有了。所以：
 #
 # 1. 绝不要把老项目的依赖装进你平时工作的环境。另建一个：`python -m venv old`。
-# 2. Python 也要用当年的：每个 wheel 安装包，都只配某个 Python 版本和某个包版本。
+# 2. Python 也要用当年的：每个 wheel 安装包，都只适用于某一个 Python 版本和某一个包版本。
 # 3. **所有**版本都取同一时期的。要用 torchtext，在 Python 3.11 上能配到一起的是：torch 2.3.1、torchtext 0.18.0、torchdata 0.7.1、`numpy<2` 和 portalocker（课程把它们写在 `requirements-torchtext.txt` 里）。
 # 4. 如果坏的只有读数据的那一段，就自己写一段，模型照用：逐行读两个文件，没什么难的。
 
@@ -276,7 +276,7 @@ print("scaled by √32, and position 0 adds 0 to even columns and 1 to odd ones"
 #
 # | 选择 | AT | JA | 本课程 |
 # |---|---|---|---|
-# | `MultiHeadAttention`、`w_q`、`FeedForward` 各叫什么 | `MultiHeadedAttention`、`linears[0]`、`PositionwiseFeedForward` | `MultiHeadAttention`、`w_qs`、`PositionwiseFeedForward` | 就是左边这些 |
+# | `MultiHeadAttention`、`w_q`、`FeedForward` 各叫什么 | `MultiHeadedAttention`、`linears[0]`、`PositionwiseFeedForward` | `MultiHeadAttention`、`w_qs`、`PositionwiseFeedForward` | 就用行首这三个名称 |
 # | 归一化 | 前归一化：x + f(norm(x))，堆叠末尾再来一次（正文写的是后归一化；有一条注释说这样更简单）| 后归一化，嵌入上也有一次 | 两种都有，由 `norm=` 指定 |
 # | LayerNorm 除以什么 | 按 n - 1 项算的标准差，在根号外加 1e-6 | 方差加 1e-6 再开方 | 方差加 1e-5 再开方 |
 # | 掩码 | True 或 1 = 可以关注；其余设为 -1e9 | 相同 | True = 可以关注；其余 -inf，全被遮住的行给出零 |
@@ -290,7 +290,7 @@ print("scaled by √32, and position 0 adds 0 to even columns and 1 to odd ones"
 # | 平均什么 | 写了函数，没有谁调用 | 不平均：留下最好的一轮 | 最后几份快照 |
 # | 词表取自 | train、val **和 test**，至少出现两次的词 | train | train |
 # | 解码 | 贪心 | 束宽 5，除以长度^0.7 | 两种都有；论文的长度惩罚 |
-# | 报告什么 | 平滑后的损失；五句译文 | 损失、困惑度和准确率，都是告诉了前面的正确词才算的 | BLEU 和它的签名 |
+# | 报告什么 | 平滑后的损失；五句译文 | 损失、困惑度和准确率，都是先把前面的正确词告诉模型再算的 | BLEU 和它的签名 |
 #
 # 细心的人还能看出更多。在 JA 里，模型类在 `forward` 里把 logits 除以 √d；可是它的 `Translator` 不调用 `forward`，而是分别调用解码器和投影，于是漏了这次除法。可能性最大的下一个词不会变，束搜索拿来比较各个候选的对数概率**之和**却变了。而且 `translate.py` 建模型时，没有设训练时设的那个开关。在 AT 里，`average` 调用 `m.params()`，可是没有哪个模块有这个方法：从不调用的函数，永远不会出错。（这些都是从源代码里读出来的，我们没有运行过。）
 
@@ -302,7 +302,7 @@ check("clinic_unscaled_search")
 #
 # 不要一上来就看译文，也不要一上来就改学习率。先问**答案已知**的问题，从最便宜的问起。一共七个问题，每个写成一个函数：它收到一个病例，需要时照着重新造一个没训练过的，最后返回一个数。
 #
-# **一：刚开始时，它像不像一无所知？** 训练之前，V 个词的可能性相等，损失约为 $\ln V$。
+# **一：刚开始时，模型像不像一无所知？** 训练之前，V 个词的可能性相等，损失约为 $\ln V$。
 #
 # **先猜**：绑定的权重按 N(0, 1/d) 抽取，开始时 logits 的方差是 1。最初的损失比 ln V 大、比它小，还是正好相等？
 
@@ -329,7 +329,7 @@ compare(mine, "above", "11: first loss and ln V")
 #
 # <details><summary>答案</summary>
 #
-# logits 变成三倍，方差变成九倍：最初的损失比 ln V 大出 3 奈特以上。在模型内部，归一化把它藏住了；到最后一层才露出来。
+# logits 变成三倍，方差变成九倍：最初的损失比 ln V 大出 3 奈特以上。在模型内部，归一化掩盖了这个问题；到最后一层才露出来。
 #
 # </details>
 #
@@ -729,9 +729,9 @@ draw.symptoms({name: [table[name][tool] for tool in TOOLS] for name in table}, l
 # - **一看就没救：** `warmup_stands_still`。损失一直停在原处。人人都怕这种错误，其实它最好找。
 # - **论损失，比健康的还好：** `not_shifted`（0.96，健康的是 1.35）、`wrong_axis`（1.20）、`view_for_transpose`（1.26）。它们的 BLEU 是 0、6 和 0。训练损失说的是：**答案就在手边**时，词猜得准不准。模型要是看得到答案，或者训练时用到了翻译时没有的东西，当然猜得准。`causal_missing` 的损失与健康的差不多，BLEU 却只有一半。
 # - **半死不活：** `half_optimizer`、`positions_by_row`、`eval_forgotten` 都能写出点东西。正是看到这样的分数，人们才开始改学习率。
-# - **论 BLEU，健康得不能再健康：** 平均的平均、没有缩放、填充算进损失、词元学自测试集、平滑也分给了填充、权重没有绑定。在这一个种子上，其中四个的得分甚至比健康的模型还高。但它们都是错的：损失谁也没法拿来比较，分数不可信，多出论文没有的 14,720 个参数，少了到 d_k = 64 时就缺不得的缩放。
+# - **论 BLEU，健康得不能再健康：** 平均的平均、没有缩放、填充算进损失、词元学自测试集、平滑也分给了填充、权重没有绑定。在这一个种子上，其中四个的得分甚至比健康的模型还高。但它们都是错的：有的损失谁也没法拿来比较，有的分数不可信，有的多出论文没有的 14,720 个参数，有的少了到 d_k = 64 时就缺不得的缩放。
 #
-# 再按列看：对照模型只漏掉一个，而且只有它看得见缺了缩放。`eval_forgotten` 逃过了它，因为前向计算是对的；只有 `twice` 有反应。`start` 只看得见一个病人，代价也只是一次前向计算。一个工具没有反应，只能证明它看得见的那些东西没有问题，别的什么也证明不了。
+# 再按列看：对照模型只漏掉一个，而且只有它看得见缺了缩放。漏掉的是 `eval_forgotten`，因为这个病人的前向计算是对的；能查出它的只有 `twice`。`start` 只看得见一个病人，代价也只是一次前向计算。一个工具没有反应，只能证明它看得见的那些东西没有问题，别的什么也证明不了。
 #
 # > **试一试。** $d_k = 8$ 时，`no_scale` 藏得住。模型多大时，你会去查它？
 #
@@ -778,7 +778,7 @@ check("clinic_bleu_alone")
 # | `Case` | 一个小翻译模型和它的训练循环，每一步是一个方法 |
 # | `start`、`overfit`、`future`、`answer`、`padding`、`company`、`shuffled`、`by_layer`、`still` | 各给出一个数或一个列表：调试的次序 |
 # | `trace`、`twin` | 两个病例从哪一段开始不同 |
-# | `twice`、`halves`、`rows`、`relearned`、`examine` | 那七个问题看不见的；一次做完全部检查 |
+# | `twice`、`halves`、`rows`、`relearned`、`examine` | 查那七个问题看不见的毛病；一次做完全部检查 |
 #
 # **小结。** 先评估一个代码仓库再去读，从入口往下读。调试靠答案已知的问题，从最便宜的问起。错误的模型不会崩溃，有些学得比正确的还快：好得过分的损失也是一种症状。分数看不出的，要靠工具来看。
 #

@@ -113,7 +113,7 @@ assert lesson_of(scaled_dot_product_attention) == "03_attention"
 #
 # $$h_t = f(h_{t-1}, x_t)$$
 #
-# 问题就在公式里：没有 $h_{t-1}$，就算不出 $h_t$。60 个词的句子要一步接一步走 60 步，处理器再多也没用。注意力（Bahdanau et al. 2014）已经能让 RNN 回头看任何一个词，但 RNN 还在。论文的提议是：留下注意力，去掉循环。
+# 问题就在公式里：没有 $h_{t-1}$，就算不出 $h_t$。60 个词的句子要一步接一步走 60 步，处理器再多也没用。注意力（Bahdanau et al. 2014）已经能让 RNN 回头看任何一个词，但还是离不开 RNN。论文的提议是：留下注意力，去掉循环。
 #
 # **先猜**：有些运算必须等前一个算完才能开始。从结果往回数到输入，这样一个等一个的运算，最长能排成多长的一串？如果句子长度加倍，RNN 的这一串会怎样？注意力的呢？
 
@@ -151,7 +151,7 @@ chains = {
 draw.waiting(lengths, chains, "A recurrent layer waits once a word, attention does not")
 
 # %% [markdown]
-# 句子每多一个词，RNN 的这一串就多出同样多的运算。注意力的这一串，不管句子长短都一样长：所有的词**同时**与所有的词比较。图形处理器一次能做几千个乘法。RNN 让它闲着；注意力和卷积一样，一下子给它几千个不用等的乘法。而且注意力能让任意两个词一步就碰面，卷积做不到。
+# 句子每多一个词，RNN 的这一串就多出同样多的运算。注意力的这一串，不管句子长短都一样长：所有的词**同时**与所有的词比较。图形处理器一次能做几千个乘法。RNN 让它闲着；注意力和卷积一样，一下子给它几千个不用互相等待的乘法。而且注意力能让任意两个词一步就碰面，卷积做不到。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -302,7 +302,7 @@ check("residual_width")
 # | *We call our particular attention* | 分数是点积除以 $\sqrt{d_k}$；softmax 把分数变成权重。| dot product（点积）：逐个数相乘，再加起来 | [03](03_attention.ipynb) |
 # | *In practice, we compute the attention* | 所有查询写成矩阵一起算：公式 (1)。| packed together：作为一个矩阵的各行 | [03](03_attention.ipynb) |
 # | *The two most commonly used attention* | 另一种打分方法是用一个小网络（加性）。理论上两种代价差不多，实际上矩阵乘法快得多。| additive attention（加性注意力）：Bahdanau 的那种 | [02](02_seq2seq.ipynb)、[03](03_attention.ipynb) |
-# | *While for small values of* | 不缩放的话，向量一宽，点积就大，softmax 就几乎学不动了。| extremely small gradients（极小的梯度）：权重变了，结果几乎不变 | [03](03_attention.ipynb) |
+# | *While for small values of* | 不缩放的话，维数一高，点积就大，softmax 几乎学不到东西。| extremely small gradients（极小的梯度）：权重变了，结果几乎不变 | [03](03_attention.ipynb) |
 # | *To illustrate why the dot products* | 脚注给出理由：$d_k$ 个独立的、方差为 1 的乘积相加，方差是 $d_k$。| independent random variables（独立随机变量）：知道一个，对另一个仍一无所知 | [03](03_attention.ipynb) |
 #
 # </details>
@@ -340,7 +340,7 @@ draw_attention.maps(
 # %% [markdown]
 # “bark”隔着三个词，把大部分权重给了“dogs”；距离不起作用。（它也给自己一点，因为它自己也是复数。）不提问的词，得到的是所有值的普通平均。在真正的模型里，没有人手写这些键和查询：三个权重矩阵由词向量算出它们，而矩阵是训练得来的。
 #
-# **为什么要除以** $\sqrt{d_k}$？两个 $d_k$ 维随机向量的点积是 $d_k$ 项之和，所以方差是 $d_k$。不除的话，模型越大，分数越大，softmax 就变成只选一个键，梯度也随之消失。下面的断言测量方差、最大的权重和梯度，再把我们这四行代码与 PyTorch 自带的函数比较。
+# **为什么要除以** $\sqrt{d_k}$？两个 $d_k$ 维随机向量的点积是 $d_k$ 项之和，所以方差是 $d_k$。不除的话，模型越大，分数越大，softmax 几乎只选中一个键，梯度也随之消失。下面的断言测量方差、最大的权重和梯度，再把我们这四行代码与 PyTorch 自带的函数比较。
 
 # %%
 torch.manual_seed(0)
@@ -386,7 +386,7 @@ check("scale_by_d_k")
 #
 # $$\mathrm{head}_i = \operatorname{Attention}(Q W_i^Q, K W_i^K, V W_i^V)$$
 #
-# 论文里 $h = 8$，$d_k = 64$。**请看** `split_heads`：所谓的头，不过是一个大乘积的列，切成八条。
+# 论文里 $h = 8$，$d_k = 64$。**请看** `split_heads`：所谓的头，不过是把一个大乘积的列切成八条。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -427,7 +427,7 @@ check("heads_cost")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *In encoder-decoder attention layers* | 查询来自解码器，键和值来自编码器：正在写的每个词都可以看整个源句。| memory（记忆）：这里指编码器的输出 | [04](04_masking.ipynb)、[05](05_transformer.ipynb) |
-# | *The encoder contains self-attention layers* | 三样都来自下面一层，每个位置都能看到所有位置。| self-attention：自注意力 | [03](03_attention.ipynb) |
+# | *The encoder contains self-attention layers* | 查询、键和值都来自下面一层，每个位置都能看到所有位置。| self-attention：自注意力 | [03](03_attention.ipynb) |
 # | *Similarly, self-attention layers in the decoder* | 同上，但只能看到自己的位置为止：后面的内容在 softmax 内部就遮住了。| leftward information flow（向左的信息流）：从后面的词流向前面的词；illegal connections（非法连接）| [04](04_masking.ipynb) |
 #
 # </details>
@@ -586,7 +586,7 @@ print(f"base: {millions[0]:.1f} million parameters, the table {millions[1]:.0f} 
 #
 # </details>
 #
-# 到现在为止，没有任何部件知道词序。注意力只做比较和平均；把词打乱，出来的还是那些向量，只是跟着打乱了。所以模型给每个词向量**加上**一个图案，说明这个词站在哪里：频率逐渐降低的正弦和余弦。
+# 到现在为止，没有任何部件知道词序。注意力只做比较和平均；把词打乱，出来的还是那些向量，只是跟着打乱了。所以模型给每个词向量**加上**一组有规律的数，标明这个词在哪个位置：这组数是频率逐渐降低的正弦和余弦。
 #
 # $$PE_{(pos, 2i)} = \sin\left(\frac{pos}{10000^{2i/d_{model}}}\right)
 # \qquad PE_{(pos, 2i+1)} = \cos\left(\frac{pos}{10000^{2i/d_{model}}}\right)$$
@@ -739,7 +739,7 @@ print(f"pairs: train {sizes[0]}, val {sizes[1]}, {test_split} {sizes[2]}")
 print(f"preset {preset}: {len(bpe):,} tokens in the vocabulary")
 
 # %% [markdown]
-# 几乎没见过的词，它会怎么切？我们拿几个自己的**探针句**来试，这些句子是专门为课程写的，故意写得难。符号 ▁ 表示词前面的空格。
+# 几乎没见过的词，BPE 会怎么切？我们拿几个自己的**探针句**来试，这些句子是专门为课程写的，故意写得难。符号 ▁ 表示词前面的空格。
 
 # %%
 with (ASSETS / "probe_sentences.tsv").open(encoding="utf-8", newline="") as file:
@@ -974,7 +974,7 @@ assert right == 200, f"only {right} of 200 are right: more steps in the training
 print(f"{right} of 200 unseen sequences copied without a mistake")
 
 # %% [markdown]
-# 全对，而且没有一个在训练里出现过。复制的时候，解码器在看哪里？`record_attention` 从运行中的模型里取出交叉注意力的权重。每一行是正要写的符号。（最后一行是结束符。）
+# 全对，而且没有一个在训练里出现过。复制的时候，解码器在看哪里？`record_attention` 从运行中的模型里取出交叉注意力的权重。每一行对应一个正要写的符号。（最后一行对应结束符。）
 
 # %%
 from course.attention import record_attention
@@ -1016,7 +1016,7 @@ draw_attention.maps(panels, f"The sharpest head has {share:.0%} of its weight on
 # | Transformer, base | 27.3 | 38.1 | 3.3 · 10¹⁸ |
 # | Transformer, big | 28.4 | 41.8 | 2.3 · 10¹⁹ |
 #
-# 在英德上，big 比此前发表的所有结果高出 2 BLEU 以上，连集成模型（几个模型合起来）也比不过它，而它的代价只是它们的一小部分。（英法的成绩，6.1 节正文写 41.0，表 2 写 41.8。）为了得到这些数，作者把最后 5 个或 20 个检查点的权重取平均，并用宽度为 4 的**束**搜索，长度惩罚 α = 0.6。
+# 在英德上，big 比此前发表的所有结果高出 2 BLEU 以上，连集成模型（几个模型合起来）也比不过，训练代价却只是那些模型的一小部分。（英法的成绩，6.1 节正文写 41.0，表 2 写 41.8。）为了得到这些数，作者把最后 5 个或 20 个检查点的权重取平均，并用宽度为 4 的**束**搜索，长度惩罚 α = 0.6。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1061,7 +1061,7 @@ minutes = epochs * len(batches) * (clock[-1] - clock[5]) / (len(clock) - 6) / 60
 print(f"{epochs} epochs of {len(batches)} steps: about {max(1, round(minutes))} min, if this machine stays as busy as it is")
 
 # %% [markdown]
-# 去喝杯咖啡，或者趁这段时间读 6.2 节。陆续出现的各行，是每个轮次之后在验证句子（val）上的损失。训练损失比它高，因为测的时候开着暂退法，目标也经过平滑。
+# 去喝杯咖啡，或者趁这段时间读 6.2 节。陆续出现的各行，是每个轮次之后在验证句子（val）上的损失。训练损失比验证损失高，因为测的时候开着暂退法，目标也经过平滑。
 
 # %%
 run = Path(tempfile.mkdtemp()) / "run"
@@ -1091,7 +1091,7 @@ print(f"val loss {trained:.2f} nats a token: perplexity {math.exp(trained):.1f} 
       f"{math.exp(unigram):.0f} (frequencies) and {len(bpe):,} (chance)")
 
 # %% [markdown]
-# 那么它译成了什么样？我们取八个探针句，并在旁边放上课程自带的模型的译文：那个模型的权重是我们的四倍，训练了两小时（第 09 课）。**先猜**：哪几句会翻错？注意德语放在句末或拆成两半的动词，注意谁对谁做了什么，还有少见的词。
+# 那么，模型译得怎么样？我们取八个探针句，并在旁边放上课程自带的模型的译文：那个模型的权重是我们的四倍，训练了两小时（第 09 课）。**先猜**：哪几句会翻错？注意德语放在句末或拆成两半的动词，注意谁对谁做了什么，还有少见的词。
 
 # %%
 from course.cache import translate
@@ -1189,7 +1189,7 @@ draw.table_three(table_three, 25.8, title)
 # - **B，键的大小：** $d_k$ 变小，成绩就下降。作者猜想，判断查询与键是否匹配并不容易。
 # - **C，模型大小：** 越大越好，而深度影响最大：只有两层，要低 2.1。（不过这里八层并不比六层好。）
 # - **D，正则化：** 不用暂退法，低 1.2。不用标签平滑，困惑度反而**更好**，从 4.92 变成 4.67，但 BLEU 更差。
-# - **E，位置：** 用可学习的表，结果与正弦几乎相同。论文留用正弦，因为它也许还能用于比训练句更长的句子。
+# - **E，位置：** 用可学习的表，结果与正弦几乎相同。论文留用正弦，因为正弦也许还能用于比训练句更长的句子。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1212,7 +1212,7 @@ check("table3_dk")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *To evaluate if the Transformer can* | 它能不能做别的事：写出句子的句法树？| constituency parsing（成分句法分析）：哪些词属于同一个短语 | [10](10_beyond.ipynb) |
+# | *To evaluate if the Transformer can* | Transformer 能不能做别的事，比如写出句子的句法树？| constituency parsing（成分句法分析）：哪些词属于同一个短语 | [10](10_beyond.ipynb) |
 # | *We trained a 4-layer transformer* | 四层，用 40,000 个句子训练；另一次再加上别的分析器分析好的 1700 万个句子。| semi-supervised（半监督）：一部分答案来自程序 | [10](10_beyond.ipynb) |
 # | *We performed only a small number* | 只试了几组设置；束宽 21，α 为 0.3。| Section 22：惯用的开发数据 | [10](10_beyond.ipynb) |
 # | *Our results in Table 4* | F1 为 91.3，数据更多时 92.7：几乎赶上专门为此设计的分析器。| task-specific tuning：针对任务的调整 | [10](10_beyond.ipynb) |
@@ -1242,7 +1242,7 @@ check("parsing_f1")
 #
 # </details>
 #
-# 论文最后总结：这个模型只用注意力，训练比循环或卷积模型快，翻译也更好；作者还打算把它用于图像、声音和视频。它的各个部件后来怎样了？
+# 论文最后总结：这个模型只用注意力，训练比循环或卷积模型快，翻译也更好；作者还打算把它用于图像、声音和视频。这个模型的各个部件后来怎样了？
 #
 # | 论文的部件 | 今天 |
 # |---|---|

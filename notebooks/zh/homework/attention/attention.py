@@ -274,4 +274,4 @@ assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 # %% [markdown]
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那你已经写出了论文标题里的那个函数。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[掩码](../masking/masking.ipynb)。
+# 全绿了？那你已经写出了论文标题里的那个函数。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[掩码](../masking/masking.ipynb)。

@@ -98,7 +98,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # 把一个词的查询和键转一个角度，用来表示它在哪个位置；两个数一对，一对一对地转：(a, b) 变成 (a cos - b sin, a sin + b cos)。
 #
-# **为什么重要。** 两个转过的向量，点积只取决于它们位置之间的距离。今天的大多数语言模型都用它（Su et al. 2021），而不是加正弦。
+# **为什么重要。** 两个转过的向量，点积只取决于它们位置之间的距离。今天的大多数语言模型都用这种办法（Su et al. 2021），而不是加正弦。
 #
 # ★★★☆☆ · 20 分钟 · 3 分
 #
@@ -188,7 +188,7 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 # <!-- card: kv_cache_step -->
 # ## `kv_cache_step`
 #
-# 让一个新词关注它前面的所有词和它自己，前面的不再重算：一个头，分数除以 D 的平方根。
+# 让一个新词关注它前面的所有词和它自己，前面的词不再重算：一个头，分数除以 D 的平方根。
 #
 # **为什么重要。** 没有缓存，写第 n 个词要付 n 个词的计算量。有了它，生成才有现在这么快。
 #
@@ -256,7 +256,7 @@ assert check("kv_cache_step", kv_cache_step, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# 一个词**前面**的总和小于 top_p，就留下它：cumsum 减去这个词自己的概率。
+# 排在一个词**前面**的概率之和小于 top_p，就留下这个词：cumsum 减去这个词自己的概率。
 #
 # </details>
 #
@@ -285,7 +285,7 @@ assert check("nucleus", nucleus, strict=True).passed
 #
 # 把一棵句法树写成一个序列，这样翻译模型就能写出它。
 #
-# **为什么重要。** 有了它，句法分析就是翻译（Vinyals et al. 2015），论文的 6.3 节就不必改动模型。
+# **为什么重要。** 树写成了序列，句法分析就是翻译（Vinyals et al. 2015），论文的 6.3 节就不必改动模型。
 #
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
@@ -376,5 +376,5 @@ assert check("bracket_f1", bracket_f1, strict=True).passed
 # %% [markdown]
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
+# 全绿了？成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
 

@@ -40,7 +40,7 @@
 #
 # B 是句子数，D 是 `d_model`，H 是 `n_heads`，F 是 `d_ff`。前馈网络的宽度是 D → F → D，编码器和解码器各有 `n_layers` 层。模型要放得下 60 个词的句子。
 #
-# 一个好的次序：先写注意力，调用一次，看看形状；再写前馈网络、两种层、模型。一路打印形状。
+# 一个好的次序：先写注意力，调用一次，看看形状；再写前馈网络、两种层、模型。每写一步，都打印形状。
 
 # %%
 import math
@@ -182,4 +182,4 @@ else:
 #
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那你已经能凭记忆写出 Transformer。谈论它的人很多，写得出的很少。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。还剩六个问题，问的是理由：[六个问题](../questions/questions.ipynb)。
+# 全绿了？那你已经能凭记忆写出 Transformer。谈论它的人很多，写得出的很少。成绩报告会收进这场考试：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。还剩六个问题，问的是理由：[六个问题](../questions/questions.ipynb)。

@@ -94,7 +94,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # 卷积的反向传播：自己动手写，不用自动求导（autograd）。
 #
-# **为什么重要。** 卷积就是一个线性层，用在每个位置上：从它的梯度里能同时看到第 01 课的两条规则：一个权重收集所有位置传来的梯度，一个词收集所有看过它的窗口传来的梯度。
+# **为什么重要。** 卷积就是一个用在每个位置上的线性层。从它的梯度里，能同时看到第 01 课的两条规则：一个权重收集所有位置传来的梯度，一个词收集所有看过它的窗口传来的梯度。
 #
 # ★★★☆☆ · 25 分钟 · 3 分
 #
@@ -229,7 +229,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 1</summary>
 #
-# 一个和 x @ w_x + h @ w_h + b 装着全部四块，形状 (B, 4H)。四块中哪些必须在 0 与 1 之间，哪一块可以是负数？
+# x @ w_x + h @ w_h + b 这一个和里就装着全部四块，形状是 (B, 4H)。四块中哪些必须在 0 与 1 之间，哪一块可以是负数？
 #
 # </details>
 #
@@ -266,7 +266,7 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 #
 # LSTM 一步的反向传播：自己动手写，不用自动求导。
 #
-# **为什么重要。** 这里可以看到门对梯度做了什么：沿着单元，它只遇到 f，没有矩阵，也没有弯折。正是这条路，让远处的词也学得到。
+# **为什么重要。** 这里可以看到门对梯度做了什么：沿着单元往回走，梯度只遇到 f，没有矩阵，也没有弯折。正是这条路，让远处的词也学得到。
 #
 # ★★★★☆ · 35 分钟 · 4 分
 #
@@ -336,7 +336,7 @@ with suppress(NotImplementedError):  # quiet until you have written both
 #
 # GRU 的一步：两个门，一个候选值，以及新旧的加权平均。
 #
-# **为什么重要。** LSTM 能做的，它几乎都能做，还少一个状态；最早的带注意力的翻译模型，就是用它读句子的。平均式 (1 - z) n + z h 就是它的梯度走的捷径。
+# **为什么重要。** LSTM 能做的，GRU 几乎都能做，还少一个状态；最早的带注意力的翻译模型，就是用 GRU 读句子的。加权平均 (1 - z) n + z h 就是给梯度走的捷径。
 #
 # ★★★☆☆ · 15 分钟 · 3 分
 #
@@ -396,4 +396,4 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # %% [markdown]
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那么从今以后 autograd 替你做的事，你都亲手写过了，也知道门有什么用。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。
+# 全绿了？那么以后由 autograd 替你做的事，你都亲手写过一遍了，也知道门有什么用。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。

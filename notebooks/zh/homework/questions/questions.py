@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 作业 · 六个问题
 #
-# 关于论文的六个问题，两个小时。每个问题都有一个不超过一分钟的实验，一处写你的答案，还有一份参考答案供你对照。
+# 关于论文的六个问题，两个小时。每个问题都有一个不超过一分钟的实验，一个写答案的地方，还有一份参考答案供你对照。
 #
 # 1. **先猜**，写在纸上。然后运行实验，读图。
 # 2. 写下你的答案：至少 100 个词，或者 100 个汉字，用什么语言都行。说清结论是什么，为什么，实验显示了什么。`answer` 会数字数，并把文字存进你的报告。
@@ -64,9 +64,9 @@ model_answer(1)
 # %% [markdown]
 # ## 问题 2 · Transformer 为什么要有残差连接？
 #
-# 一摞层拿到围成一圈的六个字母（字母表有八个），要在每个位置说出前一个字母是什么。我们训练两次。其他完全相同，归一化也一样（前归一化：放在子层之前）；只是把相加 `x + sublayer(norm(x))` 换成 `sublayer(norm(x))`。点线是一无所知的模型的损失：从八个字母里瞎猜一个，ln 8。
+# 一摞层读入围成一圈的六个字母（字母表共有八个字母），要在每个位置说出前一个字母是什么。我们训练两次。其他设置完全相同，归一化也一样（前归一化：放在子层之前）；唯一的差别，是把相加 `x + sublayer(norm(x))` 换成 `sublayer(norm(x))`。点线是一无所知的模型的损失：从八个字母里瞎猜一个，ln 8。
 #
-# **先猜**：第 05 课发现，有归一化时，**刚初始化的**一摞层，梯度传到底部时大小都合适，有没有相加都一样。那么训练时它会怎样？损失呢？2 层怎样，24 层又怎样？
+# **先猜**：第 05 课发现，有归一化时，**刚初始化的**一摞层，梯度传到底部时大小都合适，有没有相加都一样。那么训练起来，梯度会怎样？损失呢？2 层怎样，24 层又怎样？
 
 # %%
 from course.homework.questions import residuals
@@ -99,9 +99,9 @@ model_answer(2)
 # %% [markdown]
 # ## 问题 3 · 为什么要几个头，而不是一个？
 #
-# 第 03 课让一层去找两样东西。这里的任务看起来还更容易：求**差**。一个圈上有八个位置，每个位置有八个随机数。在每个位置，这一层要返回**后一个**位置的数减去**前一个**位置的数：这里有多陡？
+# 第 03 课让一层去找两样东西。这里的任务看起来还更容易：求**差**。一个圈上有八个位置，每个位置有八个随机数。在每个位置，这一层要返回**后一个**位置的数减去**前一个**位置的数，也就是说：这里有多陡？
 #
-# **先猜**：一个宽度为 16 的头，与两个宽度为 8 的头，参数一样多。如果什么都不做误差是 1，只用一个头，误差能降到多少？把它加宽到四倍有用吗？（提示：头的权重都是正数。减号怎么办？）
+# **先猜**：一个宽度为 16 的头，与两个宽度为 8 的头，参数一样多。把什么都不做的误差记作 1，只用一个头，误差能降到多少？把它加宽到四倍有用吗？（提示：头的权重都是正数。减号怎么办？）
 
 # %%
 from course.homework.questions import heads
@@ -134,7 +134,7 @@ model_answer(3)
 #
 # 第 03 课数的是运算次数。现在来量时间和内存，分两部分：四个**投影**（查询、键、值、输出），以及**注意力**本身（分数、softmax、加权和）。注意力有两种：你自己会写的那种，和 PyTorch 的融合函数。旁边再放一个同样宽度的循环层。时间只算这台机器一个核心真正工作的时间，所以别的程序干扰不大；内存只算训练时为求梯度而保留的那部分。
 #
-# **先猜**：句子长度加倍，每一部分变成几倍？模型宽度加倍呢？从什么长度起，注意力占的部分更大？
+# **先猜**：句子长度加倍，每一部分的代价变成几倍？模型宽度加倍呢？从什么长度起，注意力本身占的代价比投影大？
 
 # %%
 from course.homework.questions import cost
@@ -218,7 +218,7 @@ from course.homework.questions import positions
 positions.source(positions.Positions)
 
 # %% [markdown]
-# 下面是在每个地方都会问一声的注意力：
+# 下面是注意力，每到一个这样的地方，它就调用相应的函数：
 
 # %%
 positions.source(positions.Attention)
@@ -239,7 +239,7 @@ positions.source(positions.sinusoids, positions.Sinusoidal)
 #
 # $$x_i \leftarrow x_i + p_i, \qquad p_i \in \mathbb{R}^{d_{model}} \text{ is a learned row}$$
 #
-# 也是绝对的。文本长了，可能出两种错：表里没有这一行（报错），或者有这一行，但训练从没碰过。一行五个字母，会让哪些行得到梯度？
+# 也是绝对的。文本长了，可能出两种错：表里没有那一行（报错），或者有那一行，但训练从没碰过。用一串五个字母训练，表里哪些行会得到梯度？
 
 # %%
 positions.source(positions.Learned)
@@ -322,7 +322,7 @@ print("8 heads, one divided by the slope:", (1 / positions.slopes(8)).int().toli
 positions.draw_effects()
 
 # %% [markdown]
-# 上面一排：`none` 什么也分不出来，两种绝对的办法在每个位置都不同。下面一排：两个查询一致。Shaw 的线从截断距离（$k = 8$）起是平的，旋转是许多波之和，ALiBi 按规定就是一条直线。（对正弦曲线，第 05 课发现，两个**编码**的点积只取决于距离。但分数中间还隔着矩阵 $W^Q$ 和 $W^K$，还有字母。）
+# 上面一排：`none` 什么也分不出来；两种绝对的办法，换一个位置，曲线就不同。下面一排：两个查询的曲线重合。Shaw 的线从截断距离（$k = 8$）起是平的，旋转是许多波之和，ALiBi 按规定就是一条直线。（对正弦曲线，第 05 课发现，两个**编码**的点积只取决于距离。但分数中间还隔着矩阵 $W^Q$ 和 $W^K$，还有字母。）
 
 # %% [markdown]
 # ### 用短的训练，用长的测试
@@ -336,7 +336,7 @@ runs = positions.experiment()
 positions.draw(runs)
 
 # %% [markdown]
-# 色带表示各个种子里最小和最大的值。左边是四个距离的平均；右边每个距离单独画，只在训练过的长度以内。
+# 色带的上下边，是各个随机种子的最大值和最小值。左边是四个距离的平均；右边每个距离单独画，只画训练过的长度以内。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -392,7 +392,7 @@ print("relative is held down by its clipping, ALiBi by a line")
 #
 # 提醒一句：这个任务只看附近，这对截断距离 8 和偏向近处的办法有利。换成别的任务，名次就不同（Kazemnejad et al. 2023）。
 #
-# > **试一试。**（1）`positions.experiment(["none"], positions.Sizes(n_layers=2), seeds=1)`：有了第二层，因果掩码自己就成了位置。画出来，从哪里看得出？（2）给 `"relative"` 用 `Sizes(clip=2)`：哪些距离会坏？（3）在 `Sizes(distances=...)` 里加上距离 12：ALiBi 会怎样？相对的那种呢？
+# > **试一试。**（1）`positions.experiment(["none"], positions.Sizes(n_layers=2), seeds=1)`：有了第二层，因果掩码自己就带来了位置。画出来，从哪里看得出这一点？（2）给 `"relative"` 用 `Sizes(clip=2)`：哪些距离会答错？（3）在 `Sizes(distances=...)` 里加上距离 12：ALiBi 会怎样？相对的那种呢？
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "fea0c5de636e0b19cf1ffd177bef8c0f", "grade": true, "grade_id": "answer-6", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there

@@ -370,4 +370,4 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("bert_writes", bert_writes, strict=True).passed
 
 # %% [markdown]
-# 全都答对了？这一页上没有的问题，`python -m course homework list` 会列出来；课文讲到哪里，就在哪里问。老师打分，收的是这个笔记本本身，记得先保存。接下来是[六个问题](../questions/questions.ipynb)，那里要写句子，不是选字母。
+# 全都答对了？这一页上没有的问题，`python -m course homework list` 会列出来；课文讲到哪里，就会在哪里问你。老师打分，收的是这个笔记本本身，记得先保存。接下来是[六个问题](../questions/questions.ipynb)，那里要写句子，不是选字母。

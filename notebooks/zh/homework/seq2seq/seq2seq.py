@@ -83,7 +83,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("additive_attention", additive_attention, strict=True).passed
 
 # %% [markdown]
-# 它能学会看吗？下面六个键，每个都带着一个随机的名字（前 4 个数）和一条随机的消息（后 4 个数）。查询是其中一个的名字，损失只问它的消息，谁也不告诉网络它在哪里。**先猜**：正确的键，训练之前得到多少权重？训练之后呢？
+# 注意力能学会该看哪里吗？下面有六个键，每个都带着一个随机的名字（前 4 个数）和一条随机的消息（后 4 个数）。查询是其中一个键的名字，损失只问这个键的消息，至于它排在哪里，谁也不告诉网络。**先猜**：正确的键，训练之前得到多少权重？训练之后呢？
 
 # %%
 torch.manual_seed(0)
@@ -113,7 +113,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # 端到端记忆网络的一跳：用问题与每个事实的“索引”向量求点积，给事实打分；分数对各个事实做 softmax，变成权重；答案是各个事实的内容的加权和；再把它加到问题上。
 #
-# **为什么重要。** 学完第 05 课再看它一眼：一个查询，若干键，若干值，还把输入加到输出上。几跳叠起来，就是半个 Transformer，比论文早两年。
+# **为什么重要。** 学完第 05 课，再回头看一眼这一跳：一个查询，若干键，若干值，还把输入加到输出上。几跳叠起来，就是半个 Transformer，比论文早两年。
 #
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
@@ -172,4 +172,4 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那么论文是从什么想法出发的，你已经掌握了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。
+# 全绿了？那么论文是从什么想法出发的，你已经掌握了。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。

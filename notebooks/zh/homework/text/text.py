@@ -31,9 +31,9 @@ from course.homework import check
 # <!-- card: learn_bpe -->
 # ## `learn_bpe`
 #
-# 把出现最多的一对相邻符号合成一个符号，处处都合，从左到右；再数一遍；如此反复。一对符号在词里出现几处就算几处，每一处再乘以这个词的出现次数：*banana* 里，`a n` 出现两处。
+# 把出现最多的一对相邻符号合成一个符号，从左到右，处处都合并；然后再数一遍，如此反复。一对符号在词里出现几处就算几处，每一处再乘以这个词的出现次数：*banana* 里，`a n` 出现两处。
 #
-# **为什么重要。** 论文的模型读的就是这样学来的子词：常见的词成为一个词元，罕见的词成为几个，没有不认识的词。论文的词表约有 37,000 个。
+# **为什么重要。** 论文的模型读的就是这样学来的子词：常见的词成为一个词元，罕见的词成为几个，没有不认识的词。论文的词表约有 37,000 个词元。
 #
 # ★★★☆☆ · 30 分钟 · 3 分
 #
@@ -76,7 +76,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("learn_bpe", learn_bpe, strict=True).passed
 
 # %% [markdown]
-# 看它怎样学。Regen 是雨，Schirm 是屏、伞面：两者合起来就是雨伞。它找到了哪些符号？其中哪些是语法书里没有的？
+# 看看你的函数怎样学。Regen 是雨，Schirm 是屏、伞面：两者合起来就是雨伞。它找到了哪些符号？其中哪些是语法书里没有的？
 
 # %%
 rain = {"Regen": 5, "Regenschirm": 4, "Schirm": 2, "Bildschirm": 2, "Regenmantel": 2, "Mantel": 3}
@@ -148,9 +148,10 @@ for n in (0, 5, 15, len(merges)):
 #
 # ```text
 # token_batches(lengths, max_tokens): lengths 是各句词元数的列表 -> 由批次组成的列表，每个批次又
-#     是一个列表，装着 lengths 的下标，每个下标恰好出现一次。一个批次的代价是句子数乘以其中最长的
-#     长度，不能超过 max_tokens，只有下一句装不下了，这个批次才能结束。长度相近的放在一起：1000 个
-#     句子分下来，填充不到十分之一。比 max_tokens 还长的句子：抛出 ValueError，或者自成一批
+#     是一个列表，装着 lengths 的下标，每个下标恰好出现一次。一个批次的代价是句子数乘以其中最长一
+#     句的词元数，不能超过 max_tokens，而且只有下一句装不下了，这个批次才能结束。长度相近的放在一
+#     起：1000 个句子分下来，填充不到十分之一。比 max_tokens 还长的句子：抛出 ValueError，或者自
+#     成一批
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -198,4 +199,4 @@ for batch in token_batches(lengths, max_tokens=24):
 # %% [markdown]
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那你能把任何文本切成子词，把任何语料库切成填充很少的批次。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[学习率、损失和优化器](../training/training.ipynb)。
+# 全绿了？那你能把任何文本切成子词，把任何语料库切成填充很少的批次。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[学习率、损失和优化器](../training/training.ipynb)。

@@ -51,7 +51,7 @@ from course.viz import finish
 #
 # <details><summary>提示 2</summary>
 #
-# 直线是 step * warmup ** -1.5，曲线是 step ** -0.5：两者在 step = warmup 处相遇，所以用 min 来选。（在第 0 步，曲线成了 0 ** -0.5，Python 拒绝计算。）
+# 直线是 step * warmup ** -1.5，曲线是 step ** -0.5：两者在 step = warmup 处相遇，所以用 min 来选。（在第 0 步，曲线成了 0 ** -0.5，Python 算不了，会报错。）
 #
 # </details>
 #
@@ -237,7 +237,7 @@ finish(plt.gcf())
 # <!-- card: dropout -->
 # ## `dropout`
 #
-# 反向缩放的暂退法：训练时，每个数以概率 p 变成 0，各自抽签，其余的都除以 1 - p。不训练时，x 原样返回。
+# 反向缩放的暂退法：训练时，每个数各抽一次签，以概率 p 变成 0，其余的都除以 1 - p。不训练时，x 原样返回。
 #
 # **为什么重要。** 论文在每个子层和嵌入上都用它。只有两行，却有四种写错的可能：没有缩放，缩放错了，评估时也抽签，整行一起抽签。
 #
@@ -298,7 +298,7 @@ except NotImplementedError:
 #
 # 几个检查点的权重，按名字一个一个求平均，如论文 6.1 节。
 #
-# **为什么重要。** 论文的结果，都是 5 个或 20 个检查点的平均得出的。翻译时不多花一分代价，还抹平了最后几个批次的噪声。
+# **为什么重要。** 论文的结果，都是用 5 个或 20 个检查点的平均得出的。翻译时不多花一分代价，还抹平了最后几个批次的噪声。
 #
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
@@ -340,7 +340,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("average_checkpoints", average_checkpoints, strict=True).passed
 
 # %% [markdown]
-# 取平均为什么有用？用数来说：二十个检查点散布在一个好位置周围，各自被最后几个批次的噪声推偏了。它们的平均会近多少？
+# 取平均为什么有用？用数来说：二十个检查点散布在一个好位置周围，各自被最后几个批次的噪声推偏了。它们的平均离这个位置会近多少？
 
 # %%
 good = torch.zeros(1000)
@@ -352,4 +352,4 @@ for count in (1, 5, 20):
 # %% [markdown]
 # 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
 #
-# 全绿了？那么训练程序里的每一行，你都看得明白了。成绩报告会把它收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。
+# 全绿了？那么训练程序里的每一行，你都看得明白了。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。

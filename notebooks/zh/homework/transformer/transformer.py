@@ -155,7 +155,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 #
 # <details><summary>提示 1</summary>
 #
-# 两个线性变换，中间一次弯折。如果没有弯折，为什么两个变换还是只相当于一个？
+# 两个线性变换，中间一次弯折。为什么没有弯折，两个变换就只相当于一个？
 #
 # </details>
 #
