@@ -67,7 +67,7 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 #
 # 第 01 课到第 08 课的末尾都有作业的链接：合上课文，自己把各个部件写出来。第 09c 课有一个由你自己设计的实验。`check` 会告诉你哪里对；哪里不对，它会说出你误解了什么。最后等着你的有三份：[为什么](homework/reasons/reasons.ipynb)，34 个问“为什么”的问题；[考试](homework/exam/exam.ipynb)，一个空白的单元格，要写出整个 Transformer；还有[六个问题](homework/questions/questions.ipynb)。在终端里，`python -m course homework list` 显示你通过了哪些，`homework report` 把它们汇成一页。（每开一个终端，先运行一次 `source .venv/bin/activate`；在 Windows 上是 `.venv\Scripts\Activate.ps1`。之后的 `python` 就是课程的 Python。）本页第 5 节有一份计划，排好了课文、导读和论文的先后。
 #
-# **一页怎样用。** 这些页在 **JupyterLab** 里读：在课程的文件夹里运行 `make lab` 就会打开（没有 `make`，就在按上面准备好的终端里运行 `jupyter lab`）。点一下灰色的单元格，按 Shift+Enter：它就运行，并选中下一个。想从头运行整页，选 *Run, Restart Kernel and Run All Cells*（运行，重启内核并运行所有单元格）。尽管改！`git checkout -- notebooks/03_attention.*` 会把一页恢复原样。（只要有一课改动过，`make test` 就会提醒你。）
+# **课程的页面怎样用。** 页面要在 **JupyterLab** 里读：在课程的文件夹里运行 `make lab`，它就会打开（没有 `make`，就在按上面准备好的终端里运行 `jupyter lab`）。点一下灰色的单元格，按 Shift+Enter，它就会运行，并自动选中下一个。想从头运行整页，选 *Run, Restart Kernel and Run All Cells*（运行，重启内核并运行所有单元格）。尽管改！`git checkout -- notebooks/03_attention.*` 会把一页恢复原样。（只要有一课改动过，`make test` 就会提醒你。）
 #
 # - 标着**先猜**的地方，是一个问题。先回答，再运行下面的单元格。猜错也比不猜好：答案会记得更牢。如果要你答一个数或选一项，就写进有 `mine = None` 的单元格。后面 `compare` 会告诉你差多少，成绩报告会把你所有的猜测与真实结果画在一起。不猜，页面照样能往下走。
 # - `check("why_scale")` 问的是**理由**。用 `check("why_scale", "b")` 回答，或者换别的字母；每个错误选项都会说明错在哪里。

@@ -1321,7 +1321,7 @@ assert chains["additive"][-1] > chains["dot"][-1]
 print("each further word makes the chain longer by the same amount: it grows like n")
 
 # %% [markdown]
-# 三条都是直线。加性的解码器等得最久：它的注意力就在链“里面”。注意力刚发明出来时，没能给这条链减去一环。
+# 三条都是直线。加性的解码器等得最久：它的注意力就在链“里面”。注意力刚发明出来时，并没有让这条链少掉一环。
 #
 # 论文就是从这个问题开始的。注意力一步就能把任意两个词连起来，循环却不能。**如果留下注意力，去掉循环，会怎样？**
 

@@ -1305,7 +1305,7 @@ print("a model without residual connections: no sum is found")
 #
 # <details><summary>答案</summary>
 #
-# 多出 $2 \, V \, d_{model}$ 个：绑定时，有两张表与第三张是同一张。V = 37,000 的 base 模型，参数以百万计，就是多出 37.9，总数从 63.0 变成 100.9。词表为 80 和 50 时，不绑定的模型可以造出来。绑定的造不出来，会报错：`tied embeddings need one vocabulary, not src_vocab=80 and tgt_vocab=50`（绑定嵌入只能有一个词表）。
+# 多出 $2 \, V \, d_{model}$ 个：绑定时三张表是同一张，不绑定就多了两张。V = 37,000 的 base 模型，参数以百万计，多出 37.9，总数从 63.0 变成 100.9。词表为 80 和 50 时，不绑定的模型可以造出来。绑定的造不出来，会报错：`tied embeddings need one vocabulary, not src_vocab=80 and tgt_vocab=50`（绑定嵌入只能有一个词表）。
 #
 # </details>
 

@@ -1138,7 +1138,7 @@ draw_race.growth(growth)
 # | `keep_freed_memory` | 让 glibc 不归还已有的内存；有效时返回 True |
 # | `bfloat16_gain` | 设备 → 它的 16 位乘法快几倍 |
 # | `Switches`, `Switches.best(device)` | 各个技巧的开关；在某个设备上值得打开哪些 |
-# | `Objective`, `lower_precision` | `Batch` → 损失之和，按开关转换和编译 |
+# | `Objective`, `lower_precision` | `Batch` → 损失之和，降不降精度、编不编译，由开关决定 |
 # | `FastStep(...).update(batches, rate)` | 批次 → 每词元的损失、梯度的范数 |
 # | `ahead` | 一个迭代器 → 同样的内容，由线程提前准备 |
 # | `Ranks`, `joined`, `device_of_rank`, `restarted` | 在几个进程中，这一个是谁 |

@@ -1349,7 +1349,7 @@ for row, english in zip(probes, said_of_probes):
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 最差的十句 · 选读
 #
-# 一个程序指出译文错在哪里，以及探针句里最差的十句。
+# 写个程序，指出译文错在哪里；再看探针句里最差的十句。
 
 # %% [markdown]
 # 现在按句子的 chrF，从最差的开始列出探针句。每句附有说明，指出错在哪里。说明由规则得出：比较时先去掉词尾。“missing”（缺）在参考译文里有，译文里没有；“added”（多）正相反；“form”（形）是同一个词，词尾不同（数或时态）；“twice”（重）是说的次数多了。规则也只是机器：换一个好的同义词，也算缺一个、多一个。所以请自己读句子。
@@ -1511,7 +1511,7 @@ draw.beam_grid(tried, f"All {len(tried)} settings lie within {span:.1f} BLEU; on
 #
 # </details>
 #
-# 4. **调过的透镜（tuned lens；难度 4/5，45 分钟）。** 为每一层学一个矩阵，从这一层的状态变到最后的状态：用一半图片说明，以最小二乘法来学，在另一半上测量。最终的词能早多少读出来？
+# 4. **调过的透镜（tuned lens；难度 4/5，45 分钟）。** 为每一层学一个矩阵，把这一层的状态变成最后的状态：在一半图片说明上用最小二乘法求出，再到另一半上测量。最终的词能提前多少读出来？
 #
 # <details><summary>答案</summary>
 #

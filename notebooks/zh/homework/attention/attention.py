@@ -230,7 +230,7 @@ assert check("merge_heads", merge_heads, strict=True).passed
 # MultiHeadAttention(d_model, n_heads): 一个 nn.Module，有 w_q、w_k、w_v、w_o，各是
 #     nn.Linear(d_model, d_model)，偏置要不要都行
 # 调用 (query, key, value, mask=None)：query (B, Q, D)，key 和 value (B, K, D)，mask 能广播到 (B,
-#     H, Q, K) -> (B, Q, D)，或者它与权重合成的一对
+#     H, Q, K) -> (B, Q, D)，也可以连同权重返回一对
 # ```
 #
 # <details><summary>提示 1</summary>
