@@ -16,13 +16,24 @@ def asked(path) -> tuple[int, list[dict]]:
     return status, [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_every_part_answers_on_a_cpu(tmp_path):
-    status, lines = asked(tmp_path / "gpu.jsonl")
+def parts_of(path, monkeypatch, names) -> dict[str, list[dict]]:
+    """Ask these parts only; return the lines of each."""
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.PARTS[name] for name in names})
+    status, lines = asked(path)
     by_part = {}
     for line in lines:
         by_part.setdefault(line["part"], []).append(line)
-    assert list(by_part) == ["machine", *gpu.PARTS, "end"]
+    assert list(by_part) == ["machine", *names, "end"]
     assert not [line for line in lines if "error" in line] and status == 0
+    return by_part
+
+
+COMMANDS = ("clock", "ranks", "notebooks")  # these parts start commands of the course, which takes
+
+
+def test_every_part_answers_on_a_cpu(tmp_path, monkeypatch):
+    names = [name for name in gpu.PARTS if name not in COMMANDS]
+    by_part = parts_of(tmp_path / "gpu.jsonl", monkeypatch, names)
     machine = by_part["machine"][0]
     assert machine["command"] == (
         "python -m course bench gpu --minutes 60 --device cpu --quick") and machine["quick"]
@@ -33,6 +44,11 @@ def test_every_part_answers_on_a_cpu(tmp_path):
     assert trained["naive, float32"]["rate"]["median"] > 0
     assert {line["contestant"] for line in by_part["decoding"]} == {"greedy", "beam 4"}
     assert {line["way"] for line in by_part["attention"]} == {"by hand", "fused", "flash"}
+
+
+@pytest.mark.long
+def test_every_part_that_starts_commands_answers_on_a_cpu(tmp_path, monkeypatch):
+    by_part = parts_of(tmp_path / "gpu.jsonl", monkeypatch, COMMANDS)
     assert [line["split"] for line in by_part["clock"]] == ["val", "test"]
     assert by_part["clock"][-1]["training_seconds"] > 0
     assert [line["ranks"] for line in by_part["ranks"]] == [1, 2]

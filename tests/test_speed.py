@@ -6,7 +6,7 @@ import platform
 import signal
 import time
 from dataclasses import replace
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 
 import pytest
@@ -150,8 +150,12 @@ def test_bfloat16_gives_zero_for_a_batch_of_padding():
     assert loss == 0 and gradient.abs().max() == 0
 
 
-def test_compiled_equals_eager():
+@pytest.mark.parametrize("backend", [
+    "aot_eager", pytest.param("inductor", marks=pytest.mark.long)])  # its kernels take minutes
+def test_compiled_equals_eager(backend, monkeypatch):
     """One program for all shapes; skipped where there is no compiler, and says so."""
+    monkeypatch.setattr(torch.nn.Module, "compile",
+                        partialmethod(torch.nn.Module.compile, backend=backend))
     model, plain = model_of(n_layers=1), model_of(n_layers=1)
     objective = Objective(model, Switches(compile=True), 0.1)
     for batch in (batch_of(5, 6, 9), batch_of(3, 4, 4, 11, seed=1)):
