@@ -21,7 +21,7 @@ from course.homework.guard import (
     looks_inside,
     run_in_time,
 )
-from course.homework.values import kind, mismatch, show
+from course.homework.values import alike, kind, mismatch, show
 
 UNWRITTEN = "Not written yet."  # such a candidate is no try, and unlocks no hint
 
@@ -270,9 +270,9 @@ def _named(
             now, *before = reversed(history)  # the last one first: there most mistakes differ
             result = mistaken(*copy.deepcopy(now[0]))
             if (
-                mismatch(now[1], result) is None
-                and mismatch(result, expected) is not None
-                and all(mismatch(a, mistaken(*copy.deepcopy(args))) is None for args, a in before)
+                alike(now[1], result)
+                and not alike(result, expected)
+                and all(alike(a, mistaken(*copy.deepcopy(args))) for args, a in before)
             ):
                 return message, (hint or [None])[0]
         except Exception:

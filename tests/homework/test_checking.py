@@ -18,6 +18,7 @@ import course.attention
 from course.homework import CheckFailed, check, code_hash
 from course.homework.checking import Case, Exercise, examine, function_exam, normal
 from course.homework.exercises import EXERCISES, MODULES, entries
+from course.homework.values import alike, mismatch
 
 
 def cases(generator):
@@ -350,3 +351,17 @@ def test_ctrl_c_during_a_check_reaches_the_learner():
     begun = time.monotonic()
     _, errors = process.communicate(timeout=20)
     assert "KeyboardInterrupt" in errors and time.monotonic() - begun < 10
+
+
+def test_alike_finds_what_mismatch_finds():
+    one, nan = torch.ones(2, 3), torch.tensor([1.0, float("nan")])
+    values = [one, one + 1e-7, one + 1, one.double(), one[:1], one.int(), torch.ones(2, dtype=bool),
+              nan, nan.nan_to_num(), None, 1, 1.0, True, 1.5, "a", [1, 2], (1, 2), [1], (one, 1.0),
+              (one + 1, 1.0), [one, None], {"a": one}, {"a": one + 1}, {"b": one}, []]
+    for actual in values:
+        for expected in values:
+            try:
+                wanted = mismatch(actual, expected) is None
+            except RuntimeError:  # a tensor where a plain value is due: the check says so
+                continue
+            assert alike(actual, expected) == wanted, (actual, expected)
