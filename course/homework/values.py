@@ -155,7 +155,7 @@ def _dicts(actual, expected: Mapping, name: str) -> Mismatch | None:
 
 
 def _sequences(actual, expected: Sequence, name: str) -> Mismatch | None:
-    if alike(actual, expected):
+    if isinstance(actual, tuple | list) and alike(actual, expected):
         return None
     both = show(expected), show(actual)
     if isinstance(expected, tuple) and name.startswith("("):
