@@ -28,7 +28,7 @@ def parts_of(path, monkeypatch, names) -> dict[str, list[dict]]:
     return by_part
 
 
-COMMANDS = ("clock", "ranks", "notebooks")  # these parts start commands of the course, which takes
+COMMANDS = ("clock", "ranks", "notebooks")  # parts that start the course anew: a minute or two
 
 
 def test_every_part_answers_on_a_cpu(tmp_path, monkeypatch):

@@ -47,7 +47,7 @@ def mismatch(actual, expected, name: str = "the result") -> Mismatch | None:
 
 
 def alike(actual, expected) -> bool:
-    """Return whether `mismatch` would find nothing; many times faster where it would."""
+    """Return whether `mismatch` finds nothing, without writing down what it finds."""
     if isinstance(expected, Tensor):
         return (isinstance(actual, Tensor) and actual.shape == expected.shape
                 and actual.dtype == expected.dtype and actual.device == expected.device
