@@ -42,7 +42,7 @@ class Action:
 #   flags            each: several subjects have several objects. plain: nothing is said of the
 #                    subject's clothes. rel: a relative clause may say where the object is, watch:
 #                    what it does. try: one may try to do it. group: a group may do it, alone:
-#                    only one may. sich: reflexive.
+#                    only one may. sich: reflexive. cold: what it makes is not hot yet.
 
 POSTURES = """
 sitzt sitzen = sitting sit | PEOPLE singer | at! bench sofa lawn; flags group
@@ -65,7 +65,7 @@ isst essen = eating eat | PEOPLE | acc apple fruit; at kitchen nature; flags eac
 isst essen = eating eat | PEOPLE | acc ice; at cafe nature
 trinkt trinken = drinking drink | grown visitor | acc coffee; at cafe kitchen garden
 hört hören = listening listen | PEOPLE | acc music = to; at room nature
-schaut schauen an = looking look | PEOPLE | acc picture = at; dets ein der many; flags rel
+schaut schauen an = looking look | PEOPLE | acc picture = at; dets ein der many; flags rel sich
 hält halten = holding hold | PEOPLE | acc balloon flower; dets ein; flags each
 hält halten = holding hold | PEOPLE | acc umbrella; dets ein; out; flags each
 hält halten = holding hold | grown | acc baby; dets ein; flags alone
@@ -142,7 +142,7 @@ baut bauen = building build | grown kid kid | acc castle; dets ein ein many; at 
 gräbt graben = digging dig | grown builder farmer dog | acc hole; dets ein many; at field; flags try
 pflückt pflücken = picking pick | grown kid farmer | acc flower; dets plural; at garden
 gießt gießen = watering water | grown | acc flower; dets plural; at garden
-kocht kochen = cooking cook | grown cook | acc soup greens; at kitchen
+kocht kochen = cooking cook | grown cook | acc soup greens; at kitchen; flags cold
 schneidet schneiden = cutting cut | grown cook | acc tomato bread cake; at kitchen; how carefully
 backt backen = baking bake | grown cook kid | acc cake pizza bread; dets ein many; at kitchen; \
 flags try
@@ -154,7 +154,7 @@ flags each
 fährt fahren = riding ride | grown kid visitor | prep auf dat bicycle = -; dets ein; to way; \
 how slowly; flags each
 umarmt umarmen = hugging hug | grown kid | acc friend grown; dets ein
-legt legen = laying lay | grown kid | acc book letter; dets ein der; to table; flags alone
+legt legen = putting put | grown kid | acc book letter; dets ein der; to table; flags alone
 stellt stellen = putting put | grown waiter | acc vase candle; dets ein der many; to table
 setzt setzen = sitting sit down | PEOPLE | to bench sofa; flags sich
 legt legen = lying lie down | grown kid dog cat | to lawn; flags sich

@@ -13,7 +13,8 @@ The alignment links tokens that stand for each other, after these rules:
   prefix is linked to the particle or preposition that translates it (hebt ... auf: picking, up;
   schaut ... an: looking, at), and to the verb where none does (macht ... auf: opening). Where the
   verb is one word at the end of its clause, that word has the links of both parts. A reflexive
-  sich, and a preposition that English lacks (reitet auf: riding), belong to the verb.
+  sich, and a preposition that English lacks (reitet auf: riding), are linked to the English verb,
+  not to its auxiliary.
 - An article, or an "of" or "to", that only one language has goes with the word that it belongs
   to: eine Brille to glasses, Gitarre to the guitar, eines Hauses to of a house.
 - "um" and "zu" are both linked to "to"; commas and "There" are linked to nothing unless both

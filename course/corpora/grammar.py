@@ -48,16 +48,21 @@ class Subject:
     plural: bool  # of the verb
     many: bool  # several in fact, as in "a group of children"
     indefinite: bool
-    owner: tuple[str, str]  # sein, his; "" where the corpus uses no possessive
+    owner: tuple[str, str]  # sein, his; "" for what owns nothing
     blond: bool = False
     also: Noun | None = None  # the other one of a pair, the members of a group
+
+    @property
+    def it(self) -> bool:
+        """Das Kind, das Mädchen: what is its own is said of what it takes off only."""
+        return self.noun.gender == "n" and not self.plural
 
     @property
     def pronoun(self) -> str:
         return ending(DER, "nom", self.noun.gender, self.plural)
 
 
-OWNERS = {"m": ("sein", "his"), "f": ("ihr", "her"), "n": ("", "")}
+OWNERS = {"m": ("sein", "his"), "f": ("ihr", "her"), "n": ("sein", "its")}
 
 
 def make_subject(dice: Dice, noun: Noun, chance: float, determiner: str = "") -> Subject:
@@ -70,6 +75,7 @@ def make_subject(dice: Dice, noun: Noun, chance: float, determiner: str = "") ->
     owner = ("", "")
     if person:
         owner = ("ihr", "their") if plural else OWNERS[noun.gender]
+        owner = ("sein", "her") if noun.en == "girl" and not plural else owner  # das Mädchen
     return Subject(
         noun_phrase(noun, "nom", det, plural, adjs),
         noun,
@@ -116,6 +122,7 @@ class Predicate:
     tail: list[Word] = field(default_factory=list)  # German, after the clause: ", die ... ,"
     key: object = field(default_factory=object)
     prefix_key: object = field(default_factory=object)
+    own_key: object = field(default_factory=object)  # of the English verb without its auxiliary
 
     @property
     def middle(self) -> list[Word]:
@@ -124,7 +131,7 @@ class Predicate:
         return [*self.before, *(word for part in adverbials for word in part), *self.after]
 
     def finite(self, plural: bool) -> list[Word]:
-        sich = [Word("sich", (self.key,))] if "sich" in self.action.flags else []
+        sich = [Word("sich", (self.own_key,))] if "sich" in self.action.flags else []
         return [Word(self.action.de[plural], (self.key,)), *sich]
 
     def prefix(self) -> list[Word]:
@@ -149,7 +156,7 @@ class Predicate:
     def english(self, base: bool = False) -> Tree:
         """The English verb phrase, with the participle or the base form."""
         tag = "VB" if base else "VBN" if self.action.en[0] == "parked" else "VBG"
-        has_object = self.action.acc or "-" in self.action.governs
+        has_object = (self.action.acc and not self.action.acc_en) or "-" in self.action.governs
         manner = self.manner.en if self.manner else None
         # A prefix translates a particle or preposition, or else it is part of the verb.
         _, _, *particles = self.action.en
@@ -164,7 +171,7 @@ class Predicate:
         return node(
             "VP",
             manner if has_object else None,
-            leaf(tag, self.action.en[base], *keys),
+            leaf(tag, self.action.en[base], *keys, self.own_key),
             *(node("PRT", leaf("RP", word, *particle_keys)) for word in particles),
             None if has_object else manner,
             *self.objects,
@@ -210,7 +217,8 @@ def make_object(
     everyone = subject.many and "each" in action.flags
     if noun.mass:
         det = ""
-    elif det == "poss" and noun.group in OWNED and subject.owner[0]:
+    elif det == "poss" and noun.group in OWNED and (
+            subject.owner[0] and (not subject.it or action.dets == ["poss"])):
         (det, owner), plural = subject.owner, everyone
     elif det == "plural" or everyone:
         det, plural = "", True
@@ -219,6 +227,8 @@ def make_object(
     elif det == "poss":
         det = "ein" if "ein" in action.dets else "der"
     adjs = [] if det == "the" else adjectives(dice, noun, chance)
+    if "cold" in action.flags:
+        adjs = [adj for adj in adjs if adj[1] != "hot"]
     phrase = noun_phrase(noun, case, det, plural, adjs, owner)
     indefinite = det not in ("der", "sein", "ihr")
     return Subject(phrase, noun, plural, plural, indefinite, (owner, owner))
@@ -238,7 +248,7 @@ def predicate(
     `about` are the actions that a relative clause may tell of the object; `spare` leaves out
     what need not be said.
     """
-    key, prefix_key = object(), object()
+    key, prefix_key, own_key = object(), object(), object()
     before: list[Word] = []
     after: list[Word] = []
     english: list[Tree] = []
@@ -264,7 +274,7 @@ def predicate(
     if action.prep:
         preposition, case, en = action.governs
         thing = make_object(dice, action, subject, action.prep, case, chance)
-        keys = (prefix_key,) if action.de[2:] else (key,) if en == "-" else ()
+        keys = (prefix_key,) if action.de[2:] else (own_key,) if en == "-" else ()
         phrase = prepositional(preposition, en, thing.phrase, *keys)
         after += phrase.de
         english.append(phrase.en)
@@ -279,7 +289,8 @@ def predicate(
         manner = Phrase(
             [Word(MANNERS[en], (manner_key,))], node("ADVP", leaf("RB", en, manner_key))
         )
-    if thing and not thing.owner[0] and not action.goal and dice.chance(chance):
+    free = thing and (subject.it or not thing.owner[0])
+    if free and not action.goal and dice.chance(chance):
         fitting = [a for a in about if thing.noun.group in a.who and possible(a, zone)]
         if fitting:
             relative = relative_clause(dice, dice.pick(fitting), thing, 0.25, zone)
@@ -289,7 +300,9 @@ def predicate(
     if where and ("must" in action.flags or (not crowded and dice.chance(chance))):
         place = place_phrase(dice, dice.pick(where), chance)
     tail = relative.de if relative else []
-    return Predicate(action, before, after, english, manner, None, place, tail, key, prefix_key)
+    return Predicate(
+        action, before, after, english, manner, None, place, tail, key, prefix_key, own_key
+    )
 
 
 def attach(english: Tree, clause: Tree) -> Tree:
@@ -318,7 +331,7 @@ def relative_clause(
 
 
 def attribute(dice: Dice, subject: Subject) -> Phrase | None:
-    """What somebody wears or looks like: mit langen Haaren, in a red dress."""
+    """What somebody wears or looks like: mit langen Haaren; the woman in the red dress."""
     groups = wardrobe(subject.noun)
     if subject.noun.group in ("grown", "kid", "visitor") and not subject.blond:
         groups += ["hair"]
@@ -333,7 +346,10 @@ def attribute(dice: Dice, subject: Subject) -> Phrase | None:
         adjs = adjs or adjectives(dice, noun, 1)[:1]
     hair = noun.group == "hair"
     many = subject.many or hair
-    phrase = noun_phrase(noun, "dat", "" if many else "ein", many, adjs)
+    det = "" if many else "ein"
+    if not (subject.indefinite or subject.many):
+        det = "der"
+    phrase = noun_phrase(noun, "dat", det, many, adjs)
     return prepositional(de, en, phrase)
 
 
@@ -350,11 +366,17 @@ def main_clause(subject: Subject, *verbs: Predicate, front: Phrase | None = None
     """Verb second: "Im Park spielt ein Hund"; a second verb follows after "und"."""
     german: list[Word] = []
     finite, *sich = verbs[0].finite(subject.plural)
+    prefix = verbs[0].prefix()
     if front:
-        german += [*front.de, finite, *sich, *subject.phrase.de]
+        subject_de = subject.phrase.de
+        if prefix and not verbs[0].middle:  # kauft ein Mann ein, der einen Hut trägt
+            ends = [i for i, word in enumerate(subject_de) if word.form == ","][:1]
+            at = ends[0] if ends else len(subject_de)
+            subject_de, prefix = [*subject_de[:at], *prefix, *subject_de[at:]], []
+        german += [*front.de, finite, *sich, *subject_de]
     else:
         german += [*subject.phrase.de, finite, *sich]
-    german += [*verbs[0].middle, *verbs[0].prefix(), *verbs[0].tail]
+    german += [*verbs[0].middle, *prefix, *verbs[0].tail]
     english = verbs[0].english()
     for verb in verbs[1:]:
         key = object()
