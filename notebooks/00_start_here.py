@@ -712,7 +712,7 @@ compare(mine, share, "00: captions that change their order")
 #
 # <details><summary>Answer</summary>
 #
-# 96 of the 500 captions have the word. In the first, *Während ein Kind einen warmen Pullover anzieht, ...*,
+# 101 of the 500 captions have the word. In the first, *Während ein Kind einen warmen Pullover anzieht, ...*,
 # English says "is putting on" right after "a child". Its partner *anzieht* stands five words further on;
 # and then the translator must come back for *einen warmen Pullover*.
 #

@@ -1648,8 +1648,8 @@ for (layer, head), row in looks.items():
     print(f"{layer:5} {head + 1:4}  " + " ".join(f"{share:.1f}" for share in row))
 
 # %% [markdown]
-# Read the rows. After a few seconds of training, some heads put most of their weight, or nearly all,
-# on one fixed place: the word after the blank, or the word before it. Nobody asked for a "next
+# Read the rows. After a few seconds of training, some heads put most of their weight on
+# one fixed place: the word after the blank, or the word before it. Nobody asked for a "next
 # word" head. Where all shares of a row are small, the head has no fixed place. Its weight may be
 # spread, or sharp on a word that it finds by its *content*. A mean over captions cannot tell which;
 # the pictures below can.

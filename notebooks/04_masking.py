@@ -291,7 +291,7 @@ print(f"alone or in a batch: less than 1e-6 apart with the mask, {worst['without
 #
 # <details><summary>Answer</summary>
 #
-# No: the largest change is 0.55, exactly as without any mask. The rows that it closes are those that
+# No: the largest change is 0.63, exactly as without any mask. The rows that it closes are those that
 # nobody reads; the real words still read every `<pad>`. It is easy to make, since (B, 1, K, 1) fits as
 # well as (B, 1, 1, K): queries and keys are as many, and broadcasting asks no questions.
 #

@@ -1133,7 +1133,7 @@ draw.over_beam(BEAMS, model_score, bleus, lengths)
 # line of the output above.
 #
 # **Do not take these BLEUs for usual ones.** A small grammar made the captions, so that even a small
-# model reaches above 80 after a short training (in the run that this page stores). On real captions,
+# model reaches about 80 after a short training (in the run that this page stores). On real captions,
 # lesson 09 gets about 40.
 #
 # Do not take the best α from this picture either: one small model, few sentences. The paper chose beam 4 and

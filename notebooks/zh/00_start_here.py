@@ -595,7 +595,9 @@ compare(mine, share, "00: captions that change their order")
 #
 # <details><summary>答案</summary>
 #
-# 500 条里有 96 条含有这个词。第一条是 *Während ein Kind einen warmen Pullover anzieht, ...*（“一个孩子正在穿一件暖和的毛衣，同时……”），英语在“a child”之后马上就说“is putting on”。与它对应的 *anzieht* 还在五个词之后；然后还得回头来取 *einen warmen Pullover*。
+# 〔英〕101 of the 500 captions have the word. In the first, *Während ein Kind einen warmen Pullover anzieht, ...*,
+# English says "is putting on" right after "a child". Its partner *anzieht* stands five words further on;
+# and then the translator must come back for *einen warmen Pullover*.
 #
 #     found = [p for p in pairs if "während" in p.de.lower()]
 #     draw.alignments([(p.de_tokens, p.en_tokens, p.alignment) for p in found[:1]], "The verb waits")

@@ -246,7 +246,9 @@ print(f"alone or in a batch: less than 1e-6 apart with the mask, {worst['without
 #
 # <details><summary>答案</summary>
 #
-# 不成立：最大的变化是 0.55，和完全没有掩码时一模一样。它关上的是本来就没人读的行，真正的词照样读到每一个 `<pad>`。这个错误容易犯，是因为 (B, 1, K, 1) 和 (B, 1, 1, K) 一样能用：查询与键一样多，广播不会检查你想要的是哪一个。
+# 〔英〕No: the largest change is 0.63, exactly as without any mask. The rows that it closes are those that
+# nobody reads; the real words still read every `<pad>`. It is easy to make, since (B, 1, K, 1) fits as
+# well as (B, 1, 1, K): queries and keys are as many, and broadcasting asks no questions.
 #
 # </details>
 
