@@ -597,7 +597,8 @@ def compiled_once() -> str:
     """Compile one feed-forward layer and use it at several lengths; return what came out."""
     layer = copy.deepcopy(fresh.encoder.layers[0].feed_forward).to(DEVICE)
     twin = copy.deepcopy(layer)
-    layer.compile(dynamic=True)
+    backend = by_scale(smoke="eager", cpu="inductor", gpu="inductor")  # "eager" traces only
+    layer.compile(dynamic=True, backend=backend)
     torch._dynamo.utils.counters.clear()
     for length in (5, 9, 17, 33):
         x = torch.randn(3, length, fresh.config.d_model, device=DEVICE)
@@ -848,7 +849,7 @@ def curve_of(switches: Switches, seed: int = 1) -> tuple[list[float], float]:
     model = copy.deepcopy(fresh).to(DEVICE).train()
     fast = FastStep(model, make_optimizer(model, config), config, switches)
     losses = []
-    for epoch in range(by_scale(smoke=6, cpu=2, gpu=4)):
+    for epoch in range(by_scale(smoke=3, cpu=2, gpu=4)):
         for batch in make_batches(examples, by_scale(smoke=600, cpu=1600, gpu=8000), seed=epoch):
             rate = 2e-3 * min(1.0, (len(losses) + 1) / 50)
             losses.append(fast.update([batch.to(DEVICE)], rate)[0])
@@ -1056,8 +1057,8 @@ def recorded_switches(directory: Path) -> Switches:
 # %%
 captions = WORK / "captions"
 captions.mkdir()
-for split, few_or_all in (("train", by_scale(smoke=1000, cpu=None, gpu=None)), ("val", None)):
-    for side, lines in zip(("src", "tgt"), zip(*pairs("captions", split)[:few_or_all])):
+for split, smoke in (("train", 300), ("val", 50)):
+    for side, lines in zip(("src", "tgt"), zip(*pairs("captions", split)[: by_scale(smoke=smoke, cpu=None, gpu=None)])):
         (captions / f"{split}.{side}").write_text("\n".join(lines) + "\n", "utf-8")
 
 

@@ -60,6 +60,7 @@ from course.transformer import Transformer
 
 # %%
 import itertools
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -72,6 +73,8 @@ from course.runs import Budget, Trainer, load_checkpoint
 from course.training import PRESETS, preset_model
 from course.transformer import TransformerConfig
 from course.viz import decoding as draw
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # or the profiler says when it starts and stops
 
 # %% [markdown]
 # ## 1 · Read every position once

@@ -20,7 +20,7 @@
 #
 # 2017 年，八位作者发表了一篇不长的论文：*Attention Is All You Need*（Vaswani et al., arXiv 1706.03762）。文中的模型叫 **Transformer**，如今几乎每个大语言模型里都有它。许多读者打开论文，前两页看得懂，到第 3 节就迷路了。
 #
-# 这门课一块一块地把论文造出来，最后，你自己的模型会在你自己的笔记本电脑上把德语译成英语。不需要显卡；装好之后，也不用联网。
+# 这门课把论文里的模型一块一块地造出来，到最后，你自己的模型会在你自己的笔记本电脑上把德语译成英语。不需要显卡；装好之后，也不用联网。
 #
 # **学完这一页，你能**
 #
@@ -65,7 +65,7 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 # | [**导读**](walkthrough.ipynb) | 你想按论文自己的次序，把它从头看到尾 | 约一小时 |
 # | **作业** | 你想知道自己是不是真的**会**了 | 每份 15 分钟到 3 小时 |
 #
-# 第 01 课到第 08 课的末尾都有作业的链接：合上课文，自己把各个部件写出来。第 09c 课有一个由你自己设计的实验。`check` 会告诉你哪里对；哪里不对，它会说出你误解了什么。最后等着你的有三份：[为什么](homework/reasons/reasons.ipynb)，34 个问“为什么”的问题；[考试](homework/exam/exam.ipynb)，一个空白的单元格，要写出整个 Transformer；还有[六个问题](homework/questions/questions.ipynb)。在终端里，`python -m course homework list` 显示你通过了哪些，`homework report` 把它们汇成一页。（每开一个终端，先运行一次 `source .venv/bin/activate`；在 Windows 上是 `.venv\Scripts\Activate.ps1`。之后的 `python` 就是课程的 Python。）本页第 5 节有一份计划，排好了课文、导读和论文的先后。
+# 第 01 课到第 08 课的末尾都有作业的链接：合上课文，自己把各个部件写出来。第 09c 课有一个由你自己设计的实验。`check` 会告诉你哪里对；哪里不对，它会说出你误解了什么。最后还有三份作业：[为什么](homework/reasons/reasons.ipynb)，34 个问“为什么”的问题；[考试](homework/exam/exam.ipynb)，只给一个空白的单元格，要你写出整个 Transformer；还有[六个问题](homework/questions/questions.ipynb)。在终端里，`python -m course homework list` 显示你通过了哪些，`homework report` 把它们汇成一页。（每开一个终端，先运行一次 `source .venv/bin/activate`；在 Windows 上是 `.venv\Scripts\Activate.ps1`。之后的 `python` 就是课程的 Python。）本页第 5 节有一份计划，排好了课文、导读和论文的先后。
 #
 # **课程的页面怎样用。** 页面要在 **JupyterLab** 里读：在课程的文件夹里运行 `make lab`，它就会打开（没有 `make`，就在按上面准备好的终端里运行 `jupyter lab`）。点一下灰色的单元格，按 Shift+Enter，它就会运行，并自动选中下一个。想从头运行整页，选 *Run, Restart Kernel and Run All Cells*（运行，重启内核并运行所有单元格）。尽管改！`git checkout -- notebooks/03_attention.*` 会把一页恢复原样。（只要有一课改动过，`make test` 就会提醒你。）
 #
@@ -73,7 +73,7 @@ PAGES = ASSETS.parent / "notebooks"  # wherever this page's kernel was started
 # - `check("why_scale")` 问的是**理由**。用 `check("why_scale", "b")` 回答，或者换别的字母；每个错误选项都会说明错在哪里。
 # - 带 `assert` 的单元格是**断言**。它检验旁边的那句话，不成立就停下。它打印出来的内容，都是检验过的。
 # - **试一试**是要你动手改的地方。答案折叠在下面：先改，再打开。
-# - 标题末尾写着“**· 选读**”的，第一遍可以跳过。JupyterLab 会把它折起来，点旁边的小箭头就能展开。没有折起来的，就是这一页的**主干**（core）。折起来的单元格也要运行，后面的单元格要用到其中的名字。（一页末尾的几张表，也会列出折起来的部分造了什么。）
+# - 标题末尾写着“**· 选读**”的，第一遍可以跳过。JupyterLab 会把它折起来，点旁边的小箭头就能展开。没有折起来的，就是这一页的**主干**（core）。折起来的单元格也要运行，后面的单元格要用到其中的名字。（一页末尾的几张表，也会列出折叠部分里定义了哪些名字。）
 # - 以 `# NBVAL_CHECK_OUTPUT` 开头的单元格，在任何机器上打印的内容都必须一样：`make test` 会比对。你把它当普通单元格看就行。
 #
 # 每一页都有两份：`03_attention.ipynb` 是你打开的；`03_attention.py` 是同一页的纯文本，便于在编辑器里阅读和比较。保存时，JupyterLab 让两者保持一致。
@@ -103,7 +103,7 @@ print(f"VERDICT: ready. This machine runs the course on {pick().type}, at scale 
 # %% [markdown]
 # 设备算得**对**吗？下一个单元格计算 **softmax**，这个函数每一页都会遇到。它把分数变成加起来等于一的正数：$p_i = e^{s_i} / \sum_j e^{s_j}$。我们把设备算的与手算的比一比。
 #
-# **先猜**：分数是 1、2、3。最大的分数分到的，比一半多还是少？
+# **先猜**：分数是 1、2、3。softmax 分给最大的那个分数的，比一半多还是少？
 
 # %%
 mine = None  # your guess: "more" or "less"
@@ -140,7 +140,7 @@ look(MINE)
 #
 # 现在看懂这些就够了。第 03 课造这样的头，第 09 课问一个方格究竟说明什么。在终端里运行 `python -m course look "Ein Hund rennt."`，会把同样的内容做成单独的一页。
 #
-# > **试一试。** `MINE = "Ich liebe dich."`（“我爱你。”）出来的是什么？为什么？
+# > **试一试。** `MINE = "Ich liebe dich."`（“我爱你。”）译出来是什么？为什么？
 #
 # <details><summary>答案</summary>
 #
@@ -166,7 +166,7 @@ look(MINE)
 # 在 Linux 和 macOS 上：`COURSE_SCALE=smoke make lab`。在 Windows PowerShell 里：先 `.venv\Scripts\Activate.ps1`，再 `$env:COURSE_SCALE = "smoke"`，最后 `jupyter lab`。
 
 # %% [markdown]
-# ## 3 · 图 1，以及每个方框在哪里造
+# ## 3 · 图 1，以及每个方框在哪一课造
 #
 # 论文的图 1 画出了整个模型。这里重画了一幅。从下往上看。左边的**编码器**（encoder）读德语句子。右边的**解码器**（decoder）写英语句子，一次一个词。虚线框是一层，N × 表示同样的层反复叠上去，论文里是六次。绕过方框的线，把输入直接送到后面。
 #
@@ -218,7 +218,7 @@ print("; ".join(f"{name}: {count} times" for name, count in inside.most_common()
 compare(mine, len(inside), "00: different things in figure 1")
 
 # %% [markdown]
-# **三种。** 干活的有十个方框，却只有三种东西：注意力从别的词收集信息，前馈网络单独琢磨一个词，“add and norm”（相加与归一化）让前两者都不跑偏。掩码只是注意力的一个细节：不该看的，它遮住。这幅图看着难，其实不难。
+# **三种。** 干活的有十个方框，却只有三种东西：注意力从别的词收集信息，前馈网络一次只加工一个词，“add and norm”（相加与归一化）不让前两者的数值失控。掩码只是注意力的一个细节：不该看的，它遮住。这幅图看着难，其实不难。
 #
 # > **试一试。** 把这一页盖住，凭记忆画出图 1，能画多少画多少。画好的纸留着：后面还要再画两次。
 #
@@ -231,7 +231,7 @@ compare(mine, len(inside), "00: different things in figure 1")
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 4 · 代码地图 · 选读
 #
-# 有一条规则，让代码很好找：**一课与它造出的模块同名**。`03_attention` 这一课造出 `course/attention.py`；课文里以 `#| export` 开头的单元格**就是**这个模块。所以，只要哪一页写着 `from course.attention import ...`，你就知道是哪一页在讲它。一个模块只用前面各课的模块。
+# 有一条规则，让代码很好找：**每课与它生成的模块同名**。`03_attention` 这一课生成 `course/attention.py`；课文里以 `#| export` 开头的单元格**就是**这个模块。所以，只要看到哪里写着 `from course.attention import ...`，你就知道该去哪一页找讲解。一个模块只用前面各课的模块。
 #
 # **编号只有数字的是主线。** 读完 00 到 09，就读完了论文，也造好了翻译模型。**带字母的是工程篇和深入篇。** 在 07b、07c 和 08b 里，你会看到怎样让训练又稳又快；09b、09c、10 和 11 讲得更深。第一遍可以不读。
 
@@ -264,7 +264,7 @@ numbers = {module: number_of[name] for name, module in module_of.items()}
 draw.course_map(boxes, numbers, "Each lesson makes one module, and the modules hand the data on")
 
 # %% [markdown]
-# 顺着下面的箭头看。语料库给出**句子**。`text` 把句子切成词元，编上号。`masking` 把它们排成矩形，并规定谁能看到什么。`transformer` 的核心是 `attention`，它给每个可能的下一个词元打一个分数，即 logit。`training` 改进权重，一次训练把权重写进**检查点**（checkpoint）。`decoding` 用它来翻译，`evaluation` 评价译文。第 01 课和第 02 课在这条路之前：它们造的是 Transformer 之前的东西，这样你就明白 Transformer 是为了解决什么问题。
+# 顺着下面的箭头看。语料库给出**句子**。`text` 把句子切成词元，编上号。`masking` 把词元排成矩阵，并规定谁能看到什么。`transformer` 的核心是 `attention`，它给每个可能的下一个词元打一个分数，即 logit。`training` 改进权重，训练时把权重存进**检查点**（checkpoint）。`decoding` 用它来翻译，`evaluation` 评价译文。第 01 课和第 02 课排在这条路之前：那里造的是 Transformer 出现以前的模型，造过了，你就明白 Transformer 是为了解决什么问题。
 #
 # 这张表由本页旁边的文件生成，分钟数也是：每分钟读 180 个词、12 行代码，练习不算在内。**core** 一栏是没有标“选读”的部分。
 
@@ -321,15 +321,15 @@ print("each lesson's module has the names that the table gives it")
 # <ol>
 # <li>一种新方法：一个网络结构，并有实验。</li>
 # <li>它建立在编码器-解码器和注意力之上；在此之前，注意力只是循环网络的帮手。它反对循环，因为循环没法并行计算。</li>
-# <li>主要的假设是：注意力加上位置，就完全不需要循环。表格里的翻译和句法分析结果支持这一点。至于每个部件有多重要，要看表 3。</li>
-# <li>只用注意力的模型；缩放；多个头；训练更少，BLEU 更高。</li>
-# <li>短而密。许多人停在 3.2 节，Q、K、V 在那里突然出现，没有来由。第 03 课会把来由讲给你听。</li>
+# <li>主要的假设是：只用注意力，再加上位置信息，就完全不需要循环。表格里的翻译和句法分析结果支持这一点。至于每个部件有多重要，要看表 3。</li>
+# <li>只用注意力的模型；缩放；多个头；训练开销更小，BLEU 更高。</li>
+# <li>短而密。许多人停在 3.2 节，Q、K、V 突然冒了出来，没有交代来由。第 03 课会把来由讲给你听。</li>
 # </ol>
 # </details>
 #
 # 如果循环、卷积、softmax、困惑度对你都是生词，**第二遍**就需要帮助：课文用到哪个词，都会先解释。读课文**之前**，先读它列出的那一节，读五分钟，不懂的做上记号。读完课文**之后**再读一遍。这时还剩下的记号，就是你的问题。
 #
-# **第三遍**是检验。每读一句都问：他们怎么知道的？有数字，有理由，还是只是猜测（“we suspect”“we hypothesize”，即“我们猜想”“我们假设”）？其中许多句子，导读里都做了测量。
+# **第三遍**是检验。每读一句都问：他们怎么知道的？有数字，有理由，还是只是猜测（“we suspect”“we hypothesize”，即“我们猜想”“我们假设”）？其中许多句子，导读都用测量检验过。
 #
 # ### 计划：沿着主线，一课一课读主干
 #
@@ -356,7 +356,7 @@ assert all(core <= whole for core, whole in minutes.values())
 print("the path:", " ".join(name[:3].rstrip("_") for name in PATH))
 
 # %% [markdown]
-# 这里的分钟数只算阅读和运行，练习不算；如果这些对你都是新的，花两倍的时间也很正常。第一遍的十分钟，已经算在这一页里了。
+# 这里的分钟数只算阅读和运行，练习不算；如果这些内容你都没学过，花两倍的时间也很正常。第一遍的十分钟，已经算在这一页里了。
 #
 # > **试一试。** 把你已经会的写进 `KNOWN`，运行这个单元格。还剩几个小时？
 #
@@ -369,7 +369,7 @@ print("the path:", " ".join(name[:3].rstrip("_") for name in PATH))
 # %% [markdown]
 # ## 6 · 拦住初读者的词
 #
-# 一篇论文难读，有三个原因：想法、公式，还有**英语**。前两样交给课文。对付第三样，这里有一份三语**术语表**：既有专业术语，用的是中国和德国教科书里的说法；也有学术英语的日常词，哪本教科书里都没有。每个词用英文和中文各解释一行，再注明它在哪一课造出来（`00_start_here` 表示日常词，没有造什么）。
+# 一篇论文难读，有三个原因：想法、公式，还有**英语**。前两样交给课文。对付第三样，这里有一份三语**术语表**：既有专业术语，用的是中国和德国教科书里的说法；也有学术英语的日常词，哪本教科书里都没有。每个词用英文和中文各解释一行，再注明这样东西在哪一课实现（`00_start_here` 表示它是日常词，没有什么要实现）。
 #
 # **先猜**：论文第一页上的三个词 *eschew*、*preclude*、*transduction* 是什么意思？先用自己的话说出来，再一个一个地查。
 
@@ -403,7 +403,7 @@ for word in ("residual", "残差", "Residualverbindung", "Skalarprodukt", "困�
 assert len(terms) >= 200 and len({term.term_en for term in terms}) == len(terms)
 
 # %% [markdown]
-# **边打边查。** 你一边打字，下面的图表就一边查；做好的网页里没有 Python，也照样能查。在列表**下方**的框里输入；清空，就回到字母 A。
+# **边打边查。** 你一边打字，下面的图表就一边查；生成的网页版不运行 Python，也照样能查。在列表**下方**的框里输入；清空，就回到字母 A。
 
 # %%
 show(draw.glossary_search(terms, first="residual"),
@@ -426,7 +426,7 @@ show(draw.glossary_search(terms, first="residual"),
 #
 # <details><summary>答案</summary>
 #
-# 各列依次是英文、中文、德文的词，英文和中文的解释，以及在哪一课造出来（日常词写 `00_start_here`）。如果单元格停下报错，说明这一行的制表符不是五个：许多编辑器会把你按的 Tab 换成空格。
+# 各列依次是英文、中文、德文的词，英文和中文的解释，以及在哪一课实现（日常词写 `00_start_here`）。如果单元格停下报错，说明这一行的制表符不是五个：许多编辑器会把你按的 Tab 换成空格。
 #
 # </details>
 
@@ -537,7 +537,7 @@ assert torch.allclose(weights.sum(dim=-1), torch.ones(B, H, T))
 print("scores:", tuple(scores.shape), "= (B, H, T, S)")
 
 # %% [markdown]
-# 从右往左读：“对每个源词，对每个目标词，在每个头里，在每个句子里，各有一个分数。”Dk 这个轴没有了：点积沿着它求了和。softmax 沿最后一个轴计算，所以每个目标词分出去的注意力，总量恰好为一。
+# 从右往左念：“对每个源词，对每个目标词，在每个头里，在每个句子里，各有一个分数。”Dk 这个轴没有了：点积沿着它求了和。softmax 沿最后一个轴计算，所以每个目标词分出去的注意力，总量恰好为一。
 #
 # > **试一试。** 如果 `value` 的形状是 (B, H, S, Dv)，`weights @ value` 是什么形状？先写下来，再造一个 `value` 来核对。
 #
@@ -548,11 +548,11 @@ print("scores:", tuple(scores.shape), "= (B, H, T, S)")
 # </details>
 
 # %% [markdown]
-# ## 8 · 先尝一口：翻译要做什么
+# ## 8 · 先看一眼：翻译要做什么
 #
-# 课程自带一个小语料库 **captions**：德语的图片说明和英语译文。它们由语法规则生成，所以每一对里哪些词互相对应，都是已知的。这叫**标准对齐**（gold alignment）。
+# 课程自带一个小语料库 **captions**：德语的图片说明和英语译文。它们由语法规则生成，所以每一对里哪些词互相对应，都是已知的。这种已知正确的对应关系，叫做**标准对齐**（gold alignment）。
 #
-# **先猜**：把德语逐词译成英语，从左到右，有多少句子必须跳着走？不到十分之一，三分之一，还是一半以上？
+# **先猜**：把德语逐词译成英语，从左到右，有多少句子必须跳着译？不到十分之一，三分之一，还是一半以上？
 
 # %%
 mine = None  # your guess: a share, 0 to 1
@@ -589,15 +589,13 @@ print(f"{share:.0%} of {len(pairs)} captions change the order of their words")
 compare(mine, share, "00: captions that change their order")
 
 # %% [markdown]
-# 一半以上。所以翻译时不能只是顺着往下走。每写一个英语词，都要在德语句子里找到此刻要紧的词，不管它们在哪里。有一种机制，哪里都能看，还能学会看哪里：这就是**注意力**。在第 02 课，它是循环网络的帮手；在第 03 课，它独自工作。
+# 一半以上。所以翻译不能只是顺着次序译下去。每写一个英语词，都要在德语句子里找到此刻要紧的词，不管它们在哪里。有一种机制，哪里都能看，还能学会看哪里：这就是**注意力**。在第 02 课，它是循环网络的帮手；在第 03 课，它独自工作。
 #
 # > **试一试。** 在 `pairs` 里找一条图片说明，它的德语动词要在句末（搜索“während”）。用 `draw.alignments` 画出来。翻译时要看多远？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕101 of the 500 captions have the word. In the first, *Während ein Kind einen warmen Pullover anzieht, ...*,
-# English says "is putting on" right after "a child". Its partner *anzieht* stands five words further on;
-# and then the translator must come back for *einen warmen Pullover*.
+# 500 条里有 101 条含有这个词。第一条是 *Während ein Kind einen warmen Pullover anzieht, ...*（“一个孩子正在穿一件暖和的毛衣，同时……”），英语在“a child”之后马上就说“is putting on”。与它对应的 *anzieht* 还在五个词之后；然后还得回头来取 *einen warmen Pullover*。
 #
 #     found = [p for p in pairs if "während" in p.de.lower()]
 #     draw.alignments([(p.de_tokens, p.en_tokens, p.alignment) for p in found[:1]], "The verb waits")
@@ -617,7 +615,7 @@ compare(mine, share, "00: captions that change their order")
 #
 # ## 小结
 #
-# - 这门课用能运行的笔记本把论文造出来；一课与它的模块同名。
+# - 这门课用能运行的笔记本把论文造出来；每课与它生成的模块同名。
 # - 图 1 里干活的有十个方框，却只有三种东西：注意力、前馈网络、相加与归一化。
 # - 论文读三遍：骨架、部件、论文本身。每一遍都有自己的问题。
 # - 难词查术语表。形状写在每行代码后面。
@@ -629,4 +627,4 @@ compare(mine, share, "00: captions that change their order")
 # - Keshav 2007, *How to Read a Paper*, ACM SIGCOMM Computer Communication Review 37(3)：两页，讲三遍读法和五个 C。
 # - Zhang, Lipton, Li, Smola, *Dive into Deep Learning*, d2l.ai（中文版：《动手学深度学习》，zh.d2l.ai）：可以与这门课配着读的教科书，有中文术语。
 #
-# **下一课：** 如果深度学习对你是新的，读 [01 · 基础](01_foundations.ipynb)；否则读 [03 · 注意力](03_attention.ipynb)，或者在[导读](walkthrough.ipynb)里看整篇论文。
+# **下一课：** 如果你没学过深度学习，读 [01 · 基础](01_foundations.ipynb)；否则读 [03 · 注意力](03_attention.ipynb)，或者在[导读](walkthrough.ipynb)里看整篇论文。

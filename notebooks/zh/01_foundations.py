@@ -30,7 +30,7 @@
 #
 # **时间：** 75 分钟；连标有“选读”的部分一起 120 分钟。**论文：** 第 1 节末尾、第 2 节、3.3 节，以及表 1 的“maximum path length”（最大路径长度）一栏。
 #
-# 论文想取代的那些网络，这一页全都造一遍。Transformer 是答案；在这里，你先看看问题是什么。
+# 论文想取代的那些网络，这一页全都实现一遍。Transformer 是答案；在这里，你先看看问题是什么。
 #
 # **形状**写在代码后面的注释里。N 是样本数，B 是一个批次（batch）里的样本数，L 是句子长度，D 是输入的宽度，O 是输出的宽度，H 是隐藏层或隐藏状态的宽度，K 是卷积核（kernel）的大小，也就是窗口的宽度，P 是窗口的个数，G 是所有的门合起来的行数，V 是词数。写成 `(B, L, D)`，意思是一个 B 乘 L 乘 D 的数组。
 
@@ -127,7 +127,7 @@ heights = (guesses - english).square().mean(dim=2)  # (80, 80) the loss of each 
 draw.descent(german, english, scaled, paths, (some_w, some_b, heights))
 
 # %% [markdown]
-# 左图里，直线找到了自己的位置。右图是从上空俯视的地形，像登山地图：每一圈代表一个高度。学习率小，路线直奔中心。学习率大（换了一个起点，好让你把两条都看清），路线就在山谷两侧跳来跳去，但还是越来越近。
+# 左图里，直线一步步移到了合适的位置。右图是从上空俯视的地形，像登山地图：每一圈代表一个高度。学习率小，路线直奔中心。学习率大（换了一个起点，好让你把两条都看清），路线就在山谷两侧跳来跳去，但还是越来越近。
 #
 # 一个神经元的地形是一只碗。它是圆的，因为我们把 $x$ 标准化了；不然就是一条又长又窄的山谷，走起来很慢。碗只有一个最低点，求它有现成的公式，200 年前就有了，叫“最小二乘法”。
 #
@@ -152,17 +152,13 @@ print("rate 0.5: there in one step; 1.0: to and fro for ever; 1.1: away, faster 
 # %% [markdown]
 # 在这只碗里，每走一步，到最低点的距离就乘以 $1 - 2\eta$。原因如下。我们做过标准化：$x$ 的平均值是 0，$x^2$ 的平均值是 1。所以，设最低点是 $(w^*, b^*)$，两个导数恰好是 $2 (w - w^*)$ 和 $2 (b - b^*)$。走一步，$w - w^*$ 变成 $w - w^* - \eta \cdot 2 (w - w^*) = (1 - 2\eta)(w - w^*)$，$b$ 也一样。
 #
-# $\eta = 0.5$ 时因子是 0；$\eta = 1$ 时是 $-1$；$\eta = 1.1$ 时是 $-1.2$，而 $1.2^{30} \approx 237$：越走越远，这叫**发散**（diverge）。记住这条规律：一个数反复乘以同一个因子，不是消失就是爆炸，除非因子几乎恰好是一。到第 10 节，这件小事将决定一大类网络的命运。
+# $\eta = 0.5$ 时因子是 0；$\eta = 1$ 时是 $-1$；$\eta = 1.1$ 时是 $-1.2$，而 $1.2^{30} \approx 237$：越走越远，这叫**发散**（diverge）。记住这条规律：一个数反复乘以同一个因子，不是消失就是爆炸，除非这个因子非常接近一。到第 10 节，这件小事将决定一大类网络的命运。
 #
 # > **试一试。** 在新的单元格里计算 `descend(german, english, 0.1, 30)[-1]`，词数不做标准化。现在学习率要小到多少才不发散？
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕A loss of $10^{80}$: it diverges. With 0.0093 and less it does not. The reason is the one above. Along
-# the steepest direction of this valley a step's factor is $1 - 214\,\eta$, where it was $1 - 2\,\eta$
-# before: the mean of the squared number of words is about 100, not 1. And $\eta < 2/214$ keeps the factor
-# above $-1$. Along the flattest direction the factor is $1 - 0.25\,\eta$, so that the walk hardly moves:
-# after 200 epochs at 0.009 $b$ is 0.43, and the lowest point has 1.02.
+# 损失是 $10^{80}$：发散了。学习率不超过 0.0093 就不发散。道理和上面一样：沿着这条山谷最陡的方向，每步的因子现在是 $1 - 214\,\eta$，而不再是 $1 - 2\,\eta$，因为词数的平方的平均值约为 100，不是 1。要让因子大于 $-1$，就要 $\eta < 2/214$。沿着最平的方向，因子是 $1 - 0.25\,\eta$，几乎不动：学习率 0.009，走 200 轮之后 $b$ 是 0.43，而最低点在 1.02。
 #
 # </details>
 
@@ -171,7 +167,7 @@ print("rate 0.5: there in one step; 1.0: to and fro for ever; 1.1: away, faster 
 #
 # 一个神经元有两个导数，我们在纸上求出来了。论文的 base 模型有 6500 万个，谁也不会一个一个去推导。窍门是把计算看成一张由许多小步组成的**图**（graph），让链式法则在图上从终点走回起点。这样往回走，叫做**反向传播**（backpropagation）。
 #
-# 取一个末尾带函数 $\tanh$ 的神经元，只看一个样本。$\tanh$ 这样的函数，图像不是直线，我们叫它**弯折**（bend；书上叫“非线性函数”或“激活函数”）。计算分成几步：
+# 取一个末尾带函数 $\tanh$ 的神经元，只看一个样本。$\tanh$ 这样的函数，图像不是直线，叫作**非线性函数**（本课程的英文版称 bend，即“弯折”），书上也叫“激活函数”。计算分成几步：
 #
 # $$a = w x, \qquad s = a + b, \qquad y = \tanh s, \qquad e = y - t, \qquad \mathcal{L} = e^2 .$$
 #
@@ -325,7 +321,7 @@ def weights_of(module: nn.Module) -> Weights:
 # %% [markdown]
 # `weights_of` 向 PyTorch 借来初始值：一些小的随机数。必须随机：两个神经元的权重要是相同，梯度也就相同，以后永远一模一样。但明天再来，这些数又必须和今天一样，否则谁也没法核对结果。所以用**随机种子**（seed）把随机数固定下来：种子相同，数就相同。
 #
-# 裁判审的第一个案子，是我们的线性层，旁边放着 PyTorch 自己的（`theirs`），权重相同。然后是一个错的层，多了一个负号，看裁判能不能发现。
+# 裁判审的第一个案子，是我们的线性层；拿来对照的是 PyTorch 自己的层（`theirs`），两者权重相同。然后再交给它一个写错的层，多了一个负号，看它能不能发现。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -351,9 +347,9 @@ assert wrong["x"] > 0.1 and wrong["weight"] < 1e-10
 print("equal to nn.Linear and to autograd; the wrong sign is found, and its name is x")
 
 # %% [markdown]
-# ## 4 · 多层感知机：弯折有什么用
+# ## 4 · 多层感知机：非线性有什么用
 #
-# **问题：** 线性层只会画直线。如果世界不是直的呢？
+# **问题：** 线性层只能画直线。要是数据的规律不是直线呢？
 #
 # 第一个想法：两个线性层，一个接一个。**先猜**：有什么事，一个做不到，两个能做到？
 
@@ -368,7 +364,7 @@ assert torch.allclose(second(first(x)), one(x), atol=1e-12)
 print("two linear layers are one linear layer")
 
 # %% [markdown]
-# 什么也没有！矩阵的乘积还是矩阵。两层之间必须有不直的东西。最省事的弯折是 **ReLU**（修正线性单元，rectified linear unit）：$\max(0, a)$。负数变成零，正数原样通过。线性、弯折、线性，这就是**多层感知机**（multilayer perceptron，MLP）。
+# 什么也没有！矩阵的乘积还是矩阵。两层之间必须加入非线性。最简单的非线性函数是 **ReLU**（修正线性单元，rectified linear unit）：$\max(0, a)$。负数变成零，正数原样通过。线性、非线性、线性，三步合起来就是**多层感知机**（multilayer perceptron，MLP）。
 #
 # $$a = x W_1^T + b_1 , \qquad h = \max(0, a) , \qquad y = h W_2^T + b_2 .$$
 #
@@ -377,10 +373,10 @@ print("two linear layers are one linear layer")
 # **反向传播**分三步。已知输出的梯度 $g^y$。（右上角的小字母表示这是谁的梯度。）
 #
 # 1. 第二个线性层：$g^h = g^y W_2$，$W_2$ 和 $b_2$ 的梯度见第 3 节。
-# 2. 弯折。它的斜率在 $a > 0$ 处是 1，别处是 0：$g^a = g^h \odot [a > 0]$。符号 $\odot$ 表示逐个数相乘。关闭了的隐藏神经元得不到梯度。
+# 2. 非线性函数（ReLU）。它的斜率在 $a > 0$ 处是 1，别处是 0：$g^a = g^h \odot [a > 0]$。符号 $\odot$ 表示逐个数相乘。关闭了的隐藏神经元得不到梯度。
 # 3. 第一个线性层：$g^x = g^a W_1$，以及 $W_1$ 和 $b_1$ 的梯度。
 #
-# 名字 `"0.weight"` 和 `"2.weight"` 来自 `nn.Sequential(nn.Linear(...), nn.ReLU(), nn.Linear(...))`：第 0 和第 2 个位置有权重，第 1 个位置是弯折。
+# 名字 `"0.weight"` 和 `"2.weight"` 来自 `nn.Sequential(nn.Linear(...), nn.ReLU(), nn.Linear(...))`：第 0 和第 2 个位置有权重，第 1 个位置是非线性函数。
 
 # %%
 #| export
@@ -561,7 +557,7 @@ print("'the' collects two gradients, 'a' collects none")
 # %% [markdown]
 # 现在看整个句子。用 MLP 有两种办法，两种都不好。
 #
-# **办法一：把各行并排放。** 五个词，宽度 3，得到 15 个数的向量。六个词的句子就放不进去。再说，网络在第 2 个位置学会了“dog”是什么意思，而第 3 个位置用的是另外的权重，在那里又得把“dog”重学一遍。
+# **办法一：把各行并排放。** 五个词，每个词的嵌入有 3 个数，并起来就是 15 个数的向量。六个词的句子就放不进去。再说，网络在第 2 个位置学会了“dog”是什么意思，而第 3 个位置用的是另外的权重，在那里又得把“dog”重学一遍。
 #
 # **办法二：取各行的平均。** 多长的句子都放得进去。可是取了平均，丢掉了什么？得到的是一个**词袋**（bag of words）：词都在，次序没了。
 
@@ -581,7 +577,7 @@ assert torch.allclose(table[ids].mean(dim=1), table[other].mean(dim=1), atol=1e-
 print("bag of words: who chases whom? The mean does not know")
 
 # %% [markdown]
-# 所以我们需要这样的网络：能读任意长度，知道次序，在一个位置学到的关于某个词的知识，每个位置都能用。老办法有两类：**卷积**（convolution）用一个小窗口沿着句子滑动；**循环网络**逐词地读，一路带着记忆。这一页剩下的部分把两类都造出来，并测量它们的代价。（第三类是注意力。）
+# 所以我们需要这样的网络：能读任意长度，知道次序，在一个位置学到的关于某个词的知识，每个位置都能用。老办法有两类：**卷积**（convolution）用一个小窗口沿着句子滑动；**循环网络**逐词地读，一路带着记忆。这一页剩下的部分把两类都实现一遍，并测量它们的代价。（第三类是注意力。）
 
 # %% [markdown]
 # ## 6 · 卷积：一个小网络，用在每个位置
@@ -683,7 +679,7 @@ def receptive_field(layers: Sequence[tuple[int, int, int]]) -> int:
 # 写给不轻信公式的读者：画出三种叠法，看哪些输入得到了梯度。
 
 # %% [markdown]
-# 我们叠几层权重全为 1 的卷积，在**一个**输出处送入梯度，用 `conv1d_backward` 往回走。凡是梯度不为零的输入，这个输出都看到了。**先猜**：四层，K = 2。普通卷积能看多远？间隔为 1、2、4、8 的呢？
+# 我们叠几层权重全为 1 的卷积，在**一个**输出处送入梯度，用 `conv1d_backward` 往回走。凡是梯度不为零的输入，这个输出都看到了。**先猜**：四层，K = 2，普通卷积能看多远？如果各层的间隔依次是 1、2、4、8 呢？
 
 # %%
 mine = None  # your guess: how many words four layers with the dilations 1, 2, 4, 8 hear
@@ -724,7 +720,7 @@ draw.receptive_fields(stacks, fields)
 # 普通卷积每层只多看一个词。用上步幅或间隔，每层都让感受野**加倍**。代价不一样：步幅会丢掉位置（四层之后，每 16 个位置只剩一个），间隔则保留每个位置。一层的空洞由别的层填上，一个词也不漏。
 
 # %% [markdown]
-# ### 论文的那句话，数一数
+# ### 用层数验证论文的那句话
 #
 # 论文第 2 节说：把两个位置联系起来的运算次数，在 ConvS2S 里随距离**线性**增长，在 ByteNet 里按**对数**增长。ConvS2S（Gehring 等 2017）叠的是普通卷积；ByteNet（Kalchbrenner 等 2016）的间隔逐层加倍。数一数：两个词相隔一定距离，要多少层才能在一个输出里相遇？
 
@@ -756,7 +752,7 @@ draw.path_lengths(distances, meet)
 #
 # <details><summary>答案</summary>
 #
-# 普通的一行减半，`1, 1, 2, 4, ... 256`：每层多看 $K - 1 = 4$ 个词，而不是 2 个。空洞的一行从距离 4 起少一层，`1, 1, 2, 3, ... 9`：窗口加宽，只抵得上加倍一次。卷积核加宽，改变的是系数，不是增长的方式。
+# 普通的一行减半，`1, 1, 2, 4, ... 256`：每层多看 $K - 1 = 4$ 个词，而不是 2 个。空洞的一行从距离 4 起少一层，`1, 1, 2, 3, ... 9`：窗口加宽，只相当于多加倍一次。卷积核加宽，改变的是系数，不是增长的方式。
 #
 # </details>
 #
@@ -778,7 +774,7 @@ check("path_bytenet")
 # $$a_t = W_{ih} \, x_t + b_{ih} + W_{hh} \, h_{t-1} + b_{hh} , \qquad h_t = \tanh(a_t) ,
 # \qquad h_0 = 0 .$$
 #
-# 弯折用 $\tanh$，它让每个数都留在 $-1$ 和 1 之间。偏置有两个，其实一个就够；不过 PyTorch 用两个，我们和它保持一致。
+# 非线性函数用 $\tanh$，它让每个数都留在 $-1$ 和 1 之间。偏置有两个，其实一个就够；不过 PyTorch 用两个，我们和它保持一致。
 #
 # **反向走一步。** 已知 $g^{h_t}$。先是 $\tanh$，它的斜率是 $1 - h_t^2$：
 #
@@ -837,7 +833,7 @@ def rnn_step_backward(grad_state: State, cache: tuple, weights: Weights) -> tupl
 draw.unrolled(["two", "dogs", "are", "playing"])
 
 # %% [markdown]
-# 两条规则，都已经知道了：
+# 要用到两条规则，前面都讲过：
 #
 # 1. **状态 $h_t$ 用了两次**：一次给第 $t$ 步的输出，一次给下一个状态。两个梯度在 $h_t$ 汇合，要相加：一个来自它自己的输出，一个从 $t + 1$ 传回来。
 #
@@ -849,7 +845,7 @@ draw.unrolled(["two", "dogs", "are", "playing"])
 #
 #    $$\frac{\partial \mathcal{L}}{\partial W_{hh}} = \sum_{t=1}^{L} g^{a_t} \, h_{t-1}^T .$$
 #
-# 这就是**随时间反向传播**（backpropagation through time，BPTT；Werbos 1990）。名字听起来像科幻小说，其实就是一个倒着跑的 `for` 循环。两个循环我们只写一次，适用于任何单元：一步怎么走，由单元自己定。
+# 这就是**随时间反向传播**（backpropagation through time，BPTT；Werbos 1990）。名字听起来像科幻小说，其实就是一个倒着跑的 `for` 循环。前向和反向这两个循环，我们只写一次，对任何单元都适用：一步怎么走，由单元自己定。
 
 # %%
 #| export
@@ -928,15 +924,15 @@ print("RNN: equal to nn.RNN and to autograd over 7 words; without the slope of t
 #
 # $$\frac{\partial h_T}{\partial h_k} = J_T \, J_{T-1} \cdots J_{k+1} .$$
 #
-# 上面的循环从不真的造出这些矩阵，而是让一个向量依次乘过它们。许多相近的因子相乘，不是消失就是爆炸：这在第 1 节已经见过，第 10 节还会测量。
+# 上面的循环从不真的算出这些矩阵，而是让一个向量依次乘过它们。许多相近的因子相乘，不是消失就是爆炸：这在第 1 节已经见过，第 10 节还会测量。
 
 # %%
 check("shared_gradient")
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 把乘积造出来 · 选读
+# ### 把这个乘积真的算出来 · 选读
 #
-# 写给想看看这些矩阵的读者：造出来，乘起来，和自动求导比较。
+# 写给想看看这些矩阵的读者：把矩阵一个个算出来，乘在一起，再与自动求导的结果比较。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1182,7 +1178,7 @@ def train(reader: Reader, make_batch: Callable[[], tuple[Tensor, Tensor]], steps
 
 
 # %% [markdown]
-# 三个小帮手：取一个批次的图片说明；数答对了几个；造一个新的网络并训练它。
+# 三个小帮手：取一个批次的图片说明；数答对了几个；新建一个网络并训练它。
 
 # %%
 def captions_batch(
@@ -1242,7 +1238,7 @@ compare(mine, sum(share > 0.9 for share in right.values()), "01: readers above 9
 # %% [markdown]
 # 词袋正好答对一半：一对孪生句得到同样的分数，所以两个答案里必有一个错。怎么训练也改变不了，它的损失停在 $\log 2$。RNN（几乎）全部答对。
 #
-# 窗口又是怎么回事？它对各个位置取“平均”，三个词以外的次序一概不知。它怎么知道哪个分句在前？**先猜**：三个词的窗口里，你能看到什么线索？
+# 窗口又是怎么回事？窗口网络对各个位置取“平均”，超出三个词的次序，它一概不知。那它怎么知道哪个分句在前？**先猜**：三个词的窗口里，你能看到什么线索？
 #
 # 我们怀疑，窗口网络根本没有去找第一个分句。它看的是“while”旁边的词（“while two”），以及句首填充旁边的词（“(fill) two”）。这可以检验。我们在两个分句前面都加上“in the park”：“in the park two children are dancing while in the park a dog is chasing a duck”。在你看来，问题和原来一样容易。
 
@@ -1260,9 +1256,7 @@ print({name: f"{right[name]:.0%} -> {share:.0%}" for name, share in after.items(
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕In each of these sentences exactly one clause has *are*. So if the last verb is *is*, the first clause had
-# *are*: answer "several", else "one". This rule is right in all 172 held-out sentences, and it needs a
-# memory of a few words only. The high number of the RNN does not show that it remembers the first clause.
+# 这些句子里，恰好有一个分句用“are”。所以如果最后一个动词是“is”，第一个分句用的就是“are”：回答“几个”，否则回答“一个”。这条规则在全部 172 个留出的句子上都对，而它只需要几个词的记忆。RNN 的高分并不说明它记得第一个分句。
 #
 # </details>
 
@@ -1369,17 +1363,17 @@ assert shares[0] < 0.05 and shares[1] < 1e-3 * shares[0] and shares[2] < 1e-3 * 
 compare(mine, plain[50].item(), "01: an RNN's gradient after 50 steps")
 
 # %% [markdown]
-# 按 PyTorch 的初始值，传到的还不到十亿分之一：损失传给五十步之前那个词的信号，完全淹没在传给最后几个词的信号里。$W_{hh}$ 乘以 4，远处的词得到的梯度是近处的一千多倍。两者之间有一条分界线，在那里梯度既不消失，也不爆炸。但是训练每一步都在改动 $W_{hh}$，没有什么能让它停在分界线上。
+# 按 PyTorch 的初始值，传到的还不到十亿分之一：损失传给五十步之前那个词的信号，完全淹没在传给最后几个词的信号里。$W_{hh}$ 乘以 4，远处的词得到的梯度是近处的一千多倍。这两种情形之间有一条分界线；在分界线上，梯度既不消失，也不爆炸。但是训练每一步都在改动 $W_{hh}$，没有什么能让它停在分界线上。
 #
-# 在每一行里，实际传到的都比按特征值预测的少。少掉的去了哪里？做个对照：往回走时去掉 $\tanh$ 的斜率。这时就已经只剩六分之一（另外两个种子是三分之一），因为送入的梯度不是特征向量。再少掉的，都是斜率造成的：每一步乘一个 $1 - h_t^2 < 1$。$W_{hh}$ 越大，状态越大，斜率越小：没有斜率，“times 2”会爆炸；有斜率，就不会。
+# 在每一行里，实际传到的都比按特征值预测的少。少掉的去了哪里？做个对照：往回走时去掉 $\tanh$ 的斜率。即使这样，传到的也只有预测的六分之一（另外两个种子是三分之一），因为送入的梯度不是特征向量。其余少掉的，都是斜率造成的：每一步乘一个 $1 - h_t^2 < 1$。$W_{hh}$ 越大，状态越大，斜率越小：没有斜率，“times 2”会爆炸；有斜率，就不会。
 #
-# 对付爆炸有个简单的办法，就是**裁剪**：梯度太长就缩短，方向不变。对付消失，裁剪帮不上忙：你可以把小梯度放大，但其中远处的那一份，仍然只有近处的十亿分之一。
+# 对付爆炸有个简单的办法，就是**裁剪**：梯度太长就缩短，方向不变。对付消失，裁剪帮不上忙：你可以把小梯度放大，但其中来自远处的那一份，仍然只有来自近处的十亿分之一。
 #
 # > **试一试。** 在 2 和 3 之间找一个倍数，使梯度走 50 步既不变弱也不变强。然后换一个权重的种子。还合适吗？
 #
 # <details><summary>答案</summary>
 #
-# 种子 0 时是 2.50。种子 1 和 2 时是 2.40 和 2.39；如果用 2.50，这两个种子的梯度会增大到 1.8 和 3.5。可见分界线很窄，而且每个矩阵的分界线都在不同的地方。靠它解决不了问题：训练每一步都在改动 $W_{hh}$，而且词再多一些，用同样的倍数，梯度又会变弱或变强。
+# 种子 0 时是 2.50。种子 1 和 2 时是 2.40 和 2.39；如果用 2.50，这两个种子的梯度会增大到 1.8 和 3.5。可见分界线很窄，而且每个矩阵的分界线都在不同的地方。靠选倍数解决不了问题：训练每一步都在改动 $W_{hh}$，而且词再多一些，用同样的倍数，梯度又会变弱或变强。
 #
 #     for factor in (2.3, 2.4, 2.5, 2.6):
 #         weights = fresh | {"weight_hh": factor * fresh["weight_hh"]}
@@ -1411,7 +1405,7 @@ print("as nn.utils.clip_grad_norm_: shorter, in the same direction")
 # %% [markdown]
 # ## 11 · LSTM：带门的记忆
 #
-# **问题：** 能不能让一个状态走许多步，而不用每一步都乘矩阵、经过 $\tanh$ 弯折？
+# **问题：** 能不能让一个状态走许多步，而不用每一步都乘矩阵、再过一遍 $\tanh$？
 #
 # Hochreiter 和 Schmidhuber（1997）给网络加了第二个状态 $c$，它靠“相加”来改变。在 LSTM 里，**单元**（cell）一词指的就是这个状态，从这里起我们也这样用。改不改、改多少，由**门**（gate）决定。门是一个向量，里面的数都在 0 和 1 之间，由当前的词和旧状态经过 sigmoid 得到，$\sigma(a) = 1/(1+e^{-a})$；要通过的东西，逐个数与它相乘。0 是关，1 是开。今天通用的形式还加上了 Gers、Schmidhuber 和 Cummins（2000）的遗忘门，共有三个门和一个候选值：
 #
@@ -1429,8 +1423,8 @@ print("as nn.utils.clip_grad_norm_: shorter, in the same direction")
 # **反向传播。** 已知 $g^{h}$ 和 $g^{c}$，即新的 $h$ 和新的 $c$ 的梯度。（注意字母：$g$ 右上角有字母，和以前一样是梯度；单独的 $g$ 是候选值。）
 #
 # 1. 先看 $h = o \odot \tanh(c)$。乘法传下去的，是梯度乘以另一个因子：$\;g^o = g^h \odot \tanh(c)$。$c$ 还得到第二个梯度，要加上去：$\;g^c \leftarrow g^c + g^h \odot o \odot (1 - \tanh^2 c)$。
-# 2. 再看 $c = f \odot c_{t-1} + i \odot g$：$\;g^i = g^c \odot g$，$\;g^f = g^c \odot c_{t-1}$，$\;g^g = g^c \odot i$，而对旧的单元是 **$\;g^{c_{t-1}} = g^c \odot f$**。这里没有矩阵，也没有弯折。
-# 3. 然后是各个弯折。sigmoid 的斜率是 $\sigma (1 - \sigma)$。弯折之前的梯度，用代码里的名字写就是：`grad_i` $= g^i \odot i \odot (1 - i)$，`grad_f` $= g^f \odot f \odot (1 - f)$，`grad_g` $= g^g \odot (1 - g^2)$，`grad_o` $= g^o \odot o \odot (1 - o)$。
+# 2. 再看 $c = f \odot c_{t-1} + i \odot g$：$\;g^i = g^c \odot g$，$\;g^f = g^c \odot c_{t-1}$，$\;g^g = g^c \odot i$，而对旧的单元是 **$\;g^{c_{t-1}} = g^c \odot f$**。这一步没有矩阵，也没有非线性函数。
+# 3. 然后是各个非线性函数。sigmoid 的斜率是 $\sigma (1 - \sigma)$。对这些函数的输入求梯度，用代码里的名字写就是：`grad_i` $= g^i \odot i \odot (1 - i)$，`grad_f` $= g^f \odot f \odot (1 - f)$，`grad_g` $= g^g \odot (1 - g^2)$，`grad_o` $= g^o \odot o \odot (1 - o)$。
 # 4. 最后是两个线性层：和前面一样，用 `gates_backward`。
 
 # %%
@@ -1480,11 +1474,11 @@ print("LSTM: equal to nn.LSTM and to autograd; the cell's way back forgotten or 
 # %% [markdown]
 # ### 反向时，新在哪里？
 #
-# **只沿单元走**，$g^{c_{t-1}} = g^{c_t} \odot f_t$。走许多步，梯度遇到的正是这个乘积
+# **只沿单元走**，$g^{c_{t-1}} = g^{c_t} \odot f_t$。走许多步，梯度要乘上的，正是这个乘积
 #
 # $$f_T \odot f_{T-1} \odot \cdots \odot f_{k+1} .$$
 #
-# （门取决于 $h$，所以还有别的路；第 13 节会测量有多少走了那些路。）这仍然是乘积！但里面的因子是**门**：单元里的每个数各有自己的门，而且这些门是网络**学**出来的。遗忘门是 1 的地方，梯度原样通过，网络想让它走多久都行。RNN 却只有一个矩阵，管所有的时刻、所有的用途。
+# （门取决于 $h$，所以还有别的路；第 13 节会测量有多少梯度走的是别的路。）这仍然是乘积！但里面的因子是**门**：单元里的每个数各有自己的门，而且这些门是网络**学**出来的。遗忘门是 1 的地方，梯度原样通过，网络想让它走多久都行。RNN 却只有一个矩阵，管所有的时刻、所有的用途。
 #
 # 可以让门一开始就开着：把它的偏置调高就行。
 
@@ -1521,7 +1515,7 @@ print(f"{len(fair_set)} sentences to learn from; of {len(fair_texts)} held-out o
       f"{fair_right:.0%},\nthe best that the last verb alone allows is {by_last_verb:.0%}")
 
 # %% [markdown]
-# 后门关上了：LSTM 记住了第一个分句。记在哪里？我们来读训练好的网络的缓存。它有 32 个分量，哪一个知道谁在前？回到第 9 节的孪生句，它们的答案相反；取两句之间单元的值差别最大的那个分量。
+# 后门关上了：LSTM 记住了第一个分句。记在哪里？我们来读训练好的网络的缓存。网络有 32 个分量，哪一个记着谁在前？回到第 9 节的孪生句，它们的答案相反；取两句之间单元的值差别最大的那个分量。
 
 # %%
 _, caches = LSTM.forward(reader.ends["table"][as_ids(texts)], reader.body)
@@ -1560,7 +1554,7 @@ draw.gates(shown, "The first clause sets the cell's sign; the second clause does
 #
 # **问题：** 真的需要两个状态和三个门吗？
 #
-# Cho 等（2014）造出这种单元，是为了在统计翻译系统里给短语对打分；它的名字**门控循环单元**（gated recurrent unit，GRU）是同年晚些时候才有的（Chung 等 2014）。它有一个状态、两个门：
+# Cho 等（2014）设计这种单元，是为了在统计翻译系统里给短语对打分；它的名字**门控循环单元**（gated recurrent unit，GRU）是同年晚些时候才有的（Chung 等 2014）。它有一个状态、两个门：
 #
 # $$\begin{aligned}
 # r &= \sigma(W_r x_t + b_r + U_r h_{t-1} + b'_r) && \text{reset gate} \\
@@ -1668,7 +1662,7 @@ for name, curve in (as_started | gates_open).items():
 compare(mine, gates_open["LSTM, forget bias 1"][50].item(), "01: an LSTM's gradient after 50 steps")
 
 # %% [markdown]
-# 刚造好的 LSTM，遗忘门得到的是小随机数，所以 $f \approx \sigma(0) = 0.5$：它一开始也很健忘！改一个数就能解决。**遗忘门的偏置取 1**，门就从 $\sigma(1) = 0.73$ 开始；取 3，就从 $\sigma(3) = 0.95$ 开始。
+# 刚初始化的 LSTM，遗忘门得到的是小随机数，所以 $f \approx \sigma(0) = 0.5$：它一开始也很健忘！改一个数就能解决。**遗忘门的偏置取 1**，门就从 $\sigma(1) = 0.73$ 开始；取 3，就从 $\sigma(3) = 0.95$ 开始。
 #
 # 你猜的是 $0.5^{50} \approx 10^{-15}$、$0.73^{50} \approx 10^{-7}$ 和 $0.95^{50} \approx 0.1$ 吗？实际传到的要多得多。这个估计把所有的门看成一样，而且只沿单元走：它漏掉了经过 $h$ 的路，而 $h$ 决定下一个词的门。这两点里哪一点要紧？我们在往回走时剪断经过 $h$ 的路，再测一次：
 
@@ -1691,7 +1685,7 @@ for bias in (0, 1, 3):
 # %% [markdown]
 # 只沿单元走时，估计与实测相差不到 50 倍，而三种初值之间相差好多个数量级。传到的梯度里，至少五分之四是经过 $h$ 来的：单元格里的断言检查的就是这一点。图中偏置为 3 的曲线也与此相符：它先降到三分之一，然后**回升**，到 60 步时几乎是 1。门几乎不让任何东西变弱，经过 $h$ 来的梯度又在每一步加进来。
 #
-# 看右图要实事求是。遗忘门的偏置取 1，走 50 步传回来的梯度大约是 RNN 的十亿倍。但是 LSTM 赢，**靠的是我们给门设的初值**，不是因为它叫 LSTM。而且在刚开始的这一刻，第 10 节里放大了的 RNN 比偏置为 1 的 LSTM 更能保住梯度。
+# 看右图要实事求是。遗忘门的偏置取 1，走 50 步传回来的梯度大约是 RNN 的十亿倍。但是 LSTM 赢，**靠的是我们给门设的初值**，不是因为它叫 LSTM。而且在刚开始的这一刻，第 10 节里权重放大过的 RNN 比偏置为 1 的 LSTM 更能保住梯度。
 
 # %%
 check("forget_gate")
@@ -1760,11 +1754,11 @@ for name, shares in recalled.items():
 # | 词袋 | 1 步 | 次序丢了 | 能 |
 # | 普通卷积（ConvS2S）| $n / (K - 1)$ 层 | 每步过一层 | 能 |
 # | 空洞卷积（ByteNet）| 大约 $\log_2 n$ 层 | 每步过一层 | 能 |
-# | RNN | $n$ 步 | 每步一个 $\operatorname{diag}(1 - h^2) W$ | 不能，只能一个词接一个词 |
-# | LSTM、GRU | $n$ 步 | 每步一个门 | 不能，只能一个词接一个词 |
+# | RNN | $n$ 步 | 每步乘一个 $\operatorname{diag}(1 - h^2) W$ | 不能，只能一个词接一个词 |
+# | LSTM、GRU | $n$ 步 | 每步乘一个门 | 不能，只能一个词接一个词 |
 # | 自注意力（第 03 课）| **1 步** | 一次加权平均 | **能** |
 #
-# 论文第 2 节、第 4 节，以及表 1 的“maximum path length”一栏，说的就是这个意思：**两个词之间的路径越短，就越容易学到两者有关。** 第 1 节又加上了最后一栏：必须一词接一词地读的网络，用不上能同时计算一切的机器。注意力是作为 RNN 的帮手发明的（第 02 课）。论文扔掉 RNN，留下了帮手。
+# 论文第 2 节、第 4 节，以及表 1 的“maximum path length”一栏，说的就是这个意思：**两个词之间的路径越短，就越容易学到两者有关。** 第 1 节又加上了最后一栏：网络如果必须一个词接一个词地读，哪怕机器能同时计算一切，也派不上用场。注意力是作为 RNN 的帮手发明的（第 02 课）。论文扔掉 RNN，留下了帮手。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 数一数 LSTM 的捷径 · 选读
@@ -1772,7 +1766,7 @@ for name, shares in recalled.items():
 # 写给这样问的读者：“LSTM 走的步数和 RNN 一样多，到底省了什么？”
 
 # %% [markdown]
-# LSTM 走的步数和 RNN 一样多，它省了什么？自动求导记下了哪个数由哪些数算出。在这张图里，我们从最后的状态往回走到第一个词，找经过**弯折**最少的那条路：每个 $\tanh$、每个 sigmoid 都算一个。**先猜**：16 个词要几个？256 个词呢？
+# LSTM 走的步数和 RNN 一样多，它省了什么？自动求导记下了哪个数由哪些数算出。在这张图里，我们从最后的状态往回走到第一个词，找经过**非线性函数**最少的那条路：每个 $\tanh$、每个 sigmoid 都算一个。**先猜**：16 个词要几个？256 个词呢？
 
 # %%
 mine = None  # your guess: the LSTM's fewest bends over 256 words
@@ -1811,10 +1805,10 @@ print("plain convolutions: 8 layers, 128 layers; dilated: 4 layers, 8 layers")
 compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over 256 words")
 
 # %% [markdown]
-# RNN 每过一个词，就要经过一次弯折。LSTM 不管隔多远都只有两次：进单元一次，出单元一次；中间只是乘以门。（GRU 只有一次。）这就是 LSTM 的捷径。（第 13 节里，**刚造好**的 LSTM 大部分梯度是经过 $h$ 来的。但只有沿单元走的路没有弯折、没有矩阵，所以只有在那里，网络才能学会什么也不丢。）捷径是给“梯度”走的，时间一点也没省：$n$ 步还是要一步一步走完。
+# RNN 每过一个词，就要经过一次非线性函数。LSTM 不管隔多远都只有两次：进单元一次，出单元一次；中间只是乘以门。（GRU 只有一次。）这就是 LSTM 的捷径。（第 13 节里，**刚初始化**的 LSTM 大部分梯度是经过 $h$ 来的。但只有沿单元走的路上没有非线性函数、没有矩阵，所以网络只有沿着单元，才能学会什么也不丢。）捷径是给“梯度”走的，时间一点也没省：$n$ 步还是要一步一步走完。
 
 # %% [markdown]
-# ## 你造了什么
+# ## 你实现了什么
 #
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
@@ -1844,11 +1838,11 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 #    <details><summary>答案</summary>
 #
-#    句子只有一个词时，裁判只指出 `bias_hh`。这一行算的是 $u$ 的梯度，它只传到 `weight_hh` 和 `bias_hh`；第一个词之前的状态是 0，所以 `weight_hh` 得到的反正是零。有两个或更多的词时，五个全错。错误的梯度穿过 $W_{hh}$ 到达 $h_1$，再从那里传到算出 $h_1$ 的一切。
+#    句子只有一个词时，裁判只指出 `bias_hh`。这一行算的是 $u$ 的梯度，它只传到 `weight_hh` 和 `bias_hh`；第一个词之前的状态是 0，所以 `weight_hh` 得到的反正是零。有两个或更多的词时，五个全错。错误的梯度经过 $W_{hh}$ 传到 $h_1$，再由 $h_1$ 传给算出它的所有量。
 #
 #    </details>
 #
-# 3. **另一种弯折（难度 3/5，30 分钟）。** 写出用 sigmoid 代替 ReLU 的 `mlp_forward` 和 `mlp_backward`，要能通过裁判的检验。
+# 3. **换一种非线性函数（难度 3/5，30 分钟）。** 写出用 sigmoid 代替 ReLU 的 `mlp_forward` 和 `mlp_backward`，要能通过裁判的检验。
 #
 #    <details><summary>答案</summary>
 #
@@ -1883,7 +1877,7 @@ compare(mine, fewest_bends(LSTM, nn.LSTM(8, 8), 256), "01: bends of an LSTM over
 #
 #    <details><summary>答案</summary>
 #
-#    第三块现在是作用于 $r \odot h_{t-1}$ 的线性层。所以 $g^{a}$ 先穿过 $U_n$，再像乘法那样分成两路：
+#    第三块现在是作用于 $r \odot h_{t-1}$ 的线性层。所以 $g^{a}$ 先经过 $U_n$，再像乘法那样分成两路：
 #
 #    ```python
 #    w_n = weights["weight_hh"].chunk(3)[2]

@@ -21,7 +21,7 @@
 # **学完这一课，你能**
 #
 # - 说清什么是序列到序列问题，为什么要用一个网络读、另一个网络写；
-# - 用教师强制训练一个翻译模型，再看看它只能靠自己写的词往下写时会出什么事；
+# - 用教师强制训练一个翻译模型，再看看没有正确的前文、只能接着自己写的词往下写时，它会出什么问题；
 # - 用实验说明：只有一个向量的模型翻不好长句，训练时间加到四倍还是翻不好；
 # - 加上 Bahdanau（2014）和 Luong（2015）的注意力，并测量它看的词对不对；
 # - 说出这之后还剩下什么问题，论文的标题又许诺要解决什么。
@@ -70,7 +70,7 @@ torch.backends.cudnn.allow_tf32 = False  # else NVIDIA GPUs round what they mult
 # |---|---|---|---|
 # | 文本：翻译 | 一种语言的词 | 另一种语言的词 | 12 个词，13 个词 |
 # | 语音：识别 | 声音，每秒 100 帧 | 词 | 1,000 帧，30 个词 |
-# | 图像：写说明 | 16 x 16 像素的小块 | 词 | 196 个小块，12 个词 |
+# | 图像：写图片说明 | 16 x 16 像素的小块 | 词 | 196 个小块，12 个词 |
 # | 金融：预测 | 每个交易日一个价格 | 下一周的价格 | 250 天，5 天 |
 # | 交通：预测 | 每个传感器每 5 分钟计一次数 | 下一个小时的计数 | 每天 288 个，12 个 |
 #
@@ -80,7 +80,7 @@ torch.backends.cudnn.allow_tf32 = False  # else NVIDIA GPUs round what they mult
 # 2. **次序有意义。**“The dog chases the man”（狗追人）不是“the man chases the dog”（人追狗）。
 # 3. **相关的词隔得远。** 输出的最后一个词，可能由输入的第一个词决定。德语就常把动词的一部分甚至整个动词放在分句末尾。
 #
-# 我们选表里的第一行，论文也是。课程自带一个小语料库：德语和英语的图片说明。每对句子都带有**标准对齐**（gold alignment）：哪个词对应哪个词。网络看不到这些对齐；到第 7 节，我们要用它们来检查网络自己找到了什么。
+# 我们和论文一样，选表里的第一行。课程自带一个小语料库：德语和英语的图片说明。每对句子都带有**标准对齐**（gold alignment）：哪个词对应哪个词。网络看不到这些对齐；到第 7 节，我们要用它们来检查网络自己找到了什么。
 
 # %%
 longest = by_scale(smoke=8, cpu=26, gpu=26)  # a limit for quick tests; no caption has more than 26
@@ -97,7 +97,7 @@ draw.links(shown.de_tokens, shown.en_tokens, shown.alignment,
 # %% [markdown]
 # 与别的连线交叉的画成橙色，不与任何连线交叉的画成蓝色虚线。一个德语词“sitzt”连着两个英语词“is”和“sitting”。“There”不对应任何德语词。
 #
-# **先猜**：从左到右逐词翻译，第一个德语词给出第一个英语词，依此类推。有多少条说明的连线真有这么简单（第 $i$ 个词连第 $i$ 个词，再没有别的）？
+# **先猜**：从左到右逐词翻译，第一个德语词给出第一个英语词，依此类推。有多少条图片说明的连线真有这么简单（第 $i$ 个词连第 $i$ 个词，再没有别的）？
 
 # %%
 mine = None  # your guess: a share, 0 to 1
@@ -120,12 +120,12 @@ compare(mine, len(parallel) / len(everything), "02: captions that go word by wor
 #
 # 网络只会算数，所以每个词都得有个编号，就是它在一张表里的位置。这张表叫**词表**。最前面四个位置留给四个不是词的符号：
 #
-# - `PAD`（0）把短句补齐，批次才能排成矩形；
-# - `BOS`（1）即“begin of sentence”（句子开始），是解码器读到的第一样东西；
+# - `PAD`（0）把短句补齐，批次才能排成矩阵；
+# - `BOS`（1）即“begin of sentence”（句子开始），解码器最先读到的就是这个符号；
 # - `EOS`（2）即“end of sentence”（句子结束），解码器用它表示写完了；
 # - `UNK`（3）即“unknown”（未知），训练数据里没有的词都用它代替。
 #
-# 语料库分成三份：训练集（train）用来学习，验证集（val）在搭建模型时用来检查，测试集（test）只用来算最后的分数。词表只根据**训练**句子来造。把测试句子也数进去，就等于偷看了答案。（第 06 课用更小的片段代替词，就不需要 `UNK` 了。）
+# 语料库分成三份：训练集（train）用来学习，验证集（val）在搭建模型时用来检查，测试集（test）只用来算最后的分数。词表只根据**训练**句子来建。把测试句子也数进去，就等于偷看了答案。（第 06 课用更小的片段代替词，就不需要 `UNK` 了。）
 
 # %%
 PAD, BOS, EOS, UNK = range(4)
@@ -152,7 +152,7 @@ assert all(german[word] > UNK for word in ("ein", "hund", "."))
 print(f"{len(german)} German words, {len(english)} English words; an example: {example.tolist()}")
 
 # %% [markdown]
-# 一个批次是一个由数组成的矩形。解码器拿到目标句的两个版本，互相错开一个位置：`tgt_in` 是它读的，`tgt_out` 是它要说的。读了 `BOS`，要说出第一个词；读了最后一个词，要说出 `EOS`。
+# 一个批次就是一个矩阵（每行一个句子）。给解码器的目标句有两个版本，互相错开一个位置：`tgt_in` 是它读的，`tgt_out` 是它要说的。读了 `BOS`，要说出第一个词；读了最后一个词，要说出 `EOS`。
 
 # %%
 Example = tuple[Tensor, Tensor]  # the numbers of a German and of an English sentence
@@ -201,7 +201,7 @@ print(tgt_in[0].tolist(), "is read,\n", tgt_out[0].tolist(), "must be said")
 draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=False)
 
 # %% [markdown]
-# 两个网络都是门控循环单元（GRU）。第 01 课从头写过 GRU（第 12 节，选读），这里直接用 PyTorch 的，一行公式就够回忆起来。它由旧状态 $h_{t-1}$ 和输入 $x_t$ 得到新状态：
+# 两个网络都是门控循环单元（GRU）。第 01 课从头写过 GRU（第 12 节，选读），这里直接用 PyTorch 的，看一行公式就能想起来。GRU 由旧状态 $h_{t-1}$ 和输入 $x_t$ 得到新状态：
 #
 # $$h_t = \operatorname{GRU}(x_t, h_{t-1}) = (1 - z_t) \odot n_t + z_t \odot h_{t-1} .$$
 #
@@ -341,7 +341,7 @@ check("bottleneck_what")
 # \tilde s_t = \tanh\big(W_s\, [\, s_t \,;\, c \,]\big) , \qquad
 # p(y_t) = \operatorname{softmax}(W_v\, \tilde s_t) .$$
 #
-# （公式里的 $y_{t-1}$ 是前一个词的向量，即它的嵌入。）初始状态是 $s_0 = \tanh(W_0\, c)$。向量 $\tilde s_t$ 来自另外一层，它把状态和上下文混在一起。$y$、$c$、$s$ 和 $\tilde s$ 都有 $D$ 个分量，所以 $W_0$ 是 $D \times D$，$W_s$ 是 $D \times 2D$，$W_v$ 是 $V \times D$。三者各自还要加一个偏置，公式里省略了。
+# （公式里的 $y_{t-1}$ 是前一个词的向量，即它的嵌入。）初始状态是 $s_0 = \tanh(W_0\, c)$。向量 $\tilde s_t$ 来自另外一层，这一层把状态和上下文合在一起。$y$、$c$、$s$ 和 $\tilde s$ 都有 $D$ 个分量，所以 $W_0$ 是 $D \times D$，$W_s$ 是 $D \times 2D$，$W_v$ 是 $V \times D$。三者各自还要加一个偏置，公式里省略了。
 #
 # $W_v\, \tilde s_t$ 里，$V$ 个词各有一个分数。这样的分数叫做 **logit**。**softmax** 把任意分数 $z$ 变成概率：都是正数，总和为 1：
 #
@@ -373,7 +373,7 @@ class FixedDecoder(nn.Module):
 
 
 # %% [markdown]
-# 现在是整个翻译模型：两张词向量表，编码器，一个解码器，以及上面公式里的最后两个矩阵。`encode`、`decode` 和 `project` 是它的三步。第 05 课的 Transformer 也有同样的三步，调用的方式也一样，所以第 07 到 09 课可以用同样的条件训练和比较两者。（`tgt_mask` 是为 Transformer 准备的：循环神经网络看不到未来，用不着它。）
+# 现在把整个翻译模型拼起来：它由两张词向量表、一个编码器、三种解码器中的一种，以及上面公式里的最后两个矩阵组成。`encode`、`decode` 和 `project` 是翻译的三步。第 05 课的 Transformer 也有同样的三步，调用的方式也一样，所以第 07 到 09 课可以用同样的条件训练和比较两者。（`tgt_mask` 是为 Transformer 准备的：循环神经网络看不到未来，用不着它。）
 
 # %%
 #| export
@@ -596,7 +596,7 @@ check("teacher_forcing")
 # $$d_{i,j} = \min\big( d_{i-1,j} + 1,\;\; d_{i,j-1} + 1,\;\; d_{i-1,j-1} + [a_i \ne b_j] \big) ,
 # \qquad d_{i,0} = i , \quad d_{0,j} = j .$$
 #
-# 我们的**词准确率**（word accuracy），是 1 减去距离与较长句长度之比：句子相同得 1，一个词也留不下得 0。（业界用 BLEU，第 08 课会造出它。）
+# 我们的**词准确率**（word accuracy），是 1 减去距离与较长句长度之比：句子相同，得 1；没有一个词能保留，得 0。（这个领域通用的是 BLEU，第 08 课会实现它。）
 
 # %%
 #| export
@@ -627,7 +627,7 @@ assert word_accuracy(reference, reference) == 1 and word_accuracy(["six", "cats"
 # %% [markdown]
 # ### 没有教师：靠自己写的词
 #
-# 现在教师走开。解码器从 `BOS` 开始，取自己认为概率最大的词，读进去，再往下写，直到说出 `EOS`。总是取概率最大的词，叫做**贪心搜索**（greedy search）；第 08 课会搜得更好。（`write` 写得短，但不快：每写一个新词，前面的词都要重读一遍，32 个词就要 1 + 2 + ... + 32 = 528 步，其实 32 步就够了。第 08b 课会把读过的存起来。）
+# 现在教师走开。解码器从 `BOS` 开始，取自己认为概率最大的词，读进去，再往下写，直到说出 `EOS`。总是取概率最大的词，叫做**贪心搜索**（greedy search）；第 08 课会介绍更好的搜索方法。（`write` 的代码简短，但运行不快：每写一个新词，前面的词都要重读一遍，32 个词就要 1 + 2 + ... + 32 = 528 步，其实 32 步就够了。第 08b 课会把读过的内容存起来。）
 
 # %%
 @torch.no_grad()
@@ -662,7 +662,7 @@ for name, row in (("right", tgt_out), ("forced", forced.masked_fill(tgt_out == P
     print(f"{name:7}", text_of(row[one]))
 
 # %% [markdown]
-# （打印出来的，是所有句子里两者差别最大的一句。）直到第一个错误为止，两者说的都一样，因为到那时为止它们读的词也相同；单元格里的断言已经检查过这一点。然后两者就分道扬镳：教师强制下的解码器接着读正确的词，而不是自己写的词；自由的解码器读的是自己写的词。
+# （打印出来的，是所有句子里两种解码器差别最大的一句。）直到第一个错误为止，教师强制下的解码器和自由的解码器说的都一样，因为到那时为止它们读的词也相同；单元格里的断言已经检查过这一点。然后两者就分道扬镳：教师强制下的接着读正确的词，而不是自己写的词；自由的接着读自己写的词。
 #
 # 训练时，解码器只**接触**过（exposed）正确的词；犯了一个错，它就落入一个从没到过的状态。这叫做**暴露偏差**（exposure bias，Ranzato 等 2015）。对策有：训练时让解码器有时也读自己的词（scheduled sampling，Bengio 等 2015）；用束搜索（第 08 课）；或者少犯错。Transformer 也用教师强制训练。
 
@@ -672,7 +672,7 @@ check("exposure_bias")
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 一个错误的代价 · 选读
 #
-# 写给想用一个数来衡量暴露偏差的读者，也想弄清这个数里有多少只是计数方法造成的。
+# 写给想用一个数来衡量暴露偏差的读者。我们也会弄清，这个数里有多少只是计数方法造成的。
 
 # %% [markdown]
 # **先猜**：看每个句子的第一个错误。在它后面的词里，教师强制下的解码器能说对多少？自由的呢？
@@ -745,7 +745,11 @@ compare(mine, rest["only own words (free running)"][0], "02: right words after a
 #
 # <details><summary>答案</summary>
 #
-# 紧接着的一步稍差一点：24 到 28% 的句子里下一个词是对的（随机词抽了三次），而在自己犯的错之后是 31%。再往后就看不出差别了：句子剩下的部分合起来，随机词是 64 到 66%，自己犯的错是 66%。一个可能的原因（这里没有检验）：自己犯的错多半是个放在那里也说得通的词，所以后面真正的词就不那么意外。
+# 〔英〕Hardly more. With three seeds, and ten draws of random words for each, the next word is right in 26 to 28 % of
+# the sentences (the mean of the ten), after an own mistake in 28 to 29 %. Over the whole rest it is 64 to 66 %
+# against 65 to 68 %. A single draw lies anywhere from 23 to 34 %, so a difference this small may be chance. One
+# would expect an own mistake to cost less, for it is mostly a word that could stand there. Here that shows little,
+# if at all.
 #
 # </details>
 
@@ -758,7 +762,7 @@ compare(mine, rest["only own words (free running)"][0], "02: right words after a
 mine = None  # your guess, after the longer training it is a problem for: "short", "long" or "all"
 
 # %% [markdown]
-# 我们让模型翻译从没见过的说明，按德语句子的长度排序，从最短到最长分成四等份。
+# 我们让模型翻译从没见过的图片说明，按德语句子的长度排序，从最短到最长分成四等份。
 
 # %%
 def accuracies(model: RNNTranslator, examples: list[Example]) -> list[float]:
@@ -794,7 +798,7 @@ ends = quality["none, longer"]
 compare(mine, "long" if ends[-1] < ends[0] - 0.15 else "all", "02: whom the fixed vector hurts")
 
 # %% [markdown]
-# （这些比例都很高，因为这些说明是由一个小语法生成的。真实的图片说明更难，见第 09 课。）训练时间加到四倍，短句几乎全对。长句也有进步，但差距仍然很大；这类模型刚出现时，Cho 等（2014b）看到的也是这样。
+# （这些比例都很高，因为这些图片说明是由一个小语法生成的。真实的图片说明更难，见第 09 课。）训练时间加到四倍，短句几乎全对。长句也有进步，但差距仍然很大；这类模型刚出现时，Cho 等（2014b）看到的也是这样。
 #
 # 是不是该怪那个向量太窄，装不下长句？人们把它叫做这类模型的**瓶颈**（bottleneck）。但光凭这张图还不能断定：不管什么模型，句子长，出错的机会本来就多。如果真要怪向量，那么摆脱了它的模型，就该在长句上进步最大。第 6 节见分晓。（也可以把向量加宽，Sutskever 等用了 8,000 个数。可是句子总能更长。）
 #
@@ -815,7 +819,7 @@ check("bottleneck_control")
 #
 # $$e_{t,j} = v^{T} \tanh\left( W_q\, s_{t-1} + W_k\, h_j + b \right) .$$
 #
-# $W_q$ 和 $W_k$ 是 $D \times D$，$v$ 和 $b$ 有 $D$ 个分量，四个都是学出来的。之所以叫**加性**（additive），是因为公式里面把两者相加。每一部分都可以求导。没有人告诉网络该看哪里，它只靠下一个词的损失就学会了。
+# $W_q$ 和 $W_k$ 是 $D \times D$，$v$ 和 $b$ 有 $D$ 个分量，四个都是学出来的。之所以叫**加性**（additive），是因为公式里把状态的一项与源词的一项相加。每一部分都可以求导。没有人告诉网络该看哪里，它只靠下一个词的损失就学会了。
 
 # %%
 draw.machine(shown.de_tokens[:4], shown.en_tokens[:4], attention=True)
@@ -996,14 +1000,19 @@ gain = [looking - blind for looking, blind in zip(quality["additive"], quality["
 compare(mine, "long" if gain[-1] > gain[0] else "short", "02: where attention gains most")
 
 # %% [markdown]
-# 与训练时间相同的模型相比，四份都有进步，最长的一份进步最大。与训练时间为**四倍**的模型相比，最短的一份几乎没有进步：短句缺的，可以靠延长训练补上；最长的一份却补不上。原因也不在权重的个数：点积模型的参数与不带注意力的模型**一样多**。（每个模型只训练了一次。换两个种子，最长的一份结果也差不多：不带注意力、训练四倍时间是 67 到 69%，dot 是 83 到 84%，additive 是 88 到 91%。）
+# 〔英〕Against the model with the same training, every quarter gains, and the longest gains most. Against
+# the one with **four times** the training, the shortest quarter gains nothing: there, time
+# makes up for what is missing. In the longest quarter it does not. It is not the number of weights,
+# either: the model with the dot product has **exactly as many** as the one without attention. (One run
+# each. With two more seeds we found the same in the longest quarter: 67 to 69 % without attention after
+# four times the training, 83 to 84 % for dot, 88 to 91 % for additive.)
 #
 # 两种注意力里，这里加性的领先，但也更慢。一个可能的原因（我们没有检验）：加性模型的解码器在下一步会把上一步的上下文读进去，所以能知道自己看过哪里。（它的参数也稍多一些。）
 
 # %% [markdown]
 # ## 7 · 注意力看对词了吗？
 #
-# 权重的每一行对应一个目标词，表示解码器写这个词之前看了哪里。下面是第一张图里的那条说明，两个模型各一幅。橙色方框是标准对齐，网络从没见过。
+# 权重的每一行对应一个目标词，表示解码器写这个词之前看了哪里。下面是第一张图里的那条图片说明，两个模型各一幅。橙色方框是标准对齐，网络从没见过。
 
 # %%
 @torch.no_grad()
@@ -1021,7 +1030,7 @@ panels = {kind: rows[place][:-1] for kind, rows in looks.items()}  # the row of 
 draw.alignment_maps(panels, [*shown.de_tokens, "EOS"], shown.en_tokens, shown.alignment)
 
 # %% [markdown]
-# 图很有说服力，但一张图只是一个句子。在所有说明上，权重找到了多少标准连线？权重还不是连线。我们照 Luong 的做法，把每个目标词连到权重最大的源词；如果权重最大的是源句的 `EOS`，这个词就不连。
+# 图很有说服力，但它只反映了一个句子的情况。就全部图片说明而言，权重找到了多少标准连线？权重本身还不是连线，所以我们照 Luong 的做法，把每个目标词连到权重最大的源词；如果权重最大的是源句的 `EOS`，这个词就不连。
 #
 # 要知道一个数好不好，得有基线来比。这里有两个。**随机**基线毫无头绪：每个目标词随便连一个源词。**对角线**基线笔直往前：第一个目标词连第一个源词，最后一个连最后一个，中间的按比例来。两种语言次序相同时，这样猜很不错。**先猜**：两种注意力、两个基线，十条连线里各能找到几条？
 
@@ -1063,7 +1072,7 @@ compare(mine, 10 * hit["additive"], "02: gold links of ten that attention finds"
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ### 对齐错误率，以及哪些连线错了 · 选读
 #
-# 写给以后要读对齐论文的读者：认识那里用的指标，再看看错在哪里。
+# 写给以后要读对齐论文的读者：认识这类论文用的指标，再看看网络连错了哪些词。
 
 # %% [markdown]
 # 这个领域用的指标是**对齐错误率**（alignment error rate，AER；Och 和 Ney 2003）。设 $A$ 是找到的连线的集合。标准连线有两种：**确定**的（sure）$S$ 必须找到，**可能**的（possible）$P \supseteq S$ 找到也行。（这里的 $S$ 是连线的集合，不是源句长度。）于是
@@ -1112,7 +1121,7 @@ assert rates[:2] == [0, 0] and abs(rates[2] - 1 / 3) < 1e-9 and rates[-1] == 1
 print({name: round(rate, 2) for name, rate in zip(tried, rates)})
 
 # %% [markdown]
-# 两种语言次序相同的地方，对角线合适。次序不同的地方呢？我们数两遍：一遍数所有说明，一遍只数连线有交叉的说明。**先猜**：第二遍里，四种方法中哪一种会差很多？
+# 两种语言次序相同的地方，对角线合适。次序不同的地方呢？我们数两遍：一遍数全部图片说明，一遍只数连线有交叉的图片说明。**先猜**：第二遍里，四种方法中哪一种会差很多？
 
 # %%
 mine = None  # your guess: "random", "diagonal", "additive" or "dot"
@@ -1180,7 +1189,10 @@ compare(mine, "frequent" if common < rare else "rare", "02: words that are linke
 #
 # <details><summary>答案</summary>
 #
-# 对 `additive` 几乎没有变好：从 0.05 到 0.5 试了九个阈值，最好的是 0.3，AER 为 0.338；只连权重最大的词是 0.348。阈值低会添上错的连线（0.05 时是 0.53），阈值高会丢掉对的。对 `dot`，九个里最好的是 0.5：0.309 对 0.316。选阈值要用标准连线，所以应该在一部分说明上选，在另一部分上报告：在同一批说明上既选又报告，报出的错误率就会偏低。
+# 〔英〕For `additive` hardly: the AER is 0.358 with 0.3, 0.357 with 0.35, the best of ten thresholds from 0.05 to 0.5,
+# and 0.363 with the largest weight alone. A low threshold adds wrong links (0.535 at 0.05), a high one loses right ones. For
+# `dot` 0.5 was the best of the ten, 0.328 against 0.333. To choose it takes gold links, so choose on some
+# captions and report on others: who chooses and reports on the same ones reports too low an error.
 #
 #     links = {(i, j) for j in range(w.size(0) - 1) for i in range(w.size(1) - 1) if w[j, i] > 0.3}
 #
@@ -1194,7 +1206,7 @@ compare(mine, "frequent" if common < rare else "rare", "02: words that are linke
 # %% [markdown]
 # 每写一个词，注意力看一次。有些问题要看两次：“球在哪里？”先找球在谁手里，再找这个人又在哪里。端到端的记忆网络（memory network）存着一组事实，不需要沿位置循环：它重复的是注意力本身。
 #
-# 每个事实 $x_i$ 存成两个向量：$m_i$（凭什么找到它）和 $c_i$（它要说什么）。问题是向量 $u$。看一次，他们叫做一**跳**（hop），就是
+# 每个事实 $x_i$ 存成两个向量：$m_i$（用来找到这个事实）和 $c_i$（这个事实要说的内容）。问题是向量 $u$。看一次，他们叫做一**跳**（hop），就是
 #
 # $$p_i = \operatorname{softmax}_i(u^{T} m_i) , \qquad o = \sum_i p_i\, c_i , \qquad u' = u + o .$$
 #
@@ -1214,7 +1226,7 @@ def memory_hop(question: Tensor, found_by: Tensor, says: Tensor) -> tuple[Tensor
 
 
 # %% [markdown]
-# 向量由我们亲手设定，这样每个数你都能跟着算。每个名字占一个分量。“Anna has the ball”（Anna 有球）凭“ball”找到，说的是“Anna”。下一跳应该问刚找到的东西，而不是再问一遍旧问题，所以 $c_i$ 的长度是两倍。$m_i$ 的长度是五倍：这样，对的事实分数是 5，另外五个是 0，于是它得到 $e^5 / (e^5 + 5) \approx 97\,\%$ 的权重。（训练好的网络会自己学出这样的向量。）
+# 向量由我们亲手设定，这样每个数你都能跟着算。每个名字占一个分量。“Anna has the ball”（Anna 有球）凭“ball”找到，说的是“Anna”。下一跳应该问刚找到的东西，而不是再问一遍旧问题，所以把 $c_i$ 放大到两倍。$m_i$ 则放大到五倍：这样，对的事实分数是 5，另外五个是 0，于是它得到 $e^5 / (e^5 + 5) \approx 97\,\%$ 的权重。（训练好的网络会自己学出这样的向量。）
 #
 # **先猜**：第一跳看哪些事实？第二跳呢？
 
@@ -1256,7 +1268,7 @@ print("asked:", " -> ".join(asked), "· one hop = dot-product attention + the qu
 #
 # 再读它的最后一条断言：把事实打乱，答案不变。记忆网络看到的是一个“集合”。“Anna went to the kitchen, then to the garden”（Anna 先去了厨房，又去了花园）就要靠次序；他们给每个事实加一个表示时间的向量，Transformer 则会给每个位置加一个。
 #
-# > **试一试。** 让 `says` 和问题一样长（2 改成 1）。现在第二跳看什么？为什么？
+# > **试一试。** 让 `says` 不再放大，与问题一样长（2 改成 1）。现在第二跳看什么？为什么？
 #
 # <details><summary>答案</summary>
 #
@@ -1388,11 +1400,11 @@ print(f"{sentence_lengths[-1]} steps: in a chain {1000 * slow[-1]:.1f} ms, with 
 # %% [markdown]
 # ## 10 · 各类网络并排看
 #
-# 论文第 2 节还举出了另外一些等待较少的网络。下面这张表现在读一遍，第 05 课之后再读一遍。“路径”是相隔 $n$ 个位置的两个词之间要走几步：越短，就越容易学到两者有关（第 01 课）。“等待”是读完一个有 $n$ 个词的句子，有多少步必须一步接一步地走。$k$ 是卷积的宽度。
+# 论文第 2 节还举出了另外几种串行步数较少的网络。下面这张表现在读一遍，第 05 课之后再读一遍。“路径”是相隔 $n$ 个位置的两个词之间要走几步：越短，就越容易学到两者有关（第 01 课）。“等待”是读完一个有 $n$ 个词的句子，有多少步必须串行，也就是一步等一步地走。$k$ 是卷积的宽度。
 #
 # | 类别 | 最初用来做什么 | 长处 | 短处 | 路径 | 等待 |
 # |---|---|---|---|---|---|
-# | RNN 编码器-解码器（Cho、Sutskever 2014；带注意力：Bahdanau 2014）| 长度不一的序列 | 模型小；可以边收边读；注意力一步连接两边 | 摆脱不了那条链；在句子内部，远处的词会淡去 | $n$ | $n$ |
+# | RNN 编码器-解码器（Cho、Sutskever 2014；带注意力：Bahdanau 2014）| 长度不一的序列 | 模型小；可以边收边读；注意力一步连接两边 | 摆脱不了那条链；在句子内部，远处的词影响会变弱 | $n$ | $n$ |
 # | ConvS2S（Gehring 2017）| 所有位置同时训练 | 并行；解码器每层都有注意力 | 要许多层才能看到远处的词 | $n/k$ | $n/k$ 层 |
 # | ByteNet（Kalchbrenner 2016）| 线性时间，逐字符处理 | 间隔逐层加倍：几层就看得很远 | 没有注意力：远处的词还是要穿过许多层 | $\log n$ | $\log n$ 层 |
 # | Extended Neural GPU（Kaiser 和 Bengio 2016）| 多位数加法之类的算法；后来用于翻译 | 用卷积一次改写整个记忆 | 输入多长，就要多少步 | $n/k$ | $n$ |
@@ -1452,7 +1464,7 @@ check("new_in_2017")
 #
 #    <details><summary>答案</summary>
 #
-#    德语词与对应的英语词之间的平均距离没有变。但是从右往左读，德语句子“最前面”的词最后才读到，紧接着就要写最前面的英语词：这些词的梯度要走的路变短了。Sutskever 等就是这样解释的。解码器读的是自己的词，开头写得好，后面也会更好。在 `fixed_vector` 里只多一行：`torch.zeros_like(from_right[:, 0])`。
+#    德语词与对应的英语词之间的平均距离没有变。但是从右往左读，德语句子“最前面”的词最后才读到，紧接着就要写最前面的英语词：这些词的梯度要走的路变短了。Sutskever 等就是这样解释的。解码器读的是自己写的词，所以开头写得好，后面也会更好。在 `fixed_vector` 里只多一行：`torch.zeros_like(from_right[:, 0])`。
 #
 #    </details>
 #
@@ -1460,7 +1472,9 @@ check("new_in_2017")
 #
 #    <details><summary>答案</summary>
 #
-#    比注意力好。五次计数之后的 AER 依次是 0.34、0.26、0.24、0.24、0.24；注意力是 0.35（additive）和 0.32（dot）。它找到 76% 的标准连线，注意力找到 65% 和 68%。模型 1 学的只有连线，而且每个词单独看；注意力找的是任何有助于写出下一个词的东西。
+#    〔英〕Yes. After each of five counts its AER is 0.33, 0.26, 0.24, 0.24, 0.23; attention has 0.36 (additive) and 0.33
+#    (dot). It finds 77 % of the gold links, attention 64 and 65 %. Links are all that Model 1 learns, and it sees
+#    each word by itself; attention looks for whatever helps to write the next word.
 #
 #    ```python
 #    p = defaultdict(lambda: 1.0)  # p[English word, German word], all alike
@@ -1502,7 +1516,7 @@ check("new_in_2017")
 #
 # ## 小结
 #
-# 序列到序列模型用编码器读，用解码器逐词写。它用教师强制训练，使用时却只能靠自己写的词，两者的差别就是暴露偏差。一个固定的向量是瓶颈：训练时间加到四倍，短句就好了，长句还是不行。有了注意力，长句也好了。每一步，解码器对记忆取加权平均，权重来自一个小网络（加性）或点积（乘性）。没有人教过，它找到的标准连线却远远超过一半，比两个基线都多。记忆网络可以连看几次。剩下的是那条链：循环网络必须一步接一步地走，花的时间随句长增长。
+# 序列到序列模型用编码器读，用解码器逐词写。它用教师强制训练，使用时却只能靠自己写的词，两者的差别就是暴露偏差。一个固定的向量是瓶颈：训练时间加到四倍，短句就好了，长句还是不行。有了注意力，长句也好了。每一步，解码器对记忆取加权平均，权重来自一个小网络（加性）或点积（乘性）。没有人教过注意力怎样对齐，它找到的标准连线却远远超过一半，比两个基线都多。记忆网络可以连看几次。剩下的是那条链：循环网络必须一步接一步地走，花的时间随句长增长。
 #
 # ## 延伸阅读
 #

@@ -195,13 +195,13 @@ assert shares["products with weights"] > 0 and math.isclose(sum(shares.values())
 draw.time_shares(shares)
 
 # %% [markdown]
-# 蓝色是与权重的乘法，再加上注意力的两个乘法（连同 softmax，合在一个程序里），这些才是有用的计算。其余的都是为它们服务的；在 CPU 上，看看暂退法的随机数占了多少。模型越宽，乘法占的份额越大：乘法按宽度的平方增长，其余的只按正比增长。
+# 蓝色是与权重的乘法，再加上注意力的两个乘法（连同 softmax，合在一个程序里），这些才是有用的计算。其余的都是为它们服务的；在 CPU 上，看看暂退法的随机数占了多少。模型越宽，乘法占的份额越大：乘法按宽度的平方增长，其余的只与宽度成正比。
 #
 # > **试一试。** 把预设 `small` 换成 `tiny`，再换成 `cpu`。利用率会怎样？
 #
 # <details><summary>答案</summary>
 #
-# 换成 `tiny`（宽 64）下降，换成 `cpu`（宽 256）上升：乘法按宽度的平方增长，其余的只按正比增长。在第 11 节的机器上，宽 256 的模型与宽 64 的相比，FLOPs 是 9 倍，时间是 3.5 倍，所以每秒完成的 FLOPs 是 2.5 倍。
+# 换成 `tiny`（宽 64）下降，换成 `cpu`（宽 256）上升：乘法按宽度的平方增长，其余的只与宽度成正比。在第 11 节的机器上，宽 256 的模型与宽 64 的相比，FLOPs 是 9 倍，时间是 3.5 倍，所以每秒完成的 FLOPs 是 2.5 倍。
 #
 # </details>
 #
@@ -530,7 +530,8 @@ def compiled_once() -> str:
     """Compile one feed-forward layer and use it at several lengths; return what came out."""
     layer = copy.deepcopy(fresh.encoder.layers[0].feed_forward).to(DEVICE)
     twin = copy.deepcopy(layer)
-    layer.compile(dynamic=True)
+    backend = by_scale(smoke="eager", cpu="inductor", gpu="inductor")  # "eager" traces only
+    layer.compile(dynamic=True, backend=backend)
     torch._dynamo.utils.counters.clear()
     for length in (5, 9, 17, 33):
         x = torch.randn(3, length, fresh.config.d_model, device=DEVICE)
@@ -550,7 +551,7 @@ except Exception as error:  # no compiler on this machine: the lesson goes on wi
 # %% [markdown]
 # ## 7 · 一个训练步
 #
-# `FastStep` 就是第 07 课的 `train_step` 加上这些开关。（它还能与别人分担工作：那是第 10 节的事，`ranks` 先不管。）在 GPU 上，损失每步只取一次，不是每个批次都取：每个 `.item()` 都让处理器等到 GPU 把一切做完。
+# `FastStep` 就是第 07 课的 `train_step` 加上这些开关。（它还能与其他进程分担工作：那是第 10 节的事，`ranks` 先不管。）在 GPU 上，损失每步只取一次，不是每个批次都取：每个 `.item()` 都让处理器等到 GPU 把一切做完。
 
 # %% [markdown]
 # 先准备第 10 节要用的一条小记录，它说明当前进程是几个进程里的哪一个。只有一个进程时，这个进程就是 1 个里的第 0 号，批次里归它的 `share`（一份）就是整个批次。
@@ -752,7 +753,7 @@ if on_cpu or by_scale(smoke=600, cpu=1600, gpu=8000) > 1000:  # a GPU is idle wi
 draw_race.ladder({result.name: result.rates for result in ladder}, f"target tokens on {DEVICE},")
 
 # %% [markdown]
-# 提速最多的一级与硬件毫无关系：谁也不需要的，就不算。（“similar lengths”这一级同时改了两样，填充和一步里的真实词元数；两者都算在这里。）为了让这一页跑得快，模型用小的，张量也就小：随机字节和留着不还的内存，在这里省不了多少，甚至可能多花一点。`python -m course bench train` 在单独的进程里测量预设 `cpu`，并与 PyTorch 自己的 `nn.Transformer` 比较。下面是它在一台写明了名称的机器上测得的数字：
+# 提速最多的一级与硬件毫无关系：没人需要的结果，就不去计算。（“similar lengths”这一级同时改了两样，填充和一步里的真实词元数；两者的作用都记在这一级。）为了让这一页跑得快，模型用小的，张量也就小：随机字节和留着不还的内存，在这里省不了多少，甚至可能多花一点。`python -m course bench train` 在单独的进程里测量预设 `cpu`，并与 PyTorch 自己的 `nn.Transformer` 比较。下面是它在一台写明了名称的机器上测得的数字：
 
 # %%
 stored = json.loads((ASSETS / "results" / "bench_train.json").read_text("utf-8"))
@@ -773,7 +774,7 @@ def curve_of(switches: Switches, seed: int = 1) -> tuple[list[float], float]:
     model = copy.deepcopy(fresh).to(DEVICE).train()
     fast = FastStep(model, make_optimizer(model, config), config, switches)
     losses = []
-    for epoch in range(by_scale(smoke=6, cpu=2, gpu=4)):
+    for epoch in range(by_scale(smoke=3, cpu=2, gpu=4)):
         for batch in make_batches(examples, by_scale(smoke=600, cpu=1600, gpu=8000), seed=epoch):
             rate = 2e-3 * min(1.0, (len(losses) + 1) / 50)
             losses.append(fast.update([batch.to(DEVICE)], rate)[0])
@@ -850,11 +851,11 @@ print("in order, and the next one is made while one is in use")
 # $$\nabla L = \frac{1}{n} \sum_{r} \nabla L_r
 # = \frac{1}{W} \sum_{r} \nabla \left( \frac{W}{n} L_r \right) .$$
 #
-# PyTorch 的 `DistributedDataParallel`（DDP）在 $W$ 个 rank 上求平均，那就是等式的右边。所以我们交给它的是：损失之和，乘以 $W$，除以整个一步的词元数。在上面的 `FastStep` 里只占一行。
+# PyTorch 的 `DistributedDataParallel`（DDP）在 $W$ 个 rank 上求平均，算出的就是等式的右边。所以我们交给它的是：损失之和，乘以 $W$，除以整个一步的词元数。在上面的 `FastStep` 里，这只是一行代码。
 #
 # 数据怎样分？**每个**批次里，rank $r$ 拿第 $r, r + W, r + 2W, \dots$ 个句子。这样，不管有几个 rank，批次、步数和学习率都一样：rank 多了，改变的是速度，不是训练本身（只有暂退法的掩码不同）。想用上所有设备的内存，就调大 `max_tokens`。一个批次的句子可能比 rank 还少。没有分到句子的 rank 也必须参加 all-reduce，不然别的 rank 会永远等下去。所以我们给它一个没有词要预测的句子：第 07 课证明过，这样的句子损失是 0，梯度恰好是 0。
 #
-# 这就是第 7 节的记录 `Ranks` 和它的方法 `share`。不用第二个进程也能检验公式：把各份的梯度一个接一个算出来，加起来必须等于整体的梯度。
+# 这就是第 7 节的记录 `Ranks` 和它的方法 `share`。不用第二个进程也能检验公式：把各份的梯度一个接一个算出来，加起来必须等于整个批次的梯度。
 
 # %%
 def gradient_of(batches: Sequence[Batch], per: Sequence[int]) -> Tensor:
@@ -939,15 +940,15 @@ def recorded_switches(directory: Path) -> Switches:
     return Switches(**{f.name: record.get(f"switches.{f.name}", False) for f in fields(Switches)})
 
 # %% [markdown]
-# 现在用两个真正的进程来证明。同样在图片说明上训练，一次单独跑，一次用两个 rank，都不用暂退法（因为各个 rank 的随机数不同）。不管这一页用什么设备，两次都在 CPU 上跑，一个进程一个核。第三次只用一个 rank，但是开两个线程，把两个核都给它：读者只有一台机器，不用 rank 的话就会这样做。
+# 现在用两个真正的进程来证明。同样在图片说明上训练，一次单独跑，一次用两个 rank，都不用暂退法（因为各个 rank 的随机数不同）。不管这一页用什么设备，两次都在 CPU 上跑，一个进程一个核。第三次只用一个 rank，但是开两个线程，把两个核都给它：如果你只有一台机器，又不用 rank，就会这样做。
 #
 # **先猜**：在一台机器的两个核上，两个 rank 能快一倍吗？两个线程呢？
 
 # %%
 captions = WORK / "captions"
 captions.mkdir()
-for split, few_or_all in (("train", by_scale(smoke=1000, cpu=None, gpu=None)), ("val", None)):
-    for side, lines in zip(("src", "tgt"), zip(*pairs("captions", split)[:few_or_all])):
+for split, smoke in (("train", 300), ("val", 50)):
+    for side, lines in zip(("src", "tgt"), zip(*pairs("captions", split)[: by_scale(smoke=smoke, cpu=None, gpu=None)])):
         (captions / f"{split}.{side}").write_text("\n".join(lines) + "\n", "utf-8")
 
 
@@ -1128,7 +1129,7 @@ for i, (narrow, wide) in enumerate(zip(widths, widths[1:])):
 draw_race.growth(growth)
 
 # %% [markdown]
-# 宽度加倍，层里的权重变成四倍，词表里却只有两倍：FLOPs 的增长在两者之间。只要设备离最高速度还远，时间就增长得更慢，因为宽的乘法更能发挥设备的能力；所以没有哪一个幂次能描述整条曲线，图例里的只是平均斜率（色带：重复测量的四分位数）。另一个方向是长度，第 03 课测过：注意力按长度的平方增长。
+# 宽度加倍，层里的权重变成四倍，词表里的却只变成两倍：FLOPs 的增长在两者之间。只要设备离最高速度还远，时间就增长得更慢，因为矩阵宽了，乘法更能发挥设备的能力；所以没有哪一个幂次能描述整条曲线，图例里的只是平均斜率（色带：重复测量的四分位数）。另一个方向是长度，第 03 课测过：注意力按长度的平方增长。
 #
 # ## 你造了什么
 #
