@@ -1133,8 +1133,8 @@ compare(mine, "long" if gain[-1] > gain[0] else "short", "02: where attention ga
 # the one with **four times** the training, the shortest quarter gains nothing: there, time
 # makes up for what is missing. In the longest quarter it does not. It is not the number of weights,
 # either: the model with the dot product has **exactly as many** as the one without attention. (One run
-# each. With two more seeds we found the same in the longest quarter: 67 to 69 % without attention after
-# four times the training, 83 to 84 % for dot, 88 to 91 % for additive.)
+# each. With two more seeds we found the same in the longest quarter: 66 to 69 % without attention after
+# four times the training, 82 to 85 % for dot, 89 to 90 % for additive.)
 #
 # Of the two, the additive one is ahead here, and it is slower. A likely reason, which we do not test:
 # it reads each context in the next step, so it can know where it has looked. (It also has some more
@@ -1347,8 +1347,8 @@ compare(mine, "frequent" if common < rare else "rare", "02: words that are linke
 # <details><summary>Answer</summary>
 #
 # For `additive` hardly: the AER is 0.358 with 0.3, 0.357 with 0.35, the best of ten thresholds from 0.05 to 0.5,
-# and 0.363 with the largest weight alone. A low threshold adds wrong links (0.535 at 0.05), a high one loses right ones. For
-# `dot` 0.5 was the best of the ten, 0.328 against 0.333. To choose it takes gold links, so choose on some
+# and 0.363 with the largest weight alone. A low threshold adds wrong links (0.535 at 0.05), a high one loses
+# right ones. For `dot` 0.5 was the best of the ten, 0.328 against 0.333. To choose it takes gold links, so choose on some
 # captions and report on others: who chooses and reports on the same ones reports too low an error.
 #
 #     links = {(i, j) for j in range(w.size(0) - 1) for i in range(w.size(1) - 1) if w[j, i] > 0.3}

@@ -741,7 +741,7 @@ def translate(
 # it is all the same: a small grammar made these captions, and they are much easier than real ones.
 
 # %%
-train_pairs = pairs("captions", "train")[: device.by_scale(smoke=2000, cpu=12000, gpu=12000)]
+train_pairs = pairs("captions", "train")[: device.by_scale(smoke=1000, cpu=12000, gpu=12000)]
 model, bpe = preset_model("tiny", [s for pair in train_pairs for s in pair], seed=0)
 model = model.to(device.pick())
 budget = Budget(epochs=device.by_scale(smoke=4, cpu=2, gpu=2))

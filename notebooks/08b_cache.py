@@ -563,7 +563,7 @@ def translate(
 # Now a real model, the `tiny` preset on the captions corpus, stopped early as in lesson 08.
 
 # %%
-train_pairs = pairs("captions", "train")[: device.by_scale(smoke=2000, cpu=12000, gpu=12000)]
+train_pairs = pairs("captions", "train")[: device.by_scale(smoke=1000, cpu=12000, gpu=12000)]
 model, bpe = preset_model("tiny", [s for pair in train_pairs for s in pair], seed=0)
 model = model.to(device.pick())
 budget = Budget(epochs=device.by_scale(smoke=4, cpu=2, gpu=2))
@@ -702,7 +702,7 @@ print(f"{counted['read']:,} positions read, {counted['new']:,} of them new: {sha
 
 # %%
 model = exact.float().to(device.pick())
-LENGTHS = [2**n for n in range(3, device.by_scale(smoke=8, cpu=8, gpu=9) + 1)]
+LENGTHS = [2**n for n in range(3, device.by_scale(smoke=6, cpu=8, gpu=9) + 1)]
 few = pad(sources[:8], PAD).to(device.pick())
 
 

@@ -205,7 +205,7 @@ def run_trial(
 mine = None  # your guess, in points of BLEU
 
 # %%
-train_pairs = [(pair.de, pair.en) for pair in captions.load("train")][: by_scale(smoke=1000, cpu=2000, gpu=4000)]
+train_pairs = [(pair.de, pair.en) for pair in captions.load("train")][: by_scale(smoke=500, cpu=2000, gpu=4000)]
 val_pairs = [(pair.de, pair.en) for pair in captions.load("val")][:100]
 budget = Budget(epochs=6)
 seeds = range(by_scale(smoke=2, cpu=3, gpu=5))

@@ -745,11 +745,7 @@ compare(mine, rest["only own words (free running)"][0], "02: right words after a
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕Hardly more. With three seeds, and ten draws of random words for each, the next word is right in 26 to 28 % of
-# the sentences (the mean of the ten), after an own mistake in 28 to 29 %. Over the whole rest it is 64 to 66 %
-# against 65 to 68 %. A single draw lies anywhere from 23 to 34 %, so a difference this small may be chance. One
-# would expect an own mistake to cost less, for it is mostly a word that could stand there. Here that shows little,
-# if at all.
+# 几乎没有多伤。用三个种子训练，每个各抽十次随机词：下一个词对的句子占 26 到 28%（十次的平均），而在自己犯的错之后是 28 到 29%。句子剩下的部分合起来，随机词是 64 到 66%，自己犯的错是 65 到 68%。单独一次抽取可以落在 23 到 34% 之间的任何地方，所以这么小的差别可能只是偶然。按理说，自己犯的错应该伤得轻些，因为它多半是个放在那里也说得通的词；在这里，即使有这种差别，也小得很。
 #
 # </details>
 
@@ -959,7 +955,7 @@ assert torch.allclose(contexts, expected)
 print("dot-product attention equals PyTorch's function:", tuple(contexts.shape))
 
 # %% [markdown]
-# `F.scaled_dot_product_attention` 是 Transformer 的心脏，我们刚刚造了出来，可以说比论文早了两年。第 03 课要加上的，是前面的可学习矩阵、一个缩放、多个头，以及扔掉 GRU 的勇气。
+# `F.scaled_dot_product_attention` 是 Transformer 的心脏，我们刚刚把它写了出来，可以说比论文早了两年。第 03 课要加上的，是前面的可学习矩阵、一个缩放、多个头，以及扔掉 GRU 的勇气。
 #
 # ### 回头看有用吗？
 #
@@ -1000,12 +996,7 @@ gain = [looking - blind for looking, blind in zip(quality["additive"], quality["
 compare(mine, "long" if gain[-1] > gain[0] else "short", "02: where attention gains most")
 
 # %% [markdown]
-# 〔英〕Against the model with the same training, every quarter gains, and the longest gains most. Against
-# the one with **four times** the training, the shortest quarter gains nothing: there, time
-# makes up for what is missing. In the longest quarter it does not. It is not the number of weights,
-# either: the model with the dot product has **exactly as many** as the one without attention. (One run
-# each. With two more seeds we found the same in the longest quarter: 67 to 69 % without attention after
-# four times the training, 83 to 84 % for dot, 88 to 91 % for additive.)
+# 与训练时间相同的模型相比，四份都有进步，最长的一份进步最大。与训练时间为**四倍**的模型相比，最短的一份没有进步：短句缺的，可以靠延长训练补上；最长的一份却补不上。原因也不在权重的个数：点积模型的参数与不带注意力的模型**一样多**。（每个模型只训练了一次。换两个种子，最长的一份结果也差不多：不带注意力、训练四倍时间是 66 到 69%，dot 是 82 到 85%，additive 是 89 到 90%。）
 #
 # 两种注意力里，这里加性的领先，但也更慢。一个可能的原因（我们没有检验）：加性模型的解码器在下一步会把上一步的上下文读进去，所以能知道自己看过哪里。（它的参数也稍多一些。）
 
@@ -1189,10 +1180,7 @@ compare(mine, "frequent" if common < rare else "rare", "02: words that are linke
 #
 # <details><summary>答案</summary>
 #
-# 〔英〕For `additive` hardly: the AER is 0.358 with 0.3, 0.357 with 0.35, the best of ten thresholds from 0.05 to 0.5,
-# and 0.363 with the largest weight alone. A low threshold adds wrong links (0.535 at 0.05), a high one loses right ones. For
-# `dot` 0.5 was the best of the ten, 0.328 against 0.333. To choose it takes gold links, so choose on some
-# captions and report on others: who chooses and reports on the same ones reports too low an error.
+# 对 `additive` 几乎没有变好：阈值取 0.3 时 AER 为 0.358；取 0.35 时为 0.357，是从 0.05 到 0.5 试过的十个阈值里最好的；只连权重最大的词是 0.363。阈值低会添上错的连线（0.05 时是 0.535），阈值高会丢掉对的。对 `dot`，十个里最好的是 0.5：0.328 对 0.333。选阈值要用标准连线，所以应该在一部分图片说明上选阈值，在另一部分上报告结果：选和报告都用同一批，报出的错误率就会偏低。
 #
 #     links = {(i, j) for j in range(w.size(0) - 1) for i in range(w.size(1) - 1) if w[j, i] > 0.3}
 #
@@ -1420,7 +1408,7 @@ check("path_neural_gpu")
 check("new_in_2017")
 
 # %% [markdown]
-# ## 你造了什么
+# ## 你实现了什么
 #
 # | 名称 | 输入 | 输出 |
 # |---|---|---|
@@ -1460,7 +1448,7 @@ check("new_in_2017")
 #
 #    </details>
 #
-# 3. **倒着读（难度 3/5，20 分钟）。** Sutskever 等把源句倒过来，结果变好了。在 `fixed_vector` 里，让从右往左读的那一半返回零，重新训练 `"none"`。然后在 `examples_of` 里把德语词倒过来（`c.de_tokens[::-1]`），重新造 `train_set`、`val_set` 和 `by_length`，再训练一次。倒过来为什么可能有用？
+# 3. **倒着读（难度 3/5，20 分钟）。** Sutskever 等把源句倒过来，结果变好了。在 `fixed_vector` 里，让从右往左读的那一半返回零，重新训练 `"none"`。然后在 `examples_of` 里把德语词倒过来（`c.de_tokens[::-1]`），重新生成 `train_set`、`val_set` 和 `by_length`，再训练一次。倒过来为什么可能有用？
 #
 #    <details><summary>答案</summary>
 #
@@ -1472,9 +1460,7 @@ check("new_in_2017")
 #
 #    <details><summary>答案</summary>
 #
-#    〔英〕Yes. After each of five counts its AER is 0.33, 0.26, 0.24, 0.24, 0.23; attention has 0.36 (additive) and 0.33
-#    (dot). It finds 77 % of the gold links, attention 64 and 65 %. Links are all that Model 1 learns, and it sees
-#    each word by itself; attention looks for whatever helps to write the next word.
+#    比注意力好。五次计数之后的 AER 依次是 0.33、0.26、0.24、0.24、0.23；注意力是 0.36（additive）和 0.33（dot）。它找到 77% 的标准连线，注意力找到 64% 和 65%。模型 1 学的只有连线，而且每个词单独看；注意力找的是任何有助于写出下一个词的东西。
 #
 #    ```python
 #    p = defaultdict(lambda: 1.0)  # p[English word, German word], all alike

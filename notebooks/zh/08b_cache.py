@@ -514,7 +514,7 @@ def translate(
 # 现在来一个真正的模型：预设 `tiny`，用 captions 语料库，和第 08 课一样提前停下。
 
 # %%
-train_pairs = pairs("captions", "train")[: device.by_scale(smoke=2000, cpu=12000, gpu=12000)]
+train_pairs = pairs("captions", "train")[: device.by_scale(smoke=1000, cpu=12000, gpu=12000)]
 model, bpe = preset_model("tiny", [s for pair in train_pairs for s in pair], seed=0)
 model = model.to(device.pick())
 budget = Budget(epochs=device.by_scale(smoke=4, cpu=2, gpu=2))
@@ -638,7 +638,7 @@ print(f"{counted['read']:,} positions read, {counted['new']:,} of them new: {sha
 
 # %%
 model = exact.float().to(device.pick())
-LENGTHS = [2**n for n in range(3, device.by_scale(smoke=8, cpu=8, gpu=9) + 1)]
+LENGTHS = [2**n for n in range(3, device.by_scale(smoke=6, cpu=8, gpu=9) + 1)]
 few = pad(sources[:8], PAD).to(device.pick())
 
 

@@ -77,10 +77,13 @@ RIGHT = {
 TRAINED = [name for name in RIGHT if name.startswith(("post-norm", "packed", "a loop", "rotary"))]
 
 
-LONG = [pytest.param(name, marks=[] if i < 4 else pytest.mark.long) for i, name in enumerate(RIGHT)]
+# the exam asks those that are trained for their organs, too
+SHORT = ["pre-norm", "pre-norm, no final norm"]
 
 
-@pytest.mark.parametrize("style", LONG)
+@pytest.mark.parametrize("style", [
+    pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in RIGHT
+])
 def test_organs_are_accepted(style: str):
     for seed in (1, 2):
         wrong = examine(ORGANS, RIGHT[style], seed)
