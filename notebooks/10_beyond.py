@@ -1180,7 +1180,7 @@ draw.bracketings(test[pick_one].en_tokens, gold[pick_one], said[pick_one],
 
 # %% [markdown]
 # Orange is what only one of the two has. A tree with the right labels in the right order and wrong spans has most likely
-# lost count; others misunderstand a phrase.
+# lost count; some of the others misunderstand a phrase.
 #
 # ### Compared with what?
 #
@@ -1289,8 +1289,9 @@ print(f"over {len(looks)} captions the sharpest head, {head + 1}, has {best[head
 print("peaks of the heads, from the word that is due:", peaks)
 
 # %% [markdown]
-# The weight moves on with each word, and nobody told it to. It need not lie on the word that is due: to know how far one is, the last
-# word that was said serves as well. Whether the parser *counts* by it, only an intervention could tell (lesson 09b).
+# The weight moves on with each word, and nobody told it to. It need not lie on the word that is due (with each of two other seeds, one
+# head of four looked most at the word before): to know how far one is, the last word that was said serves as well. Whether the
+# parser *counts* by it, only an intervention could tell (lesson 09b).
 #
 # What did the authors get? On real English, the Wall Street Journal with 40,000 trees, four layers of width 1024: 91.3 % F1
 # with these trees alone (the best in Table 4: 91.7 %), 92.7 % with about 17 million more sentences that other parsers had parsed (the best of

@@ -828,7 +828,7 @@ print(*[refusal.split(":")[0] for refusal in refusals], sep="\n")
 # </details>
 
 # %% [markdown]
-# ## 你造了什么
+# ## 你实现了什么
 #
 # | 名称 | 输入 → 输出 |
 # |---|---|

@@ -168,7 +168,7 @@ check("new_in_2017")
 check("bottleneck_attention")
 
 # %% [markdown]
-# ## 2 · 背景：还有谁也想少等
+# ## 2 · 背景：还有谁想减少等待
 #
 # <details><summary><b>现在读：</b>论文第 2 节（4 段）</summary>
 #
@@ -185,7 +185,7 @@ check("bottleneck_attention")
 #
 # 论文也说了代价：注意力对看到的东西取加权**平均**，而一平均就模糊了。补救的办法是并排做几次注意力，也就是用几个**头**（3.2.2 节）。
 #
-# **自注意力**（self-attention）就是让同一个句子里的词互相关注。以前已经有人把它用于阅读和摘要；但是只靠它造出一个完整的翻译模型，这还是头一回。
+# **自注意力**（self-attention）就是让同一个句子里的词互相关注。以前已经有人把它用于阅读和摘要；但是只靠它搭出一个完整的翻译模型，这还是头一回。
 
 # %%
 check("path_neural_gpu")
@@ -440,7 +440,7 @@ check("heads_cost")
 # | 解码器自注意力 | 目标句 | 目标句 | 自己和前面的词元 |
 # | 交叉注意力（论文称 encoder-decoder attention，编码器-解码器注意力）| 目标句 | 记忆 | 每个源词元 |
 #
-# 第二行需要**掩码**（mask）。训练时，解码器一次拿到整个英语句子，右移一位：每个位置都要预测下一个词元。如果能往后看，它就会照抄答案，什么也学不到。所以在 softmax 之前，把后面各位置的分数设为 $-\infty$，权重就恰好是 0。另一个掩码是我们自己需要的：长短不同的句子要用 `<pad>` 补成矩形，而 `<pad>` 谁也不许看。
+# 第二行需要**掩码**（mask）。训练时，解码器一次拿到整个英语句子，右移一位：每个位置都要预测下一个词元。如果能往后看，它就会照抄答案，什么也学不到。所以在 softmax 之前，把后面各位置的分数设为 $-\infty$，权重就恰好是 0。另一个掩码是我们自己需要的：长短不同的句子要用 `<pad>` 补到一样长，才能排成一个矩阵，而 `<pad>` 谁也不许看。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -546,7 +546,7 @@ check("feed_forward_why")
 #
 # 词元是一个编号，而模型需要向量。**嵌入**（embedding）是一张表，词表里的每个词元占一行。在另一端，一个线性变换加上 softmax，把解码器的向量变成每个词元的概率。论文把**同一张**表用了三次：用于源句，用于目标句，转置后用于输出。读表时，每一行还要乘以 $\sqrt{d_{model}}$。
 #
-# 为什么要乘？在输出端，行向量必须短，不然 logit 会大得惊人；我们的行向量一开始的方差是 $1 / d_{model}$。在输入端，向量要与位置编码（3.5 节）相加，而位置编码的各分量在 −1 与 1 之间；不乘的话，词就会淹没在位置里。
+# 为什么要乘？在输出端，行向量必须短，不然 logit 会大得惊人；我们的行向量一开始的方差是 $1 / d_{model}$。在输入端，向量要与位置编码（3.5 节）相加，而位置编码的各分量在 −1 与 1 之间；不乘的话，词本身的信息就会被位置信息淹没。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -570,7 +570,7 @@ millions = [count / 1e6 for count in (n_parameters, base.src_embedding.weight.nu
 print(f"base: {millions[0]:.1f} million parameters, the table {millions[1]:.0f} of them")
 
 # %% [markdown]
-# 论文说这个模型有 6500 万参数，又说词表“about 37000 tokens”（约 37000 个词元）。这两个数对不上。第 05 课由表 3 的各行推出：词表若是 41,100 个词元，几乎所有的行都说得通。
+# 论文说这个模型有 6500 万参数，又说词表“about 37000 tokens”（约 37000 个词元）。这两个数对不上。第 05 课由表 3 的各行推出：词表若是 41,100 个词元，几乎每一行的参数量都对得上。
 
 # %% [markdown]
 # ### 3.5 位置编码
@@ -603,7 +603,7 @@ source(positional_encoding, PositionalEncoding)
 draw_transformer.encoding_map(positional_encoding(64, 64), [0, 8, 16, 24])
 
 # %% [markdown]
-# 它就像时钟：左边的快波数秒，右边的慢波数小时。论文选用正弦的理由是：移动 $k$ 个位置，在任何地方都是**同一个**线性变换。把一对余弦和正弦写成复数 $e^{i\,pos\,\omega}$，那么不论站在哪里，移动都是乘以 $e^{i k \omega}$。所以一个头只要学会一次“往前数三个词”，就对所有位置有效。断言检验两件事：没有位置编码，次序就丢了；移动 $k$ 个位置，就是一次乘法。
+# 位置编码就像时钟：左边的快波数秒，右边的慢波数小时。论文选用正弦的理由是：移动 $k$ 个位置，在任何地方都是**同一个**线性变换。把一对余弦和正弦写成复数 $e^{i\,pos\,\omega}$，那么不论站在哪里，移动都是乘以 $e^{i k \omega}$。所以一个头只要学会一次“往前数三个词”，就对所有位置有效。断言检验两件事：没有位置编码，次序就丢了；移动 $k$ 个位置，就是一次乘法。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -637,8 +637,8 @@ check("positions_sines")
 # | *One is the total computational complexity* | 总共要算多少？其中有多少步必须一个等一个？| parallelized（并行化）：同时计算 | [03](03_attention.ipynb) |
 # | *The third is the path length* | 两个词之间隔着几步：路越短越好学。| long-range dependencies：长程依赖；traverse：穿过 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
 # | *As noted in Table 1* | 自注意力一步连接所有位置；只要句长小于向量的宽度，它的计算量就比循环少。| restricted（受限的）：只看 $r$ 个邻居 | [03](03_attention.ipynb) |
-# | *A single convolutional layer with kernel* | 卷积要叠许多层才能走得远，而且更贵。| dilated（空洞的）：中间有间隔；separable（可分离的）：各通道先分开算，再混合 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
-# | *As side benefit, self-attention could* | 注意力可以拿出来看，有些头做的事似乎叫得出名字。| interpretable（可解释的）：读者能明白为什么 | [09b](09b_inside.ipynb) |
+# | *A single convolutional layer with kernel* | 卷积要叠许多层，才能连到远处的词，而且更贵。| dilated（空洞的）：中间有间隔；separable（可分离的）：各通道先分开算，再混合 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
+# | *As side benefit, self-attention could* | 注意力可以直接画出来看，有些头在做什么，似乎还说得清楚。| interpretable（可解释的）：读者能明白为什么 | [09b](09b_inside.ipynb) |
 #
 # </details>
 #
@@ -696,7 +696,7 @@ for name in operations:
     print(f"{name:24} {short[name] / 1e6:10.1f} {long[name] / 1e6:10.1f}")
 
 # %% [markdown]
-# 对矩阵乘法，公式分毫不差。两者在 $n = d = 512$ 处相等：比这短，注意力本身做的运算比循环**更少**，而且一步也不用等。普通的句子比这短得多。处理长文档，就要付出 $n^2$ 的代价；后来许多模型的对策，论文已经提出来了：只看 $r$ 个邻居。和论文的表一样，这里没有算进 3.2.2 节的投影，那还要再做 $4 n d^2$ 次乘法。算上它们，不论句子多长，完整的一层都比这个简单的循环做更多运算；换来的是谁也不用等谁。
+# 对矩阵乘法，公式分毫不差。自注意力和循环的运算量在 $n = d = 512$ 处相等：句子比这短，注意力本身做的运算比循环**更少**，而且一步也不用等。普通的句子远没有这么长。处理长文档，就要付出 $n^2$ 的代价；后来许多模型的对策，论文已经提出来了：只看 $r$ 个邻居。和论文的表一样，这里没有算进 3.2.2 节的投影，那还要再做 $4 n d^2$ 次乘法。算上它们，不论句子多长，完整的一层都比这个简单的循环做更多运算；换来的是谁也不用等谁。
 
 # %%
 check("cost_double")
@@ -822,7 +822,7 @@ print(f"FLOPs: base {cost['base']:.1e}, big {cost['big']:.1e}, as the paper's ta
 #
 # $$lrate = d_{model}^{-0.5} \cdot \min\left(step^{-0.5},\; step \cdot warmup^{-1.5}\right)$$
 #
-# 前 4,000 步，学习率直线上升（**预热**，warm-up），之后按 $1/\sqrt{step}$ 下降。开头为什么要这么小心？因为最初 Adam 的估计只靠少数几个梯度，而后归一化的模型很容易跑偏。我们自己的训练很短，长度又事先知道，所以学习率在预热之后直线降到 0。
+# 前 4,000 步，学习率线性上升（**预热**，warm-up），之后按 $1/\sqrt{step}$ 下降。开头为什么要这么小心？因为最初 Adam 的估计只靠少数几个梯度，而后归一化的模型很容易跑偏。我们自己的训练很短，长度又事先知道，所以学习率在预热之后线性降到 0。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -865,7 +865,7 @@ check("warmup_peak")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *We employ three types of regularization* | 它说有三种，却只列出两种。（暂退法用在两个地方。）| regularization（正则化）：不让模型把数据背下来 | [07](07_training.ipynb) |
+# | *We employ three types of regularization* | 论文说有三种，却只列出两种。（暂退法用在两个地方。）| regularization（正则化）：不让模型把数据背下来 | [07](07_training.ipynb) |
 # | *Residual Dropout: We apply dropout* | 用在每个部分之后、相加之前，也用在嵌入与位置编码之和上；比率是 0.1。| dropout（暂退法）：训练时随机把一些数变成 0 | [05](05_transformer.ipynb)、[07](07_training.ipynb) |
 # | *Label Smoothing: During training* | 对正确的词，只要求概率是 0.9，不要求是 1。模型不那么有把握了，译文却更好。| perplexity（困惑度）：$e$ 的“平均损失”次方 | [07](07_training.ipynb) |
 #
@@ -904,7 +904,7 @@ check("dropout_where")
 # %% [markdown]
 # ## 它到底能不能学？复制任务
 #
-# 在真正的语言之前，先来个玩具：读一个符号序列，再原样写出来。听起来简单，可是样样都要对：嵌入、位置、三种注意力、掩码、右移、损失和解码。只要有一处接错，就到不了 100%。
+# 处理真正的语言之前，先做一个玩具任务：读一个符号序列，再原样写出来。听起来简单，可是样样都要对：嵌入、位置、三种注意力、掩码、右移、损失和解码。只要有一处接错，就到不了 100%。
 #
 # 每个序列有 3 到 8 个符号，取自十个符号的字母表。其中 200 个留作测试，训练中绝不出现。训练循环只有十来行。
 #
@@ -1238,7 +1238,7 @@ check("parsing_f1")
 # | *In this work, we presented* | 第一个只用注意力的序列模型。| transduction（转换）：见上 | [05](05_transformer.ipynb) |
 # | *For translation tasks, the Transformer* | 训练更快，两项任务都最好。| architecture（结构）：各部件怎样拼在一起 | [09](09_evaluation.ipynb) |
 # | *We are excited about the future* | 下一步：图像、声音、视频、局部注意力、用更少的步数生成。| modalities（模态）：数据的种类 | [10](10_beyond.ipynb) |
-# | *The code we used to train* | 代码在哪里：tensor2tensor。|  | [10](10_beyond.ipynb) |
+# | *The code we used to train* | 代码放在 tensor2tensor 里。|  | [10](10_beyond.ipynb) |
 #
 # </details>
 #
@@ -1267,16 +1267,16 @@ check("bert_gpt_difference")
 # | 为什么要缩放，为什么要几个头，表 1 里的代价 | [03 · 注意力](03_attention.ipynb) |
 # | 掩码写错会怎样 | [04 · 掩码](04_masking.ipynb) |
 # | 位置、归一化、残差；数一数参数 | [05 · Transformer](05_transformer.ipynb) |
-# | 一步一步做 BPE，批次 | [06 · 文本](06_text.ipynb) |
+# | 一步一步做出 BPE，再分成批次 | [06 · 文本](06_text.ipynb) |
 # | 训练循环、学习率的变化、检查点平均 | [07 · 训练](07_training.ipynb) |
 # | 束搜索、长度惩罚、手算 BLEU | [08 · 解码](08_decoding.ipynb) |
-# | 大实验和它的数字 | [09 · 评估](09_evaluation.ipynb) |
+# | 耗时长的实验，以及得到的数字 | [09 · 评估](09_evaluation.ipynb) |
 # | 每个选择值多少：小型的表 3 | [09c · 消融实验](09c_ablations.ipynb) |
-# | 同样的层做成 BERT 和 GPT；句法分析 | [10 · 拓展](10_beyond.ipynb) |
+# | 用同样的层搭出 BERT 和 GPT；句法分析 | [10 · 拓展](10_beyond.ipynb) |
 # | 模型能训练，却不会翻译，毛病在哪里 | [11 · 诊所](11_clinic.ipynb) |
 #
 # > **试一试。**
-# > 1. 在复制任务里，让 `tgt_mask` 只剩填充掩码。训练损失变好了。那 200 个序列会怎样？为什么？
+# > 1. 在复制任务里，让 `tgt_mask` 只剩填充掩码。训练损失会降得更低。留作测试的那 200 个序列会怎样？为什么？
 # > 2. 用 `reversed(row)` 作目标来训练复制任务。注意力的图会变成什么样？
 # > 3. 把位置编码从复制模型里拿掉（`copier.positions = nn.Identity()`，然后训练）。哪些序列它还能复制？
 # > 4. 只看第 3 节的图，给别人讲清楚注意力的三种用法。

@@ -16,11 +16,11 @@
 # %% [markdown]
 # # 作业 · 解码
 #
-# 你要写出概率怎样变成句子，又怎样用一个数来评判它：105 分钟，用 torch 和你的头脑。先合上[课文](../../08_decoding.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要自己写代码，把概率变成句子，再用一个数来评判句子的好坏：105 分钟，只用 torch 和你自己的头脑。先合上[课文](../../08_decoding.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的模型和文本来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。
 #
-# 搜索对 Transformer 一无所知，它只拿到一个函数：`next_log_probs(prefixes)`，输入一个 LongTensor，形状 (n, t)，每行是一个以 bos_id 开头的前缀；返回下一个编号的对数概率，形状 (n, V)。课文里同名的函数**造出**的就是这样的函数；那里有许多源句，所以还要用 `rows` 说明哪个前缀属于哪一句。这里只有一个句子，好让你专心想搜索。下面就是这样一个模型，小到可以手算。它认识六个编号。
+# 搜索对 Transformer 一无所知，它只拿到一个函数：`next_log_probs(prefixes)`，输入一个 LongTensor，形状 (n, t)，每行是一个以 bos_id 开头的前缀；返回下一个编号的对数概率，形状 (n, V)。课文里同名的函数，**返回**的就是这样一个函数；课文里有许多源句，所以还要用 `rows` 说明哪个前缀属于哪一句。这里只有一个句子，好让你专心想搜索。下面就是这样一个模型，小到可以手算。它认识六个编号。
 
 # %%
 import math
@@ -66,7 +66,7 @@ next_log_probs(torch.tensor([[0], [0]])).exp()  # two equal prefixes, two equal 
 #
 # ```text
 # greedy_decode(next_log_probs, bos_id, eos_id, max_len) -> 编号的列表：先是 bos，再是最多 max_len
-#     个新编号，如果出了 eos，最后一个就是它。next_log_probs(prefixes) 接收一个 LongTensor (n,
+#     个新编号，如果写出了 eos，最后一个就是 eos。next_log_probs(prefixes) 接收一个 LongTensor (n,
 #     t)，是以 bos_id 开头的前缀，返回下一个编号的对数概率 (n, V)
 # ```
 #

@@ -32,7 +32,7 @@ from course.homework import check
 # <!-- card: padding_mask -->
 # ## `padding_mask`
 #
-# 对每个句子说明：哪些键是词，哪些只是用来补齐矩形的。两个大小为 1 的维，表示“所有的头”和“所有的查询”。
+# 对每个句子说明：哪些键是词，哪些只是为了补齐长度的填充。两个大小为 1 的维，表示“所有的头”和“所有的查询”。
 #
 # **为什么重要。** 没有它，一个句子只要在批次里遇上更长的句子，译文就会变。
 #
@@ -131,7 +131,7 @@ for sentence in both[:, 0]:
 # <!-- card: shift_right -->
 # ## `shift_right`
 #
-# 根据解码器要预测的，造出它要读的（tgt_in）：每个词元往右移一位。
+# 由解码器要预测的序列，得出它要读的输入（tgt_in）：每个词元往右移一位。
 #
 # **为什么重要。** 右移与因果掩码缺一不可：在位置 t，解码器读过的是 t 之前的词，必须预测的是词 t。
 #
@@ -173,7 +173,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("shift_right", shift_right, strict=True).passed
 
 # %% [markdown]
-# 这里列出解码器读到的，以及它在同一位置必须预测的。只要掩码遮住后面的词，那么无论在哪个位置，要预测的词它都没有读过。
+# 下面列出解码器在每个位置读到的词，以及在同一位置必须预测的词。只要掩码遮住后面的词，无论在哪个位置，要预测的词解码器都还没有读过。
 
 # %%
 words = ["<pad>", "<s>", "</s>", "a", "dog", "runs"]

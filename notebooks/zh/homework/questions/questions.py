@@ -22,7 +22,7 @@
 # 2. 写下你的答案：至少 100 个词，或者 100 个汉字，用什么语言都行。说清结论是什么，为什么，实验显示了什么。`answer` 会数字数，并把文字存进你的报告。
 # 3. 要看参考答案，用 `model_answer`。它末尾有一串**要点**：拿它给自己的答案打勾，缺的补上。没有实验数字的答案，只算半个答案。
 #
-# 带 `assert` 的单元格是断言：打印的那句话如果不成立，单元格就会停下。课程造过的东西，这里都可以用。会用到的课是[第 03 课](../../03_attention.ipynb)、[第 04 课](../../04_masking.ipynb)和[第 05 课](../../05_transformer.ipynb)。
+# 带 `assert` 的单元格是断言：打印的那句话如果不成立，单元格就会停下。课程里实现过的东西，这里都可以用。会用到的课是[第 03 课](../../03_attention.ipynb)、[第 04 课](../../04_masking.ipynb)和[第 05 课](../../05_transformer.ipynb)。
 
 # %%
 from course.homework.questions import answer, model_answer
@@ -30,7 +30,7 @@ from course.homework.questions import answer, model_answer
 # %% [markdown]
 # ## 问题 1 · 注意力与自注意力有什么区别？
 #
-# 课程自带的模型把德语译成英语。它有三处用到注意力：编码器里，解码器里，两者之间。我们给它一个德语句子和英语译文，然后把**其中一个**句子里的**一个**词换掉，看哪些注意力权重会变。（看第一层：那里每个词的向量还没有混进别的词。）
+# 课程自带的模型把德语译成英语。它有三处用到注意力：编码器里，解码器里，两者之间。我们给它一个德语句子和英语译文，然后把**其中一个**句子里的**一个**词换掉，看哪些注意力权重会变。（看第一层：那里每个词的向量还没有混进别的词的信息。）
 #
 # **先猜**：德语词“Akkordeon”（手风琴）换成“Gitarre”（吉他）。三种注意力里哪些会变？如果换的是英语词呢？
 
@@ -66,7 +66,7 @@ model_answer(1)
 #
 # 一摞层读入围成一圈的六个字母（字母表共有八个字母），要在每个位置说出前一个字母是什么。我们训练两次。其他设置完全相同，归一化也一样（前归一化：放在子层之前）；唯一的差别，是把相加 `x + sublayer(norm(x))` 换成 `sublayer(norm(x))`。点线是一无所知的模型的损失：从八个字母里瞎猜一个，ln 8。
 #
-# **先猜**：第 05 课发现，有归一化时，**刚初始化的**一摞层，梯度传到底部时大小都合适，有没有相加都一样。那么训练起来，梯度会怎样？损失呢？2 层怎样，24 层又怎样？
+# **先猜**：第 05 课发现，只要有归一化，**刚初始化的**一摞层不论有没有相加，梯度传到底部时大小都合适。那么训练起来，梯度会怎样？损失呢？2 层怎样，24 层又怎样？
 
 # %%
 from course.homework.questions import residuals
@@ -143,7 +143,7 @@ exponents, figure = cost.experiment()
 figure
 
 # %% [markdown]
-# 图例里的数是拟合出的指数：`n^2.0` 表示长度加倍，代价变成四倍。线在哪里弯折，哪里就由运算次数之外的东西决定。输入短时，要付每次调用的固定开销；表太大，处理器的高速缓存装不下时，代价就比乘法次数所说的高。
+# 图例里的数是拟合出的指数：`n^2.0` 表示长度加倍，代价变成四倍。曲线在哪里拐弯，那里的代价就不只由运算次数决定。输入短时，要付每次调用的固定开销；表太大，处理器的高速缓存装不下时，代价就比乘法次数所说的高。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -169,7 +169,7 @@ model_answer(4)
 # %% [markdown]
 # ## 问题 5 · Transformer 为什么需要掩码？
 #
-# 一种极小的翻译：十个源字母，**每个都有两种正确的译法**。送进一行字母，每个字母随机输出它的两个词之一。谁也不可能知道会是哪一个。所以，只要没有作弊，损失就有下限：每个字母 ln 2，结尾为 0，平均每个词 0.59 奈特。
+# 一个极小的翻译任务：十个源字母，**每个都有两种正确的译法**。输入一行字母，每个字母随机译成它的两个词之一。谁也不可能知道会是哪一个。所以，只要没有作弊，损失就有下限：每个字母 ln 2，结尾为 0，平均每个词 0.59 奈特。
 #
 # 我们训练一个带因果掩码的 Transformer，和一个不带的。然后让两个都自己写，一个词一个词地写；两个词里写出哪个都算对。最后取写得好的那个，在它读的时候去掉**填充**掩码。
 #
@@ -208,7 +208,7 @@ model_answer(5)
 #
 # 注意力不知道次序（第 05 课）。所以总要在某个地方告诉模型，每个词在哪里。论文把正弦和余弦加到嵌入上。后来，人们试过在别的地方告诉它。下面有五种办法，每种只有几行；还有 `none`，什么也不告诉它。
 #
-# 有四个地方可以动手。下面的类一个也没动；其余的类各换掉它的一两个函数。模型的其他部分都不变。
+# 位置信息可以从四个地方加进来。下面这个类哪里都不加；其余的类各改写它的一两个函数。模型的其他部分都不变。
 
 # %%
 import torch
@@ -218,7 +218,7 @@ from course.homework.questions import positions
 positions.source(positions.Positions)
 
 # %% [markdown]
-# 下面是注意力，每到一个这样的地方，它就调用相应的函数：
+# 下面是注意力；每算到其中一处，它就调用相应的函数：
 
 # %%
 positions.source(positions.Attention)
@@ -235,7 +235,7 @@ positions.source(positions.Attention)
 positions.source(positions.sinusoids, positions.Sinusoidal)
 
 # %% [markdown]
-# ### 学出来的（Gehring et al. 2017；BERT、GPT-2）：加到嵌入上
+# ### 可学习的（Gehring et al. 2017；BERT、GPT-2）：加到嵌入上
 #
 # $$x_i \leftarrow x_i + p_i, \qquad p_i \in \mathbb{R}^{d_{model}} \text{ is a learned row}$$
 #
@@ -301,7 +301,7 @@ assert abs(scores[0] - scores[1]) < 1e-3 < abs(scores[0] - scores[2])
 # $$e_{ij} = \frac{q_i \cdot k_j}{\sqrt{d_k}} - m_h\,(i - j), \qquad m_h = 2^{-8h/H}
 # \quad (h = 1, \dots, H)$$
 #
-# 离得越远，分量越轻，沿一条直线下降。什么也不用学。每个头有自己的斜率：第一个头只看几个词，最后一个几乎看到全部。它是给往回看的模型设计的；模型也往后看时，我们的代码取 $|i - j|$。
+# 离得越远，分量越轻，沿一条直线下降。什么也不用学。每个头有自己的斜率：第一个头只看几个词，最后一个几乎看到全部。这种办法是给只看前文的模型设计的；如果模型也看后文，我们的代码就取 $|i - j|$。
 
 # %%
 positions.source(positions.slopes, positions.ALiBi)
@@ -322,7 +322,7 @@ print("8 heads, one divided by the slope:", (1 / positions.slopes(8)).int().toli
 positions.draw_effects()
 
 # %% [markdown]
-# 上面一排：`none` 什么也分不出来；两种绝对的办法，换一个位置，曲线就不同。下面一排：两个查询的曲线重合。Shaw 的线从截断距离（$k = 8$）起是平的，旋转是许多波之和，ALiBi 按规定就是一条直线。（对正弦曲线，第 05 课发现，两个**编码**的点积只取决于距离。但分数中间还隔着矩阵 $W^Q$ 和 $W^K$，还有字母。）
+# 上面一排：`none` 什么也分不出来；两种绝对的办法，换一个位置，曲线就不同。下面一排：两个查询的曲线重合。Shaw 的线从截断距离（$k = 8$）起是平的，旋转是许多波之和，ALiBi 按定义就是一条直线。（对正弦曲线，第 05 课发现，两个**编码**的点积只取决于距离。但分数不只取决于编码：中间还有矩阵 $W^Q$ 和 $W^K$，也还有字母。）
 
 # %% [markdown]
 # ### 用短的训练，用长的测试
@@ -392,7 +392,7 @@ print("relative is held down by its clipping, ALiBi by a line")
 #
 # 提醒一句：这个任务只看附近，这对截断距离 8 和偏向近处的办法有利。换成别的任务，名次就不同（Kazemnejad et al. 2023）。
 #
-# > **试一试。**（1）`positions.experiment(["none"], positions.Sizes(n_layers=2), seeds=1)`：有了第二层，因果掩码自己就带来了位置。画出来，从哪里看得出这一点？（2）给 `"relative"` 用 `Sizes(clip=2)`：哪些距离会答错？（3）在 `Sizes(distances=...)` 里加上距离 12：ALiBi 会怎样？相对的那种呢？
+# > **试一试。**（1）`positions.experiment(["none"], positions.Sizes(n_layers=2), seeds=1)`：有了第二层，因果掩码本身就带来了位置信息。画出来，从哪里看得出这一点？（2）给 `"relative"` 用 `Sizes(clip=2)`：哪些距离会答错？（3）在 `Sizes(distances=...)` 里加上距离 12：ALiBi 会怎样？相对的那种呢？
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "fea0c5de636e0b19cf1ffd177bef8c0f", "grade": true, "grade_id": "answer-6", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there

@@ -186,7 +186,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("token_batches", token_batches, strict=True).passed
 
 # %% [markdown]
-# 填充有多少？画出一个小语料库的各个矩形：`#` 是词元，`.` 是填充。
+# 填充有多少？把一个小语料库的各个批次画成矩阵：`#` 是词元，`.` 是填充。
 
 # %%
 lengths = [3, 11, 5, 2, 8, 4, 12, 3, 6, 5, 9, 4]

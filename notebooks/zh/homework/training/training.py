@@ -16,7 +16,7 @@
 # %% [markdown]
 # # 作业 · 训练
 #
-# 你要自己写出训练一个模型所需的各个部件：学习率、损失、Adam 的一步、暂退法（dropout）、检查点的平均。80 分钟，工具只有 torch 和你的头脑。先合上[课文](../../07_training.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要自己写出训练一个模型所需的各个部件：学习率、损失、Adam 的一步、暂退法（dropout）、检查点的平均。80 分钟，只用 torch 和你自己的头脑。先合上[课文](../../07_training.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
 # `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T 是目标句的长度，V 是词表大小。
 
@@ -75,7 +75,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("paper_learning_rate", paper_learning_rate, strict=True).passed
 
 # %% [markdown]
-# 这就是你写的曲线，用论文的 base 模型画出。看图之前先想：预热的长度变成四倍，最高点变成几倍？
+# 这就是你写的学习率曲线，按论文 base 模型的设置画出。看图之前先想：预热的长度变成四倍，最高点变成几倍？
 
 # %%
 steps = range(1, 40_001, 50)
@@ -137,7 +137,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("label_smoothing_loss", label_smoothing_loss, strict=True).passed
 
 # %% [markdown]
-# 一个模型，在 8 个词里对正确的那个越来越有把握，其余各词得到的概率相同。普通的损失永远奖励它，你的损失会掉头。在哪里掉头？为什么在那里？
+# 设想一个模型，对 8 个词里正确的那个越来越有把握，其余各词的概率都相同。普通的损失永远奖励这种把握，你写的损失降到某一点又会上升。这一点在哪里？为什么在那里？
 
 # %%
 sure = torch.linspace(0.05, 0.9999, 400)  # the probability of the right word
@@ -282,7 +282,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("dropout", dropout, strict=True).passed
 
 # %% [markdown]
-# 为什么要除以 1 - p？下一层的一个神经元，把 1,000 个平均值为 1 的数加起来。**先猜**：丢掉一半时，它在训练中得到多少？在评估中得到多少？
+# 为什么要除以 1 - p？下一层的一个神经元，把 1,000 个平均值为 1 的数加起来。**先猜**：丢掉一半时，这个和在训练中是多少？在评估中又是多少？
 
 # %%
 try:

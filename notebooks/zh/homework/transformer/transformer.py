@@ -78,7 +78,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("positional_encoding", positional_encoding, strict=True).passed
 
 # %% [markdown]
-# 你造出来的表，画成图就是这样：一行是一个位置，一列是一个波。把一行从左往右读：波越来越慢，就像一个数的各位，从最低位到最高位。
+# 你算出来的表，画成图就是这样：一行是一个位置，一列是一个波。把一行从左往右读：波越来越慢，就像一个数的各位，从最低位到最高位。
 
 # %%
 import matplotlib.pyplot as plt
@@ -96,7 +96,7 @@ finish(plt.gcf())
 #
 # 让每个词的特征均值为 0、方差为 1（有偏的方差，eps 在根号里面），再乘以增益，加上偏置。
 #
-# **为什么重要。** 堆得再深，它也让数保持同样的大小。它每次只看一个词，所以批次多大、填充多少，结果都一样。
+# **为什么重要。** 层堆得再深，它也能让数值保持同样的大小。它每次只看一个词，所以批次多大、填充多少，结果都一样。
 #
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
@@ -142,7 +142,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 #
 # 论文的公式 2：把每个词加宽到 F 个数，留下正的，再收窄到 D 个。
 #
-# **为什么重要。** 注意力只管收集：权重一旦定下，它就是线性的。模型的计算在这里，编码器层三分之二的权重也在这里。
+# **为什么重要。** 注意力只管收集：权重一旦定下，它就是线性的。模型真正的计算在前馈网络里，编码器层三分之二的权重也在这里。
 #
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
@@ -155,7 +155,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 #
 # <details><summary>提示 1</summary>
 #
-# 两个线性变换，中间一次弯折。为什么没有弯折，两个变换就只相当于一个？
+# 两个线性变换，中间一个非线性函数。为什么没有这个非线性函数，两个变换就只相当于一个？
 #
 # </details>
 #
@@ -310,7 +310,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("DecoderLayer", DecoderLayer, strict=True).passed
 
 # %% [markdown]
-# 在你的解码器层里，谁能看到谁？梯度知道。每个方格是一个导数的大小：输出的词（行）对输入的词（列）。白色就是恰好为零。运行之前先想：左图的哪一半是白的？右图的哪一列是白的？
+# 在你的解码器层里，谁能看到谁？看梯度就知道。每个方格是一个导数的大小：输出的词（行）对输入的词（列）。白色就是恰好为零。运行之前先想：左图的哪一半是白的？右图的哪一列是白的？
 
 # %%
 layer = DecoderLayer(32, 4, 64).eval()
