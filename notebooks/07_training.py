@@ -227,7 +227,7 @@ print("gradient = p - q; equal to F.cross_entropy; ε over V equals ε(V-1)/V ov
 #
 # <details><summary>Answer</summary>
 #
-# At $1 - 0.5 + 0.5/8 = 0.5625$, and the loss there is 1.54 instead of 0.47: more than half of the target is spread. With
+# At $1 - 0.5 + 0.5/8 = 0.5625$, and the loss there is 1.54 instead of 0.47: half of the target is spread. With
 # $\varepsilon = 1$ every word gets $1/V$, whatever the right word is. The best model then says $1/V$ everywhere, and
 # has no reason to read the source.
 #

@@ -21,7 +21,7 @@
 # **学完这一课，你能**
 #
 # - 把句子变成数，再变回来，一个字母也不丢，粘贴来的文本也一样；
-# - 亲手学出一份字节对编码（BPE），并说清每次合并的理由；
+# - 自己动手，从文本里学出字节对编码（BPE），并说清每次合并的理由；
 # - 说明为什么词表只能从训练句子里学；
 # - 把语料库切成批次，其中填充不到十分之一。
 #
@@ -204,9 +204,9 @@ for label, vocabulary, share in zip(
 # 转小写必定毁掉每一个德语句子：德语名词要大写，句子的第一个词也要大写。这还不只是好不好看：*der Arm* 是“胳膊”，*arm* 是“穷”。从不写大写的模型，只有与转成小写的参考译文比，得分才会高。这门课保留大写。
 
 # %% [markdown]
-# ## 2 · 词为什么不行
+# ## 2 · 以词为单位为什么不行
 #
-# 所有的图片说明都来自同一套语法和一本小词典。真实的文本没有这么客气。每个 Python 都自带、又够长的真实文本，只有它自己的帮助页面，我们就用它。把里面的词按出现次数排序，画出次数随名次的变化。Zipf 在 1930 年代就注意到，次数大致与名次成反比（1/rank），所以有许多词只出现一次。
+# 所有的图片说明都来自同一套语法和一本小词典。真实的文本可没有这么规整。每个 Python 都自带的真实文本里，够长的只有 Python 自己的帮助页面，我们就用这些页面。把里面的词按出现次数排序，画出次数随名次的变化。Zipf 在 1930 年代就注意到，次数大致与名次成反比（1/rank），所以有许多词只出现一次。
 #
 # **先猜**：这些页面里**不同的**词，有多大比例恰好出现一次？
 
@@ -277,7 +277,7 @@ assert shares[0] > 0.2 and shares[1] == 0  # the 0 by construction: it has count
 print(f"unknown words in the probes: honest {shares[0]:.1%}, leaking {shares[1]:.1%}")
 
 # %% [markdown]
-# 一个不认识的词也没有：数字完美，却是假的。明天的句子不在你的任何文件里，对它们来说，第一个数字才算数。在这门课里，每个 `learn` 和 `from_sentences` 只用 `"train"` 这一份，别的都不给。
+# 一个不认识的词也没有：这个数字好看，但不可信。将来要翻译的句子不在你现有的任何文件里，对那些句子，第一个数字才算数。在这门课里，每个 `learn` 和 `from_sentences` 只用 `"train"` 这一份，别的都不给。
 #
 # > **试一试。** 把只有 `leaking` 认识的词按长度排序：`sorted(set(leaking.ids) - set(honest.ids), key=len)[-9:]`。最长的是哪些？
 #
@@ -293,7 +293,7 @@ check("text_train_only")
 # %% [markdown]
 # ## 3 · 从字符往上走
 #
-# 另一个极端：每个字符是一个词元。几乎没有不认识的，词表也极小。代价是长度：自注意力拿每个位置与所有位置相比（第 03 课），所以序列长五倍，分数就多到 25 倍。
+# 另一个极端：每个字符是一个词元。几乎不会遇到不认识的词元，词表也极小。代价是长度：自注意力拿每个位置与所有位置相比（第 03 课），所以序列长度变成五倍，要算的分数就变成 25 倍。
 #
 # 论文 5.1 节走的是中间的路：**字节对编码**（byte-pair encoding，Sennrich、Haddow 与 Birch 2016）。从字符开始，找出出现次数最多的一对相邻符号，把它合成一个符号，再找下一对。常见的词会长成一个词元；罕见的词仍是几块，但每一块都认识。
 
@@ -450,7 +450,7 @@ moments = {f"{k} merges: {symbols_left[k]} symbols": list(rain_history[k]) for k
 draw.merge_panels(moments, "Merge by merge the list shrinks; what words share becomes one box")
 
 # %% [markdown]
-# 图标题里的数是按词频算的：每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有谁告诉过算法，德语用词造词：它找到部件，是因为几个词共有这些部件。它也会找到哪部语法书里都没有的部件：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
+# 图标题里的数是按词频算的：每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有人告诉过算法，德语会把词连成新词；它能找到这些部件，是因为几个词共有它们。算法也会找到语法书里根本没有的部件：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
 
 # %%
 assert all(a > b for a, b in zip(symbols_left, symbols_left[1:])), "each merge shortens the text"
@@ -585,12 +585,12 @@ for new in (" Regenbild", " Mantelregen"):
     print(new, "->", apply_merges_slowly(new, rain_ranks))
 
 # %% [markdown]
-# `▁Regenbild` 从没见过，也不成问题：它照样能切成认识的符号。`▁Mantelregen` 在 `▁Mantel` 之后碎成字母：合并表里的 `▁Regen` 带着空格和大写的 R，别的写法它不认识。
+# `▁Regenbild` 从没见过，也不成问题：它照样能切成认识的符号。`▁Mantelregen` 在 `▁Mantel` 之后碎成字母：合并表里的 `▁Regen` 带着空格和大写的 R，别的写法不在表里。
 #
 # 折起来的那一节写了 `apply_merges`，切出来一样，用时更少。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 没完没了的词 · 选读
+# ### 超长的词 · 选读
 #
 # 写给想知道怎样用十分之一秒切开一个 16,000 个字母的词的人。
 
@@ -917,7 +917,7 @@ print("pieces of the captions that hold -schirm:", family)
 # %% [markdown]
 # ### 恒等：除了写法，什么也不变
 #
-# 折起来的部分把这些功能合成一个类 `BPE`。它先把文本**规范化**，再切分：ü 只用一种编码，空格一律单个，首尾不留空格。我们的 `bpe` 有 1,000 个词元，是从图片说明里学来的。
+# 折起来的部分把这些功能合成一个类 `BPE`。它先把文本**规范化**，再切分：ü 统一成一种编码，连续的空格合并成一个，首尾不留空格。我们的 `bpe` 有 1,000 个词元，是从图片说明里学来的。
 #
 # 这一节的保证是：对**任何** Unicode 文本 $t$，都有 $\operatorname{decode}(\operatorname{encode}(t)) = \operatorname{normalise}(t)$。下面专门挑了一些文本来攻击它：从没见过的字符，各种空格，自成一个字符的重音记号，以及看上去像我们自己的控制信号的文本。
 #
@@ -988,7 +988,7 @@ compare(mine, len(both), "06: tokens of both languages")
 # %% [markdown]
 # 共用的词元大多是单个字符和很短的片段。而且，词元相同不等于意思相同：`▁an` 在德语里是“在……旁”，在英语里是冠词。
 #
-# 共用一个词表也有代价：两种语言要分用一张表里的位置。而且这张表很大：取 $d_{\mathrm{model}} = 512$，37,000 行就占 19 百万个参数，而我们的 base 模型这时一共 63 百万（第 05 课）。
+# 共用一个词表也有代价：一张表的行要分给两种语言用。而且这张表很大：取 $d_{\mathrm{model}} = 512$，37,000 行就有 19M 个参数（M 表示百万），而我们的 base 模型这时一共才 63M（第 05 课）。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 6 · 合并多少次？· 选读
@@ -1023,7 +1023,7 @@ title = "The first merges shorten the text most; the last ones hardly"
 draw.trade_off(sizes, lengths, floor, title)
 
 # %% [markdown]
-# 我们要的是 5,000 个词元，学习却提前停了：图片说明的词太少，每个词都已变成一个词元，没有什么可合并了。真实文本里不会这样。在 Multi30k 的 29,000 个句对上，5,000 的词表会装满，长尾的词仍是几块。
+# 我们要的是 5,000 个词元，学习却提前停了：图片说明的词太少，每个词都已变成一个词元，没有什么可合并了。真实文本里不会这样。在 Multi30k 的 29,000 个句对上，5,000 个词元的词表会装满，排在长尾里的罕见词仍要切成几块。
 
 # %%
 assert bpe.merges == largest.merges[: len(bpe.merges)], "a smaller vocabulary is a beginning"
@@ -1081,12 +1081,12 @@ print(f"their tokens: {len(honest_ids)} honest, {len(leaked_ids)} if they leak i
 # 第二行又是数据泄漏，这次更不起眼。两种情况下都没有不认识的词元，但看过测试集的词元化程序，会把测试集切得块数更少、也更好；换成新文本，就没有这样的好事。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ## 7 · 与库相同 · 选读
+# ## 7 · 与现成的库比：结果相同 · 选读
 #
-# 写给想要旁证，或者要用 `tokenizers` 的人：用于生产的库给出同样的编号。
+# 写给想要旁证，或者要用 `tokenizers` 的人：生产环境里用的库，给出的编号完全相同。
 
 # %% [markdown]
-# 我们的 BPE 对吗？`tokenizers` 库用 Rust 写成，用于生产；给它同样的合并，它必须给出同样的编号。它切片段有自己的规则，所以我们把切好的片段给它（`is_pretokenized=True`），其余的由它来做。
+# 我们的 BPE 对吗？`tokenizers` 库用 Rust 写成，在生产环境里使用；给它同样的合并，它必须给出同样的编号。它切片段有自己的规则，所以我们把切好的片段给它（`is_pretokenized=True`），其余的由它来做。
 
 
 # %%
@@ -1143,7 +1143,7 @@ for label, texts in (("captions", german), ("new words", new_words), ("endless w
     print(f"{label:14} a second: ours {ours:10,.0f}, tokenizers {theirs:10,.0f}")
 
 # %% [markdown]
-# 对普通句子，纯 Python 已经够快：重复的词直接从缓存里取，而库的每次调用都有自己的开销。对新词和没完没了的词，库更快：它和 `apply_merges` 一样用队列，而且是编译好的代码。它还能用上所有的核心（`encode_batch`）。这门课用自己的版本：文本经过了哪些处理，你都看得到。
+# 对普通句子，纯 Python 已经够快：重复的词直接从缓存里取，而库的每次调用都有自己的开销。对新词和超长的词，库更快：它和 `apply_merges` 一样用队列，而且是编译好的代码。它还能用上所有的核心（`encode_batch`）。这门课用自己的版本：文本经过了哪些处理，你都看得到。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 8 · 保存 · 选读
@@ -1202,7 +1202,7 @@ print(f"{len(examples)} examples, each side with one EOS, at its end")
 # 写给必须限制句子长度的人：什么不能丢。
 
 # %% [markdown]
-# 有些程序把长句截到最大长度。`ids[:n]` 会把 `EOS` 一起切掉，模型就从这样的例子里学到：$n$ 个词元的句子后面还有。怎样做才对？
+# 有些程序把长句截到最大长度。`ids[:n]` 会把 `EOS` 一起切掉，模型就会从这样的例子里学到：写满 $n$ 个词元，句子还没有结束。怎样做才对？
 
 
 # %%

@@ -201,7 +201,7 @@ check("memory_waits")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *Most competitive neural sequence transduction models* | 编码器把词变成向量；解码器一个词一个词地写，并且读自己写过的词。| auto-regressive（自回归）：每次的输出都是下一次的输入 | [02](02_seq2seq.ipynb) |
-# | *The Transformer follows this overall architecture* | 还是这两半，不过由注意力和逐位置的小网络组成。图 1 就是地图。| point-wise（逐点）：每个位置各算各的 | [05](05_transformer.ipynb) |
+# | *The Transformer follows this overall architecture* | 还是这两半，不过由注意力和逐位置的小网络组成。整个结构见图 1。| point-wise（逐点）：每个位置各算各的 | [05](05_transformer.ipynb) |
 #
 # </details>
 #
@@ -260,7 +260,7 @@ check("teacher_forcing")
 #
 # $$\operatorname{LayerNorm}(x + \operatorname{Sublayer}(x)) .$$
 #
-# 这里的加法就是**残差连接**：子层只是给输入加一点修正，所以梯度能一路直下，穿过所有的层。然后**层归一化**让每个向量均值为 0、方差为 1（再乘一个可学习的增益，加一个偏置）。要能相加，宽度就得相同，所以模型里到处都是同样的宽度 `d_model` = 512。
+# 这里的加法就是**残差连接**：子层只是给输入加一点修正，所以梯度可以直接往回传，穿过所有的层。然后**层归一化**让每个向量均值为 0、方差为 1（再乘一个可学习的增益，加一个偏置）。要能相加，宽度就得相同，所以模型里到处都是同样的宽度 `d_model` = 512。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -375,7 +375,7 @@ check("scale_by_d_k")
 # |---|---|---|---|
 # | *Instead of performing a single attention* | 几个小注意力并排工作，各有自己的三个投影；结果拼在一起，再投影一次。| projection（投影）：乘一个可学习的矩阵 | [03](03_attention.ipynb) |
 # | *Multi-head attention allows the model* | 每个头可以看不同的地方。只有一个头，就只能求平均。| representation subspaces（表示子空间）：向量空间的一部分 | [03](03_attention.ipynb) |
-# | *In this work we employ* | 八个宽 64 的头，代价大约等于一个宽 512 的头。| parallel attention layers（并行的注意力层）：就是头 | [03](03_attention.ipynb) |
+# | *In this work we employ* | 八个宽 64 的头，计算量大约等于一个宽 512 的头。| parallel attention layers（并行的注意力层）：就是头 | [03](03_attention.ipynb) |
 #
 # </details>
 #
@@ -1185,7 +1185,7 @@ draw.table_three(table_three, 25.8, title)
 # %% [markdown]
 # 各组的结论：
 #
-# - **A，头数**（代价相同）：一个头比八个头低 0.9，可是 32 个头也变差。论文只报告了结果，没有说原因。
+# - **A，头数**（计算量相同）：一个头比八个头低 0.9，可是 32 个头也变差。论文只报告了结果，没有说原因。
 # - **B，键的大小：** $d_k$ 变小，成绩就下降。作者猜想，判断查询与键是否匹配并不容易。
 # - **C，模型大小：** 越大越好，而深度影响最大：只有两层，要低 2.1。（不过这里八层并不比六层好。）
 # - **D，正则化：** 不用暂退法，低 1.2。不用标签平滑，困惑度反而**更好**，从 4.92 变成 4.67，但 BLEU 更差。
@@ -1272,7 +1272,7 @@ check("bert_gpt_difference")
 # | 束搜索、长度惩罚、手算 BLEU | [08 · 解码](08_decoding.ipynb) |
 # | 耗时长的实验，以及得到的数字 | [09 · 评估](09_evaluation.ipynb) |
 # | 每个选择值多少：小型的表 3 | [09c · 消融实验](09c_ablations.ipynb) |
-# | 用同样的层搭出 BERT 和 GPT；句法分析 | [10 · 拓展](10_beyond.ipynb) |
+# | 用同样的层搭出 BERT 和 GPT；句法分析 | [10 · 翻译之外](10_beyond.ipynb) |
 # | 模型能训练，却不会翻译，毛病在哪里 | [11 · 诊所](11_clinic.ipynb) |
 #
 # > **试一试。**
@@ -1305,7 +1305,7 @@ check("bert_gpt_difference")
 # ## 小结
 #
 # - 循环网络每读一个词都要等一次。注意力用固定的步数就让所有词两两比较完，所以在能并行的机器上快。
-# - 注意力就是软性的查表：比较，除以 $\sqrt{d_k}$，softmax，求平均。用几个头，就能同时问几个问题，代价不变。
+# - 注意力就是软性的查表：比较，除以 $\sqrt{d_k}$，softmax，求平均。用几个头，就能同时问几个问题，计算量不变。
 # - 同一个类，三种用法；掩码决定谁能看到什么。
 # - 其余的部件让模型能够训练：残差连接、归一化、位置编码、预热、暂退法、标签平滑。
 # - 损失要有基线，BLEU 要有签名。
