@@ -1599,7 +1599,7 @@ device = pick()
 model = FillIn(len(ids)).to(device)
 adam = torch.optim.Adam(model.parameters(), lr=5e-3)
 train_rows, val_rows = encode(train), encode(val)
-for _ in bar(range(by_scale(smoke=150, cpu=400, gpu=400)), "step"):
+for _ in bar(range(by_scale(smoke=250, cpu=400, gpu=400)), "step"):
     batch = train_rows[torch.randint(len(train_rows), (128,), generator=random)]
     hidden, at, word = (t.to(device) for t in make_blanks(batch, random))
     loss = F.cross_entropy(model(hidden)[torch.arange(len(at), device=device), at], word)
