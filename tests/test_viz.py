@@ -65,7 +65,7 @@ def test_a_picture_says_its_titles_labels_and_legends_in_chinese(monkeypatch):
     shown = {text.get_text() for text in figure.findobj(Text)}
     assert {"共 3 层：从第 2 层起，排第一的词多半就是最终的选择", "查询：谁在问", "手工设定", "dog",
             "$d_k$ of 8 heads"} <= shown
-    assert figure._repr_mimebundle_()[1]["image/png"]["alt"].startswith("共 3 层，")
+    assert figure._repr_mimebundle_()[1]["image/png"]["alt"].startswith("共 3 层：")
     chart = alt.Chart(alt.Data(values=[{"weight": 1}]), title="Four of the columns")
     spec = viz.spoken(chart.mark_bar().encode(x=alt.X("weight:Q", title="weight")).to_dict())
     assert (spec["title"], spec["encoding"]["x"]) == (
