@@ -361,7 +361,7 @@ compare(mine, "equal", "05: dot products of positions 20, 25 and 50, 55")
 # \begin{pmatrix} \cos k\omega & \sin k\omega \\ -\sin k\omega & \cos k\omega \end{pmatrix}
 # \begin{pmatrix} \sin(pos\,\omega) \\ \cos(pos\,\omega) \end{pmatrix} .$$
 #
-# 模型要这样的矩阵做什么？一个头拿查询与键比较。如果 $W^Q$ 里含有 $R_k$，位置 $pos$ 上的词，查询就是 $pos + k$ 的编码，最匹配的键就是后面第 $k$ 个词的键。所以，一个头要看后一个词或者前一个词，不必给每个位置专设一个数：一个旋转矩阵管所有位置。
+# 模型要这样的矩阵做什么？一个头拿查询与键比较。如果 $W^Q$ 里含有 $R_k$，位置 $pos$ 上的词，查询就是 $pos + k$ 的编码，最匹配的键就是后面第 $k$ 个词的键。所以，一个头要看后一个词或者前一个词，不必为每个位置专设参数：一个旋转矩阵管所有位置。
 
 # %%
 def turn(k: int, d_model: int) -> Tensor:
@@ -752,7 +752,7 @@ check("feed_forward_why")
 # 前馈网络有多大，后来的研究又怎样称呼它。
 
 # %% [markdown]
-# 这个网络对每个位置一视同仁，单独处理：论文把它叫做两个宽度为 1 的卷积。在 base 模型里，它占编码器层三分之二的权重。后来的研究把它看作一种记忆：每个隐藏单元认某个方向，认出来了，就把相应的内容加到结果里（Geva et al. 2021）。
+# 这个网络对每个位置一视同仁，单独处理：论文把它叫做两个宽度为 1 的卷积。在 base 模型里，它占编码器层三分之二的权重。后来的研究把它看作一种记忆：每个隐藏单元识别某个方向，识别出来了，就把相应的内容加到结果里（Geva et al. 2021）。
 
 # %%
 torch.manual_seed(0)
@@ -1008,7 +1008,7 @@ assert abs(small_start["post-norm"][24] - small_start["pre-norm"][24]) < 0.01
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 7 · 后归一化还是前归一化？· 选读
 #
-# 看左图，两种次序一样好。它们的区别在**顶部**，论文的训练之所以从小步开始（预热，第 07 课），这就是原因之一。
+# 只看前面那幅图的左图，两种次序一样好。它们的区别在**顶部**，论文的训练之所以从小步开始（预热，第 07 课），这就是原因之一。
 
 # %% [markdown]
 # 看**最后**一层的最后一个权重矩阵（前馈网络的 $W_2$）：下面的层越叠越多时，它的梯度怎样变。
@@ -1161,7 +1161,7 @@ assert from_source[:, 5:].eq(0).all() and from_source[:, :5].ne(0).all()
 print("future: exactly 0; padding: exactly 0; past, itself and the source: never 0")
 
 # %% [markdown]
-# **先猜**：解码器层只有通过三个子层中的哪一个，才知道源句的内容？哪一个能看到不止一个目标位置？我们一次关掉一个。
+# **先猜**：三个子层中，解码器层只能通过哪一个得到源句的信息？哪一个能看到不止一个目标位置？我们一次关掉一个。
 
 # %%
 def hears(layer: DecoderLayer) -> tuple[bool, bool]:
@@ -1189,7 +1189,7 @@ for name in ("nothing", "self_attention", "cross_attention", "feed_forward"):
 #
 # 部件都齐了，最后一个类只是把它们拼起来。`encode` 把源句读一遍。`decode` 读已经写出的部分和记忆。`project` 给词表里的每个词打分（即 logit）；分数经过 softmax 就是概率。这一步 softmax 留给损失和搜索去做。
 #
-# 其他矩阵怎样初始化？它们要乘向量，所以用 Xavier 规则。要保持大小，前向传播时方差应取 $1/n_{in}$，反向传播时应取 $1/n_{out}$；这条规则取 $2/(n_{in}+n_{out})$。如果矩阵是方的，两个要求恰好一致。嵌入和可学习的位置是查表用的，所以保留我们给它们的初始值。
+# 其他矩阵怎样初始化？它们要乘向量，所以用 Xavier 规则。要保持大小，前向传播时方差应取 $1/n_{in}$，反向传播时应取 $1/n_{out}$；这条规则取 $2/(n_{in}+n_{out})$。矩阵是方阵时，两个要求恰好一致。嵌入和可学习的位置是查表用的，所以保留我们给它们的初始值。
 
 # %%
 #| export
@@ -1264,7 +1264,7 @@ draw.draw_model(traced, "The base model's layers, drawn from a run, with a toy v
 # %% [markdown]
 # 从下往上看，编码器在左，解码器在右。与论文的图 1 对照一下。圆圈是残差连接的相加。虚线框是暂退法。从左到右只有一条线，传的就是记忆。带 ◆ 的三个框共用同一个矩阵，即权重绑定。
 #
-# 一摞里的六层连法相同，所以只画一层作代表。线是查出来的，不是想当然画的，所以换一个模型，图就不同：去掉一处相加，那个圆圈就没了。用 `norm="pre"` 时，看看归一化移到了哪里，再找出新增的两个。
+# 同一摞里的六层，连接方式相同，所以只画一层作代表。线是查出来的，不是想当然画的，所以换一个模型，图就不同：去掉一处相加，那个圆圈就没了。用 `norm="pre"` 时，看看归一化移到了哪里，再找出新增的两个。
 
 # %%
 pre_model = Transformer(TransformerConfig(1000, 1000, norm="pre")).eval()
@@ -1722,12 +1722,12 @@ assert reached["residual only"] > math.log(len(symbols)) > reached["pre-norm"]
 compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six layers")
 
 # %% [markdown]
-# 一个随机种子，300 步：只有残差，损失一直远高于一无所知的水平（2.56）。只有归一化，几乎没有动（2.2）；后归一化正在路上（1.4）；前归一化已经会抄了（0.04）。所以两样都要；在这里，归一化放在哪里，决定的是学得快还是慢。（后归一化需要预热，见第 07 课。）
+# 一个随机种子，300 步：只有残差，损失一直远高于一无所知的水平（2.56）。只有归一化，损失几乎没有降（2.2）；后归一化还在下降（1.4）；前归一化已经会抄了（0.04）。所以两样都要；在这里，归一化放在哪里，决定的是学得快还是慢。（后归一化需要预热，见第 07 课。）
 
 # %% [markdown]
 # ## 你实现了什么
 #
-# | 名称 | 从 → 到 | 说明 |
+# | 名称 | 输入 → 输出 | 说明 |
 # |---|---|---|
 # | `TransformerConfig` | | 尺寸和选择；`base(vocab)`、`big(vocab)` |
 # | `TokenEmbedding` | (B, L) → (B, L, D) | 初始为 N(0, 1/D)，乘以 √D |
@@ -1774,7 +1774,7 @@ compare(mine, min(reached, key=reached.get), "05: the best of four kinds of six 
 #
 # <details><summary>答案 2</summary>
 #
-# PyTorch 那边把三个矩阵装进了一个：`in_proj_weight` 就是 $W^Q, W^K, W^V$ 上下叠放；`linear1`、`linear2` 是前馈网络，`norm1`、`norm2` 是归一化。要设 `batch_first=True`、`dropout=0.0`，注意力的偏置为零；前归一化再加 `norm_first`。我们的测试做的就是这件事（`tests/test_transformer.py`）：结果相等，梯度也相等。
+# PyTorch 把三个矩阵合成了一个：`in_proj_weight` 就是 $W^Q, W^K, W^V$ 上下叠放；`linear1`、`linear2` 是前馈网络，`norm1`、`norm2` 是归一化。要设 `batch_first=True`、`dropout=0.0`，注意力的偏置为零；前归一化再加 `norm_first`。我们的测试做的就是这件事（`tests/test_transformer.py`）：结果相等，梯度也相等。
 #
 # </details>
 #

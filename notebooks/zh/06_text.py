@@ -266,7 +266,7 @@ check("text_words")
 # %% [markdown]
 # ### 词表绝不能看验证集和测试集
 #
-# 要让不认识的词变少，有个简单的办法：把**所有**文件的词都数进来。这也是自欺欺人的办法。它叫**数据泄漏**（leakage）：测试集的东西漏进了训练。下面，老实的词表只看训练句子，泄漏的词表还看了探针句。
+# 要让不认识的词变少，有个简单的办法：把**所有**文件的词都数进来。这也是自欺欺人的办法。这叫**数据泄漏**（leakage）：测试集的东西漏进了训练。下面，没有泄漏的词表只看训练句子，有泄漏的词表还看了探针句。
 
 # %%
 honest = Vocabulary.from_sentences(words_de)
@@ -291,11 +291,11 @@ print(f"unknown words in the probes: honest {shares[0]:.1%}, leaking {shares[1]:
 check("text_train_only")
 
 # %% [markdown]
-# ## 3 · 从字符往上走
+# ## 3 · 从字符开始合并
 #
 # 另一个极端：每个字符是一个词元。几乎不会遇到不认识的词元，词表也极小。代价是长度：自注意力拿每个位置与所有位置相比（第 03 课），所以序列长度变成五倍，要算的分数就变成 25 倍。
 #
-# 论文 5.1 节走的是中间的路：**字节对编码**（byte-pair encoding，Sennrich、Haddow 与 Birch 2016）。从字符开始，找出出现次数最多的一对相邻符号，把它合成一个符号，再找下一对。常见的词会长成一个词元；罕见的词仍是几块，但每一块都认识。
+# 论文 5.1 节走的是中间的路：**字节对编码**（byte-pair encoding，Sennrich、Haddow 与 Birch 2016）。从字符开始，找出出现次数最多的一对相邻符号，把它合成一个符号，再找下一对。常见的词会合并成一个词元；罕见的词仍是几块，但每一块都认识。
 
 # %% [markdown]
 # ### 3.1 片段：合并不能越过的界限
@@ -450,7 +450,7 @@ moments = {f"{k} merges: {symbols_left[k]} symbols": list(rain_history[k]) for k
 draw.merge_panels(moments, "Merge by merge the list shrinks; what words share becomes one box")
 
 # %% [markdown]
-# 图标题里的数是按词频算的：每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有人告诉过算法，德语会把词连成新词；它能找到这些部件，是因为几个词共有它们。算法也会找到语法书里根本没有的部件：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
+# 图标题里的数是按词频算的：每个词出现几次就算几次。五次合并之后，*Regen* 成了一个符号；十次之后，*schirm* 也是；第 15 次把两者连起来。没有人告诉过算法，德语会把词连成新词；算法能找到这些组成部分，是因为好几个词里都有这些部分。它也会找到语法书里根本没有的部分：`chirm` 是 *Schirm*（大写 S）与 *Bildschirm*、*Regenschirm*（小写 s）共有的最长部分。
 
 # %%
 assert all(a > b for a, b in zip(symbols_left, symbols_left[1:])), "each merge shortens the text"
@@ -542,7 +542,7 @@ def learn_bpe(piece_counts: Mapping[str, int], n_merges: int) -> list[Pair]:
 
 
 # %% [markdown]
-# 快的代码最容易藏错，尤其是遇到次数相同的几对，或者像 `aaaa` 这样同一对出现不止一次的词。所以让慢的版本当裁判：在图片说明上比一遍，再在只用三个字母的随机词上比一遍，这种词里的各对几乎都次数相同。
+# 快的代码里最容易藏着错误，尤其是遇到次数相同的几对，或者像 `aaaa` 这样同一对出现不止一次的词。所以让慢的版本当裁判：在图片说明上比一遍，再在只用三个字母的随机词上比一遍，这种词里的各对几乎都次数相同。
 
 # %%
 random.seed(0)
@@ -878,7 +878,7 @@ print(bpe.tokens(text))
 # 大写字母一个没丢，也没有 `<unk>`。常见的词是一个词元（`▁Ein`、`▁Mann`）；*Kürbissuppe*（南瓜汤）没有在图片说明里出现过，就用几个小块来拼。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
-# ### 一个复合词长大了 · 选读
+# ### 一个复合词的形成 · 选读
 #
 # 写给想看 *Regenschirm* 怎样一次次合并、最后成为一个词元的人。
 
@@ -919,7 +919,7 @@ print("pieces of the captions that hold -schirm:", family)
 #
 # 折起来的部分把这些功能合成一个类 `BPE`。它先把文本**规范化**，再切分：ü 统一成一种编码，连续的空格合并成一个，首尾不留空格。我们的 `bpe` 有 1,000 个词元，是从图片说明里学来的。
 #
-# 这一节的保证是：对**任何** Unicode 文本 $t$，都有 $\operatorname{decode}(\operatorname{encode}(t)) = \operatorname{normalise}(t)$。下面专门挑了一些文本来攻击它：从没见过的字符，各种空格，自成一个字符的重音记号，以及看上去像我们自己的控制信号的文本。
+# 这一节的保证是：对**任何** Unicode 文本 $t$，都有 $\operatorname{decode}(\operatorname{encode}(t)) = \operatorname{normalise}(t)$。下面专门挑了一些文本来考验它：从没见过的字符，各种空格，自成一个字符的重音记号，以及看上去像我们自己的控制信号的文本。
 #
 # **先猜**：其中哪一个需要的词元最多？
 
@@ -965,7 +965,7 @@ print("half a character:", broken)
 # %% [markdown]
 # ## 5 · 两种语言，一个词表
 #
-# 论文给英语和德语**合起来**学一个词表，约 37,000 个词元（5.1 节）。这样，3.4 节的做法才可行：源语言的嵌入、目标语言的嵌入和 softmax 之前的矩阵是同一个。而且，名字、数字和两种语言写法相同的词（*warm*、*blond*），在两边是同一个词元，照抄很容易。德语的 *Ball* 和英语的 *ball* 却占不到便宜：在词元化程序看来，大写字母是另一个字母。
+# 论文给英语和德语**合起来**学一个词表，约 37,000 个词元（5.1 节）。这样，3.4 节的做法才可行：源语言的嵌入、目标语言的嵌入和 softmax 之前的矩阵是同一个。而且，名字、数字和两种语言写法相同的词（*warm*、*blond*），在两边是同一个词元，照抄很容易。德语的 *Ball* 和英语的 *ball* 却得不到这个好处：在词元化程序看来，大写字母是另一个字母。
 #
 # **先猜**：图片说明用到 587 个词元。其中有多少是两种语言都用的？
 
@@ -1078,7 +1078,7 @@ print(f"unknown in the probes: words {probe_unknown:.1%}, BPE {honest_ids.count(
 print(f"their tokens: {len(honest_ids)} honest, {len(leaked_ids)} if they leak into the learning")
 
 # %% [markdown]
-# 第二行又是数据泄漏，这次更不起眼。两种情况下都没有不认识的词元，但看过测试集的词元化程序，会把测试集切得块数更少、也更好；换成新文本，就没有这样的好事。
+# 第二行又是数据泄漏，这次更不起眼。两种情况下都没有不认识的词元，但看过测试集的词元化程序，切测试集时切出的块更少，也更合理；切新文本就没有这么好的结果。
 
 # %% [markdown] jp-MarkdownHeadingCollapsed=true
 # ## 7 · 与现成的库比：结果相同 · 选读
@@ -1224,7 +1224,7 @@ for label, ids in (("sliced", long[:10]), ("right", shorten(long, 10))):
 # %% [markdown]
 # ### 填充占多少？
 #
-# 批次是一个矩阵，每行一个句子，宽度等于其中最长句子的长度。填充花的时间和正文一样多，模型却什么也学不到。一个批次有 $n$ 个句对，源句长度为 $s_i$，目标句长度为 $t_i$，浪费的比例是
+# 批次是一个矩阵，每行一个句子，宽度等于其中最长句子的长度。填充花的时间和正文一样多，模型却从中什么也学不到。一个批次有 $n$ 个句对，源句长度为 $s_i$，目标句长度为 $t_i$，浪费的比例是
 #
 # $$
 # \operatorname{waste} = 1 - \frac{\sum_i (s_i + t_i)}{n \left( \max_i s_i + \max_i t_i \right)},
@@ -1438,7 +1438,7 @@ print(f"{len(batches)} batches, {padded / positions:.1%} padding; the same seed 
 #
 # 每二十个源句留出一个作验证，**连同它的所有译文**：不然又是数据泄漏。如果你已经自己分好，`--pairs DIR` 会从一个文件夹读取 `train.src`、`train.tgt`、`val.src` 和 `val.tgt`。
 #
-# 换一种文字，有什么不同？在别的文字里，片段也必须是词。下面用四个印地语句子数一数片段，一次按这一课的规则，一次按还不认识记号时的旧规则：
+# 换一种文字，有什么不同？在别的文字里，片段也必须是词。下面用四个印地语句子数一数片段，一次按这一课的规则，一次按没有考虑记号的旧规则：
 
 # %%
 hindi = ["लड़का लाल किताब देखता है।", "औरत सुंदर फूल लाती है।", "बिल्ली गेंद चाहती है।", "कुत्ता गोल पत्थर रखता है।"]
