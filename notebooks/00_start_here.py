@@ -713,7 +713,7 @@ compare(mine, share, "00: captions that change their order")
 # <details><summary>Answer</summary>
 #
 # 101 of the 500 captions have the word. In the first, *Während ein Kind einen warmen Pullover anzieht, ...*,
-# English says "is putting on" right after "a child". Its partner *anzieht* stands five words further on;
+# English says "is putting on" right after "a child". Its partner *anzieht* stands four words after *Kind*;
 # and then the translator must come back for *einen warmen Pullover*.
 #
 #     found = [p for p in pairs if "während" in p.de.lower()]

@@ -828,7 +828,7 @@ print("six other spellings become the same text")
 #
 # <details><summary>Answer</summary>
 #
-# `3 m2 finden`. The second half is a gain, the first a loss: two square metres are not "m2", and
+# `3 m2 finden`. The second half is a gain, the first a loss: square metres are not "m2", and
 # `decode` can't bring the ² back. So this course takes NFC, which never changes what is read.
 #
 # </details>

@@ -16,13 +16,13 @@
 # %% [markdown]
 # # 导读 · 一口气读完整篇论文
 #
-# > *Attention Is All You Need* 第 1 节到第 7 节，每一节都配有照它写成的代码。
+# > *Attention Is All You Need* 第 1 节到第 7 节，每节都配上对应的代码。
 #
-# Vaswani、Shazeer、Parmar、Uszkoreit、Jones、Gomez、Kaiser 和 Polosukhin 在 2017 年提出了 **Transformer**。这一页按论文的顺序和节号，用我们自己的话把这篇论文重讲一遍。每一节旁边都放着它所描述的代码，并且马上小规模地跑一次。最后，我们训练一个德译英的翻译模型，并测出它的水平。
+# Vaswani、Shazeer、Parmar、Uszkoreit、Jones、Gomez、Kaiser 和 Polosukhin 在 2017 年提出了 **Transformer**。这一页按论文的顺序和节号，用我们自己的话把这篇论文重讲一遍。每讲一节，旁边就放上对应的代码，并且当场小规模地跑一次。最后训练一个德译英的翻译模型，测一测它的水平。
 #
 # **怎样使用。** 打开论文（arXiv 1706.03762）放在旁边，从上到下运行各个单元格，边跑边读。在两个处理器核上，全部跑完大约十分钟，大部分时间花在最后的训练上。训练步数是固定的：机器忙就慢一些，得到的模型不变。开始训练之前，页面会告诉你在这台机器上要多久。
 #
-# - **现在读**：点开就能看到论文的各个段落，用段首几个词标出，并说明每段的大意、难词，以及哪一课会讲到。先去论文里读那几段，再回到这里往下看。
+# - **现在读**：点开是论文的各个段落，用段首几个词标出，每段都写明大意、难词和讲到它的课。先去论文里读那几段，再回来接着往下看。
 # - `check("...")` 问的是理由。用字母作答：`check("why_scale", "b")`；每个错误选项都有专门的解释。
 # - **先猜**：看到这两个字，先回答问题，再运行下一个单元格。自己猜错一次，也比光读正确答案收获大。
 # - 这一页的代码都来自课程的程序包，运行时直接从那里取，没有一行是粘贴的。每段代码上方有链接，指向逐行推导它的那一课。
@@ -69,7 +69,7 @@ _ = keep_freed_memory()  # lesson 07c: on a CPU, large tensors then cost less
 print(f"scale: {scale()}; device: {device.type}")
 
 # %% [markdown]
-# 下一个单元格定义本页唯一的辅助函数：`source` 显示程序包里某个类或函数的代码，并附上链接，指向写出这个模块的那一课。（每个模块的第一行都写着课名。）
+# 本页只有一个辅助函数 `source`，下一个单元格就来定义。它显示程序包里某个类或函数的代码，并附上链接，指向写出这个模块的那一课。（每个模块的第一行都写着课名。）
 
 # %%
 def lesson_of(thing: Callable) -> str:
@@ -100,11 +100,11 @@ assert lesson_of(scaled_dot_product_attention) == "03_attention"
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *The dominant sequence transduction models* | 摘要。当时最好的翻译模型用循环或卷积，编码器和解码器两半之间再加注意力（attention）。这个模型只留下注意力；它翻译得更好，训练更快，还会做句法分析。| sequence transduction（序列转换）：输入一个序列，输出另一个序列；BLEU：译文的评分，0 到 100 | [02](02_seq2seq.ipynb)、[09](09_evaluation.ipynb) |
+# | *The dominant sequence transduction models* | 摘要。当时最好的翻译模型用的是循环或卷积，编码器和解码器之间再加上注意力（attention）。论文的模型只留注意力：翻译得更好，训练更快，还会做句法分析。| sequence transduction（序列转换）：输入一个序列，输出另一个序列；BLEU：译文的评分，0 到 100 | [02](02_seq2seq.ipynb)、[09](09_evaluation.ipynb) |
 # | *Equal contribution. Listing order is random* | 脚注交代分工：谁提出自注意力，谁提出缩放和多头，谁写代码。| ablation（消融实验）：拿掉一个部件，看它起什么作用 | [09c](09c_ablations.ipynb) |
 # | *Recurrent neural networks, long short-term memory* | 在此之前，处理语言最好的是带门的循环网络。| LSTM、gated（门控）：用 0 到 1 之间的数决定保留什么 | [01](01_foundations.ipynb) |
-# | *Recurrent models typically factor computation* | 它们逐词前进，每个状态都要等前一个状态。所以一个句子没法并行计算，各种技巧也只能改善一点。| factor computation along positions：每个词算一步；fundamental constraint（根本限制）：怎么做都绕不开 | [01](01_foundations.ipynb)、[02](02_seq2seq.ipynb) |
-# | *Attention mechanisms have become an integral* | 注意力能连接任意距离的词，但几乎总是配在循环网络旁边使用。| dependencies（依赖关系）：要理解一个词，得先看另一个词 | [02](02_seq2seq.ipynb) |
+# | *Recurrent models typically factor computation* | 循环模型逐词往前算，每个状态都要等前一个状态，所以一个句子没法并行计算，各种技巧也只能改善一点。| factor computation along positions：每个词算一步；fundamental constraint（根本限制）：怎么做都绕不开 | [01](01_foundations.ipynb)、[02](02_seq2seq.ipynb) |
+# | *Attention mechanisms have become an integral* | 两个词隔得再远，注意力也能把它们连起来；不过它几乎总是与循环网络搭配使用。| dependencies（依赖关系）：要理解一个词，得先看另一个词 | [02](02_seq2seq.ipynb) |
 # | *In this work we propose the Transformer* | 论文的提议：不用循环，只用注意力。八块 GPU 训练十二小时，就拿到了最好的成绩。| eschewing：避开不用；global（全局）：任意两个位置之间 | [03](03_attention.ipynb)、[05](05_transformer.ipynb) |
 #
 # </details>
@@ -151,7 +151,7 @@ chains = {
 draw.waiting(lengths, chains, "A recurrent layer waits once a word, attention does not")
 
 # %% [markdown]
-# 句子每多一个词，RNN 的这一串就多出同样多的运算。注意力的这一串，不管句子长短都一样长：所有的词**同时**与所有的词比较。图形处理器一次能做几千个乘法。RNN 让它闲着；注意力和卷积一样，一下子给它几千个不用互相等待的乘法。而且注意力能让任意两个词一步就碰面，卷积做不到。
+# 句子每多一个词，RNN 的这一串就加长一截，每次加的都一样多。注意力则不管句子长短，这一串总是一样长：所有的词**同时**与所有的词比较。图形处理器一次能做几千个乘法。用 RNN，它只能干等着；用注意力，和用卷积一样，一下子就有几千个不用互相等待的乘法可做。而且注意力能让任意两个词一步就碰面，卷积做不到。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -174,14 +174,14 @@ check("bottleneck_attention")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *The goal of reducing sequential computation* | 在此之前有三个模型用了卷积。用卷积时，两个词离得越远，中间要走的路就越长：ConvS2S 成正比，ByteNet 按对数增长。注意力只要一步；求平均会损失清晰度，多个头再把它补回来。| effective resolution（有效分辨率）：能把单个的词分得多清楚 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
+# | *The goal of reducing sequential computation* | 在此之前有三个模型用了卷积。用卷积时，两个词离得越远，中间要走的路就越长：ConvS2S 成正比，ByteNet 按对数增长。注意力只要一步；求平均会变模糊，就用多个头来弥补。| effective resolution（有效分辨率）：能把单个的词分得多清楚 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
 # | *Self-attention, sometimes called intra-attention* | 一个句子内部的注意力以前就有：用于阅读、摘要和文本蕴含。| entailment（蕴含）：由句子 A 能推出句子 B 吗？| [03](03_attention.ipynb) |
 # | *End-to-end memory networks are based* | 记忆网络反复查看同一个记忆，每次问得更准。| recurrent attention（循环注意力）：一次查找要等上一次查完 | [02](02_seq2seq.ipynb) |
 # | *To the best of our knowledge* | 作者声明，这是第一个只用自注意力的翻译模型。| transduction model（转换模型）：见上 | [05](05_transformer.ipynb) |
 #
 # </details>
 #
-# 最早看出这个问题的，不是这篇论文。ByteNet 和 ConvS2S 用**卷积**代替循环：每个窗口只看相邻的几个词，所有窗口同时算。但是相隔很远的两个词，要过好几层才能碰面：层数随距离增长，ConvS2S 是线性增长，ByteNet 是对数增长。在 Transformer 里，任意两个词**一步**就能碰面。
+# 这个问题，在这篇论文之前就有人看出来了。ByteNet 和 ConvS2S 用**卷积**代替循环：每个窗口只看相邻的几个词，所有窗口同时算。但是两个词如果相隔很远，就要过好几层才能碰面：层数随距离增长，ConvS2S 是线性增长，ByteNet 是对数增长。在 Transformer 里，任意两个词**一步**就能碰面。
 #
 # 论文也说了代价：注意力对看到的东西取加权**平均**，而一平均就模糊了。补救的办法是并排做几次注意力，也就是用几个**头**（3.2.2 节）。
 #
@@ -200,7 +200,7 @@ check("memory_waits")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *Most competitive neural sequence transduction models* | 编码器把词变成向量；解码器一个词一个词地写，并且读自己写过的词。| auto-regressive（自回归）：每次的输出都是下一次的输入 | [02](02_seq2seq.ipynb) |
+# | *Most competitive neural sequence transduction models* | 编码器把词变成向量；解码器一个词一个词地写，边写边读自己写过的词。| auto-regressive（自回归）：每次的输出都是下一次的输入 | [02](02_seq2seq.ipynb) |
 # | *The Transformer follows this overall architecture* | 还是这两半，不过由注意力和逐位置的小网络组成。整个结构见图 1。| point-wise（逐点）：每个位置各算各的 | [05](05_transformer.ipynb) |
 #
 # </details>
@@ -222,7 +222,7 @@ from course.transformer import Transformer, TransformerConfig
 source(Transformer)
 
 # %% [markdown]
-# 第一次运行：一个小模型，两个 7 个词元的源句，两个 5 个词元的目标句。请留意每一步的形状：B 是句子数，S 和 T 是源句和目标句的长度，D 是 `d_model`，V 是词表大小。
+# 第一次运行：用一个小模型，两个源句各有 7 个词元，两个目标句各有 5 个。请留意每一步的形状：B 是句子数，S 和 T 是源句和目标句的长度，D 是 `d_model`，V 是词表大小。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -252,15 +252,15 @@ check("teacher_forcing")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *Encoder: The encoder is composed* | 六个相同的层，每层两个部分。每个部分算完，先加上输入，再归一化。所有向量都是 512 个数，这样才能相加。| residual connection（残差连接）：输入加到输出上；layer normalization（层归一化）：让一个向量的各个数均值为 0、方差为 1 | [05](05_transformer.ipynb) |
-# | *Decoder: The decoder is also composed* | 六层，每层多一个部分，用来看编码器的输出。掩码不让任何位置看到后面的位置。| masking（加掩码）：分数设为 −∞；offset by one position（错开一位）：只读到前一个词为止 | [04](04_masking.ipynb)、[05](05_transformer.ipynb) |
+# | *Decoder: The decoder is also composed* | 也是六层，每层多一个部分，用来看编码器的输出。加了掩码，哪个位置都看不到自己后面。| masking（加掩码）：分数设为 −∞；offset by one position（错开一位）：只读到前一个词为止 | [04](04_masking.ipynb)、[05](05_transformer.ipynb) |
 #
 # </details>
 #
-# 编码器的一层有两个**子层**：先是自注意力，再是前馈网络。解码器的一层在两者之间还有第三个：对记忆的注意力。每个子层外面，论文都套上同样的一层包装：
+# 编码器的一层有两个**子层**：先是自注意力，再是前馈网络。解码器的一层在这两个子层之间还多一个：对记忆的注意力。每个子层外面，论文都套上同样的一层包装：
 #
 # $$\operatorname{LayerNorm}(x + \operatorname{Sublayer}(x)) .$$
 #
-# 这里的加法就是**残差连接**：子层只是给输入加一点修正，所以梯度可以直接往回传，穿过所有的层。然后**层归一化**让每个向量均值为 0、方差为 1（再乘一个可学习的增益，加一个偏置）。要能相加，宽度就得相同，所以模型里到处都是同样的宽度 `d_model` = 512。
+# 这里的加法就是**残差连接**：子层只是给输入加一点修正，所以梯度可以直接往回传，穿过所有的层。然后**层归一化**让每个向量均值为 0、方差为 1（再乘一个可学习的增益，加一个偏置）。宽度相同才能相加，所以整个模型只用一个宽度：`d_model` = 512。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -271,7 +271,7 @@ source(Residual, EncoderLayer, DecoderLayer)
 # %% [markdown]
 # 这个类支持两种次序。`post` 就是论文里的次序；`pre` 则对子层的输入做归一化，今天的模型大多这样做，因为训练起来更省心。
 #
-# **先猜**：如果子层还什么都没学会，输出全是零，那么带残差的层会给出什么？
+# **先猜**：如果子层还什么都没学会，输出全是零，那么带残差的层会输出什么？
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -307,7 +307,7 @@ check("residual_width")
 #
 # </details>
 #
-# 注意力就是“软”的查表。普通的查表，是拿一个问题（**查询**）与表中的**键**逐个比较，哪个键对得上，就取出它的**值**。软查表里，每个键都对上一点，得到的是所有值的平均，权重就是各个键的匹配程度：
+# 注意力就是“软”的查表。普通的查表，是拿一个问题（**查询**）与表中的**键**逐个比较，哪个键对得上，就取出它的**值**。“软”查表时，每个键都能对上几分，得到的是所有值的加权平均，键匹配得越好，对应的值权重越大：
 #
 # $$\operatorname{Attention}(Q, K, V)
 # = \operatorname{softmax}\left(\frac{Q K^T}{\sqrt{d_k}}\right) V$$
@@ -338,7 +338,7 @@ draw_attention.maps(
 )
 
 # %% [markdown]
-# “bark”隔着三个词，把大部分权重给了“dogs”；距离不起作用。（它也给自己一点，因为它自己也是复数。）不提问的词，得到的是所有值的普通平均。在真正的模型里，没有人手写这些键和查询：三个权重矩阵由词向量算出它们，而矩阵是训练得来的。
+# “bark”隔着三个词，把大部分权重给了“dogs”；距离不起作用。（它也给自己一点，因为它自己也是复数。）不提问的词，得到的是所有值的普通平均。在真正的模型里，键和查询不用人来手写：拿三个权重矩阵去乘词向量就能得到，而矩阵是训练出来的。
 #
 # **为什么要除以** $\sqrt{d_k}$？两个 $d_k$ 维随机向量的点积是 $d_k$ 项之和，所以方差是 $d_k$。不除的话，模型越大，分数越大，softmax 几乎只选中一个键，梯度也随之消失。下面的断言测量方差、最大的权重和梯度，再把我们这四行代码与 PyTorch 自带的函数比较。
 
@@ -373,7 +373,7 @@ check("scale_by_d_k")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *Instead of performing a single attention* | 几个小注意力并排工作，各有自己的三个投影；结果拼在一起，再投影一次。| projection（投影）：乘一个可学习的矩阵 | [03](03_attention.ipynb) |
+# | *Instead of performing a single attention* | 几个小注意力并排着算，各有自己的三个投影；结果拼在一起，再投影一次。| projection（投影）：乘一个可学习的矩阵 | [03](03_attention.ipynb) |
 # | *Multi-head attention allows the model* | 每个头可以看不同的地方。只有一个头，就只能求平均。| representation subspaces（表示子空间）：向量空间的一部分 | [03](03_attention.ipynb) |
 # | *In this work we employ* | 八个宽 64 的头，计算量大约等于一个宽 512 的头。| parallel attention layers（并行的注意力层）：就是头 | [03](03_attention.ipynb) |
 #
@@ -395,7 +395,7 @@ from course.attention import MultiHeadAttention
 source(MultiHeadAttention)
 
 # %% [markdown]
-# **先猜**：8 个头的层，权重是 1 个头的层的 8 倍吗？
+# **先猜**：一层里用 8 个头，权重的个数会是只用 1 个头时的 8 倍吗？
 #
 # 下面的断言会给出答案，同时检验对公式的另一种理解：“拼接起来，再乘 $W^O$”，等于“每个头写出自己的一份，再加起来”。
 
@@ -428,11 +428,11 @@ check("heads_cost")
 # |---|---|---|---|
 # | *In encoder-decoder attention layers* | 查询来自解码器，键和值来自编码器：正在写的每个词都可以看整个源句。| memory（记忆）：这里指编码器的输出 | [04](04_masking.ipynb)、[05](05_transformer.ipynb) |
 # | *The encoder contains self-attention layers* | 查询、键和值都来自下面一层，每个位置都能看到所有位置。| self-attention：自注意力 | [03](03_attention.ipynb) |
-# | *Similarly, self-attention layers in the decoder* | 同上，但只能看到自己的位置为止：后面的内容在 softmax 内部就遮住了。| leftward information flow（向左的信息流）：从后面的词流向前面的词；illegal connections（非法连接）| [04](04_masking.ipynb) |
+# | *Similarly, self-attention layers in the decoder* | 同上，但最多只能看到自己的位置：再往后的内容，在 softmax 内部就遮住了。| leftward information flow（向左的信息流）：从后面的词流向前面的词；illegal connections（非法连接）| [04](04_masking.ipynb) |
 #
 # </details>
 #
-# 同一个类出现在图中三个地方，区别只在谁提问、谁回答。
+# 图中有三处用的是同一个类，区别只在谁提问、谁回答。
 #
 # | 位置 | 查询来自 | 键和值来自 | 可以看 |
 # |---|---|---|---|
@@ -449,7 +449,7 @@ from course.masking import combine_masks, padding_mask, shift_right
 source(causal_mask, padding_mask, combine_masks, shift_right)
 
 # %% [markdown]
-# 一个批次，两个句对。图中画的是较短的那一对：行提问，列回答，蓝色的格子可以看。
+# 下面这个批次有两个句对，图中画的是较短的那一对：行提问，列回答，蓝色的格子可以看。
 
 # %%
 from course.masking import Batch
@@ -503,12 +503,12 @@ check("mask_encoder")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *In addition to attention sub-layers* | 一个两层的网络，每个位置都一样：从 512 到 2,048 再回来，中间是 ReLU。| ReLU（修正线性单元）：负数变成 0 | [05](05_transformer.ipynb) |
+# | *In addition to attention sub-layers* | 一个两层的网络，每个位置都一样：从 512 加宽到 2,048，再变回来，中间是 ReLU。| ReLU（修正线性单元）：负数变成 0 | [05](05_transformer.ipynb) |
 # | *While the linear transformations are* | 同一层的所有位置用同样的权重，不同的层用不同的权重。它就是宽度为 1 的卷积。| kernel size（卷积核大小）：卷积能看到的宽度 | [05](05_transformer.ipynb) |
 #
 # </details>
 #
-# 注意力在位置之间搬运信息，第二个子层加工搬来的信息。它在每个位置单独计算，各处用同样的权重：把向量加宽到四倍，负数变成零，再收窄回来。
+# 注意力在位置之间搬运信息，第二个子层加工搬来的信息。加工时每个位置各算各的，用的权重都一样：把向量加宽到四倍，负数变成零，再收窄回来。
 #
 # $$\operatorname{FFN}(x) = \max(0, x W_1 + b_1)\, W_2 + b_2$$
 #
@@ -581,7 +581,7 @@ print(f"base: {millions[0]:.1f} million parameters, the table {millions[1]:.0f} 
 # |---|---|---|---|
 # | *Since our model contains no recurrence* | 注意力看不到词序，必须另外告诉它：给每个词的向量加上一个表示位置的向量。| inject（注入）：放进去 | [05](05_transformer.ipynb) |
 # | *In this work, we use sine* | 这些向量由许多波长的正弦和余弦组成。| frequency（频率）；geometric progression（等比数列）：每个波长都是前一个的固定倍数 | [05](05_transformer.ipynb) |
-# | *where pos is the position* | 移动 $k$ 个位置，在任何地方都是同一个线性变换，所以距离应该容易学。| linear function of $PE_{pos}$：用一个矩阵乘它 | [05](05_transformer.ipynb) |
+# | *where pos is the position* | 不论从哪里出发，移动 $k$ 个位置都是同一个线性变换，所以距离应该容易学。| linear function of $PE_{pos}$：用一个矩阵乘它 | [05](05_transformer.ipynb) |
 # | *We also experimented with using learned* | 可学习的位置向量效果差不多。论文仍用正弦，是因为不管句子多长，正弦都有值。| extrapolate（外推）：用到没见过的范围 | [05](05_transformer.ipynb)、[09c](09c_ablations.ipynb) |
 #
 # </details>
@@ -603,7 +603,7 @@ source(positional_encoding, PositionalEncoding)
 draw_transformer.encoding_map(positional_encoding(64, 64), [0, 8, 16, 24])
 
 # %% [markdown]
-# 位置编码就像时钟：左边的快波数秒，右边的慢波数小时。论文选用正弦的理由是：移动 $k$ 个位置，在任何地方都是**同一个**线性变换。把一对余弦和正弦写成复数 $e^{i\,pos\,\omega}$，那么不论站在哪里，移动都是乘以 $e^{i k \omega}$。所以一个头只要学会一次“往前数三个词”，就对所有位置有效。断言检验两件事：没有位置编码，次序就丢了；移动 $k$ 个位置，就是一次乘法。
+# 位置编码就像时钟：左边的快波数秒，右边的慢波数小时。论文选用正弦的理由是：不论从哪里出发，移动 $k$ 个位置都是**同一个**线性变换。把一对余弦和正弦写成复数 $e^{i\,pos\,\omega}$，移动就是乘以 $e^{i k \omega}$，从哪里出发都一样。所以一个头只要学会一次“往前数三个词”，就对所有位置有效。断言检验两件事：没有位置编码，次序就丢了；移动 $k$ 个位置，就是一次乘法。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -636,8 +636,8 @@ check("positions_sines")
 # | *In this section we compare various* | 比较几种把 $n$ 个向量变成 $n$ 个向量的层，看三个方面。| desiderata：希望具备的性质 | [03](03_attention.ipynb) |
 # | *One is the total computational complexity* | 总共要算多少？其中有多少步必须一个等一个？| parallelized（并行化）：同时计算 | [03](03_attention.ipynb) |
 # | *The third is the path length* | 两个词之间隔着几步：路越短越好学。| long-range dependencies：长程依赖；traverse：穿过 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
-# | *As noted in Table 1* | 自注意力一步连接所有位置；只要句长小于向量的宽度，它的计算量就比循环少。| restricted（受限的）：只看 $r$ 个邻居 | [03](03_attention.ipynb) |
-# | *A single convolutional layer with kernel* | 卷积要叠许多层，才能连到远处的词，而且更贵。| dilated（空洞的）：中间有间隔；separable（可分离的）：各通道先分开算，再混合 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
+# | *As noted in Table 1* | 自注意力一步连接所有位置；只要句长小于向量的宽度，它的计算量就比循环少。| restricted（受限的）：只看附近 $r$ 个位置 | [03](03_attention.ipynb) |
+# | *A single convolutional layer with kernel* | 卷积要叠许多层，才能连到远处的词，而且计算量更大。| dilated（空洞的）：中间有间隔；separable（可分离的）：各通道先分开算，再混合 | [01](01_foundations.ipynb)、[03](03_attention.ipynb) |
 # | *As side benefit, self-attention could* | 注意力可以直接画出来看，有些头在做什么，似乎还说得清楚。| interpretable（可解释的）：读者能明白为什么 | [09b](09b_inside.ipynb) |
 #
 # </details>
@@ -649,9 +649,9 @@ check("positions_sines")
 # | 自注意力 | $n^2 \cdot d$ | 1 | 1 |
 # | 循环 | $n \cdot d^2$ | $n$ | $n$ |
 # | 宽度为 $k$ 的卷积 | $k \cdot n \cdot d^2$ | 1 | $\log_k n$ |
-# | 只看 $r$ 个邻居的自注意力 | $r \cdot n \cdot d$ | 1 | $n / r$ |
+# | 只看附近 $r$ 个位置的自注意力 | $r \cdot n \cdot d$ | 1 | $n / r$ |
 #
-# （对数是空洞卷积的情形；普通卷积要 $n/k$。）**先猜**：$d = 512$ 时，句子长到多少，自注意力会比循环更贵？
+# （对数是空洞卷积的情形；普通卷积要 $n/k$。）**先猜**：$d = 512$ 时，句子长到多少，自注意力的运算量就会超过循环？
 #
 # 这些公式不必盲信：不管什么代码，里面的矩阵乘法做了多少次乘法和加法，PyTorch 都能数出来。我们数两种情形：普通的句子，$n = 32$；长文档，$n = 2048$。
 
@@ -696,7 +696,7 @@ for name in operations:
     print(f"{name:24} {short[name] / 1e6:10.1f} {long[name] / 1e6:10.1f}")
 
 # %% [markdown]
-# 对矩阵乘法，公式分毫不差。自注意力和循环的运算量在 $n = d = 512$ 处相等：句子比这短，注意力本身做的运算比循环**更少**，而且一步也不用等。普通的句子远没有这么长。处理长文档，就要付出 $n^2$ 的代价；后来许多模型的对策，论文已经提出来了：只看 $r$ 个邻居。和论文的表一样，这里没有算进 3.2.2 节的投影，那还要再做 $4 n d^2$ 次乘法。算上它们，不论句子多长，完整的一层都比这个简单的循环做更多运算；换来的是谁也不用等谁。
+# 对矩阵乘法，公式分毫不差。自注意力和循环的运算量在 $n = d = 512$ 处相等：句子比这短，注意力本身做的运算比循环**更少**，而且一步也不用等。普通的句子远没有这么长。处理长文档，就要付出 $n^2$ 的代价；后来许多模型的对策，论文已经提出来了：只看附近 $r$ 个位置。和论文的表一样，这里没有算 3.2.2 节的投影，那还要再做 $4 n d^2$ 次乘法。把投影也算上，不论句子多长，完整的一层运算量都比这个简单的循环大；换来的是谁也不用等谁。
 
 # %%
 check("cost_double")
@@ -714,13 +714,13 @@ check("path_attention")
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *We trained on the standard WMT* | 几百万个句对，词切成片段；一个批次每一侧大约 25,000 个片段，长度相近的句对放在一起。| byte-pair encoding：字节对编码；vocabulary：词表；token：词元 | [06](06_text.ipynb) |
+# | *We trained on the standard WMT* | 几百万个句对，词切成片段；一个批次里，源句和目标句各约 25,000 个片段，长度相近的句对放在一起。| byte-pair encoding：字节对编码；vocabulary：词表；token：词元 | [06](06_text.ipynb) |
 #
 # </details>
 #
-# 论文用 WMT 2014 训练：英德 450 万个句对，英法 3600 万个。词用**字节对编码**（byte-pair encoding，BPE）切成片段：先拆成字符，然后一次又一次地合并最常见的相邻对，直到词表装满（约 37,000 个词元，两种语言共用；英法用的是 32,000 个**词片**，方法相近）。常见的词成为一个词元，少见的词分成几个。训练中没见过的字符，就用它的 UTF-8 字节来拼：这一条是我们加的，这样就没有任何东西是“未知”的。长度相近的句子放在同一批次，每一侧约 25,000 个词元。
+# 论文用 WMT 2014 训练：英德 450 万个句对，英法 3600 万个。词用**字节对编码**（byte-pair encoding，BPE）切成片段：先拆成字符，然后一次又一次地合并最常见的相邻对，直到词表装满（约 37,000 个词元，两种语言共用；英法用的是 32,000 个**词片**，方法相近）。常见的词成为一个词元，少见的词分成几个。训练中没见过的字符，就用它的 UTF-8 字节来拼：这一条是我们加的，这样就不会有“未知”的词元。长度相近的句子放在同一批次，源句和目标句各约 25,000 个词元。
 #
-# 这一页用小一点的语料库。能拿到 **Multi30k**（29,000 条照片说明）就用它，拿不到就用课程自带的 **captions**。下一个单元格会说用的是哪一个，并且只从训练句子学习 BPE。
+# 这一页用小一点的语料库。能拿到 **Multi30k**（29,000 条照片说明）就用它，拿不到就用课程自带的 **captions**。用的是哪一个，运行下一个单元格就知道；BPE 也在那里学，只用训练句子。
 
 # %%
 from course.corpora import choose, pairs
@@ -739,7 +739,7 @@ print(f"pairs: train {sizes[0]}, val {sizes[1]}, {test_split} {sizes[2]}")
 print(f"preset {preset}: {len(bpe):,} tokens in the vocabulary")
 
 # %% [markdown]
-# 几乎没见过的词，BPE 会怎么切？我们拿几个自己的**探针句**来试，这些句子是专门为课程写的，故意写得难。符号 ▁ 表示词前面的空格。
+# 几乎没见过的词，BPE 会怎么切？拿几个**探针句**来试试，这些句子是我们专门为课程写的，故意写得难。符号 ▁ 表示词前面的空格。
 
 # %%
 with (ASSETS / "probe_sentences.tsv").open(encoding="utf-8", newline="") as file:
@@ -754,7 +754,7 @@ from course.text import learn_bpe, token_batches
 source(learn_bpe, token_batches)
 
 # %% [markdown]
-# 三个断言：任何文本，切开再拼起来都能还原，哪怕是训练中没出现过的语言；没有一个批次超过上限；批次里的填充很少，因为长度相近的句子放在一起。填充的算法同第 06 课：批次的每一侧，宽度等于这一侧最长的句子。作为对照，再看每批 64 句、次序随机的情形。
+# 三个断言：任何文本，切开再拼起来都能还原，哪怕是训练中没出现过的语言；没有一个批次超过上限；长度相近的句子放在一起，所以批次里的填充很少。填充的算法同第 06 课：源句和目标句分开算，各按自己这边最长的句子补齐。作为对照，再看每批 64 句、次序随机的情形。
 
 # %%
 from course.text import encode_pairs
@@ -814,7 +814,7 @@ print(f"FLOPs: base {cost['base']:.1e}, big {cost['big']:.1e}, as the paper's ta
 #
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
-# | *We used the Adam optimizer* | 优化器用 Adam；学习率先上升 4,000 步，然后按步数的平方根的倒数下降。| inverse square root：平方根的倒数；warm-up：预热 | [07](07_training.ipynb) |
+# | *We used the Adam optimizer* | 优化器用 Adam；学习率先上升 4,000 步，然后与步数的平方根成反比，逐渐下降。| inverse square root：平方根的倒数；warm-up：预热 | [07](07_training.ipynb) |
 #
 # </details>
 #
@@ -822,7 +822,7 @@ print(f"FLOPs: base {cost['base']:.1e}, big {cost['big']:.1e}, as the paper's ta
 #
 # $$lrate = d_{model}^{-0.5} \cdot \min\left(step^{-0.5},\; step \cdot warmup^{-1.5}\right)$$
 #
-# 前 4,000 步，学习率线性上升（**预热**，warm-up），之后按 $1/\sqrt{step}$ 下降。开头为什么要这么小心？因为最初 Adam 的估计只靠少数几个梯度，而后归一化的模型很容易跑偏。我们自己的训练很短，长度又事先知道，所以学习率在预热之后线性降到 0。
+# 前 4,000 步，学习率线性上升（**预热**，warm-up），之后按 $1/\sqrt{step}$ 下降。开头为什么要这么小心？因为最初 Adam 的估计只靠少数几个梯度，而模型用的又是后归一化，很容易跑偏。我们自己的训练很短，长度又事先知道，所以学习率在预热之后线性降到 0。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -866,12 +866,12 @@ check("warmup_peak")
 # | 段首 | 大意 | 难词 | 课 |
 # |---|---|---|---|
 # | *We employ three types of regularization* | 论文说有三种，却只列出两种。（暂退法用在两个地方。）| regularization（正则化）：不让模型把数据背下来 | [07](07_training.ipynb) |
-# | *Residual Dropout: We apply dropout* | 用在每个部分之后、相加之前，也用在嵌入与位置编码之和上；比率是 0.1。| dropout（暂退法）：训练时随机把一些数变成 0 | [05](05_transformer.ipynb)、[07](07_training.ipynb) |
+# | *Residual Dropout: We apply dropout* | 每个部分算完之后、相加之前用，嵌入与位置编码相加之后也用；比率是 0.1。| dropout（暂退法）：训练时随机把一些数变成 0 | [05](05_transformer.ipynb)、[07](07_training.ipynb) |
 # | *Label Smoothing: During training* | 对正确的词，只要求概率是 0.9，不要求是 1。模型不那么有把握了，译文却更好。| perplexity（困惑度）：$e$ 的“平均损失”次方 | [07](07_training.ipynb) |
 #
 # </details>
 #
-# 这么大的模型，能把训练句子背下来。有两样东西不让它背。**暂退法**（dropout）随机把十分之一的数值变成零，用在每个子层的输出上，也用在嵌入与位置编码之和上。**标签平滑**（label smoothing）不要求正确的词概率为 1，只要求 0.9，剩下的平均分给其他的词。（论文说有三种，讲到的就是这两种。）论文记下了它的效果：**困惑度**（perplexity，e 的“损失”次方）变差，因为模型学得不那么有把握；准确率和 BLEU 却变好了。
+# 这么大的模型，能把训练句子背下来。防止死背的办法有两个。**暂退法**（dropout）随机把十分之一的数值变成零，用在每个子层的输出上，也用在嵌入与位置编码之和上。**标签平滑**（label smoothing）不要求正确的词概率为 1，只要求 0.9，剩下的平均分给其他的词。（论文说有三种，讲到的就是这两种。）标签平滑的效果，论文也写了：**困惑度**（perplexity，e 的“损失”次方）变差，因为模型学得不那么有把握；准确率和 BLEU 却变好了。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -974,7 +974,7 @@ assert right == 200, f"only {right} of 200 are right: more steps in the training
 print(f"{right} of 200 unseen sequences copied without a mistake")
 
 # %% [markdown]
-# 全对，而且没有一个在训练里出现过。复制的时候，解码器在看哪里？`record_attention` 从运行中的模型里取出交叉注意力的权重。每一行对应一个正要写的符号。（最后一行对应结束符。）
+# 全对，而且没有一个在训练里出现过。复制的时候，解码器在看哪里？模型运行时，`record_attention` 会取出交叉注意力的权重。每一行对应一个正要写的符号。（最后一行对应结束符。）
 
 # %%
 from course.attention import record_attention
@@ -1016,7 +1016,7 @@ draw_attention.maps(panels, f"The sharpest head has {share:.0%} of its weight on
 # | Transformer, base | 27.3 | 38.1 | 3.3 · 10¹⁸ |
 # | Transformer, big | 28.4 | 41.8 | 2.3 · 10¹⁹ |
 #
-# 在英德上，big 比此前发表的所有结果高出 2 BLEU 以上，连集成模型（几个模型合起来）也比不过，训练代价却只是那些模型的一小部分。（英法的成绩，6.1 节正文写 41.0，表 2 写 41.8。）为了得到这些数，作者把最后 5 个或 20 个检查点的权重取平均，并用宽度为 4 的**束**搜索，长度惩罚 α = 0.6。
+# 英德翻译上，big 比此前发表的所有结果高出 2 BLEU 以上，连集成模型（几个模型合起来）也比不过它，而它的训练代价只是那些模型的一小部分。（英法的成绩，6.1 节正文写 41.0，表 2 写 41.8。）为了得到这些数，作者把最后 5 个或 20 个检查点的权重取平均，并用宽度为 4 的**束**搜索，长度惩罚 α = 0.6。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1026,7 +1026,7 @@ from course.training import average_checkpoints
 source(average_checkpoints, length_penalty, beam_search)
 
 # %% [markdown]
-# 现在做我们自己的实验，德译英。先要有两个**基线**，不然损失说明不了什么。第一个基线给每个词元同样的概率，它的损失是每个词元多少奈特？（奈特（nat）是 $-\ln p$ 的单位。**困惑度**是 e 的“损失”次方，意思是：犹豫的程度，相当于要在这么多个同样可能的词元里挑一个。）第二个基线只知道每个词元出现得多频繁，它的损失又是多少？第三个数是我们的模型在训练之前的损失。
+# 现在做我们自己的实验，德译英。先要有两个**基线**，不然光看损失看不出好坏。第一个基线给每个词元同样的概率，每个词元的损失是多少奈特？（奈特（nat）是 $-\ln p$ 的单位。**困惑度**是 e 的“损失”次方，意思是：犹豫的程度，相当于要在这么多个同样可能的词元里挑一个。）第二个基线只知道每个词元出现得多频繁，损失又是多少？第三个数是我们的模型在训练之前的损失。
 
 # %%
 from course.text import make_batches
@@ -1045,7 +1045,7 @@ print(f"{n_parameters:,} parameters")
 print(f"ln V {math.log(len(bpe)):.2f}, frequencies {unigram:.2f}, untrained model {untrained:.2f}")
 
 # %% [markdown]
-# 然后是训练：在任何机器上，不管多忙，都把语料库过同样多遍，用同样的批次、同样的随机种子。**在这台机器上要多久？** 先用模型的一份拷贝跑几步来估计，然后把拷贝扔掉。
+# 然后开始训练。不管在哪台机器上，也不管机器多忙，语料库过几遍、用哪些批次、用什么随机种子，都完全一样。**在这台机器上要多久？** 先拿模型的一份拷贝跑几步，估计一下，再把拷贝扔掉。
 
 # %%
 from course.runs import Budget, Trainer
@@ -1061,7 +1061,7 @@ minutes = epochs * len(batches) * (clock[-1] - clock[5]) / (len(clock) - 6) / 60
 print(f"{epochs} epochs of {len(batches)} steps: about {max(1, round(minutes))} min, if this machine stays as busy as it is")
 
 # %% [markdown]
-# 去喝杯咖啡，或者趁这段时间读 6.2 节。陆续出现的各行，是每个轮次之后在验证句子（val）上的损失。训练损失比验证损失高，因为测的时候开着暂退法，目标也经过平滑。
+# 去喝杯咖啡，或者趁这段时间读 6.2 节。每个轮次结束后会输出一行，是在验证句子（val）上的损失。训练损失要比它高，因为算训练损失时开着暂退法，目标也经过平滑。
 
 # %%
 run = Path(tempfile.mkdtemp()) / "run"
@@ -1082,7 +1082,7 @@ title = f"{epochs} epochs take the val loss from {untrained:.1f} to {trained:.2f
 draw_experiment.learning_curves(read_log(run), baselines, title)
 
 # %% [markdown]
-# 下面这个断言，在任何机器上、对任何语料库都必须成立：训练之后，模型对下一个词元的了解，胜过只知道词频。
+# 不管什么机器、什么语料库，下面这个断言都必须成立：训练之后，模型猜下一个词元，胜过只看词频。
 
 # %%
 assert trained < unigram < math.log(len(bpe))
@@ -1091,7 +1091,7 @@ print(f"val loss {trained:.2f} nats a token: perplexity {math.exp(trained):.1f} 
       f"{math.exp(unigram):.0f} (frequencies) and {len(bpe):,} (chance)")
 
 # %% [markdown]
-# 那么，模型译得怎么样？我们取八个探针句，并在旁边放上课程自带的模型的译文：那个模型的权重是我们的四倍，训练了两小时（第 09 课）。**先猜**：哪几句会翻错？注意德语放在句末或拆成两半的动词，注意谁对谁做了什么，还有少见的词。
+# 那么，模型译得怎么样？取八个探针句，与课程自带的模型对照着看：那个模型的权重个数是我们的四倍，训练了两小时（第 09 课）。**先猜**：哪几句会翻错？德语的动词有的放在句末，有的拆成两半，要留意；还要留意谁对谁做了什么，以及少见的词。
 
 # %%
 from course.cache import translate
@@ -1125,9 +1125,9 @@ print("; ".join(f"{name}: BLEU {one.bleu:.1f}" for name, one in results.items())
 print(result.signatures["bleu"])
 
 # %% [markdown]
-# 我们的是小模型，只训练了几分钟。自带的那个模型，代表你也能达到的水平：第 09 课把它训练出来，并与别人报告的结果比较。（它是用 Multi30k 训练的；如果你的语料库是 **captions**，它从没见过这种句子，那就没什么可比的。）
+# 我们的模型小，只训练了几分钟。自带的那个模型，就是你也能达到的水平：第 09 课会把它训练出来，再与别人报告的结果比较。（它是用 Multi30k 训练的；如果你的语料库是 **captions**，它从没见过这种句子，那就没什么可比的。）
 #
-# 翻译的时候，解码器在看哪里？再来看交叉注意力，对各个头取平均，一层一层地看，这次用自带的模型。**请看**手风琴：它是德语句子的最后一个词，英语却把它放在摊位前面。
+# 翻译的时候，解码器在看哪里？再来看交叉注意力，对各个头取平均，一层一层地看，这次用自带的模型。**请看**“手风琴”这个词：德语把它放在句末，英语却放在“摊位”前面。
 
 # %%
 index = asked.index(probes["p21"]["de"])
@@ -1165,7 +1165,7 @@ check("bleu_tokens")
 #
 # </details>
 #
-# 论文的表 3 每次只改 base 模型的一个地方，在 newstest2013 上测量。这是全篇最有教益的一页：这种实验叫**消融实验**（ablation），它告诉我们每个选择值多少分。
+# 论文的表 3 每次只改 base 模型的一个地方，在 newstest2013 上测量。这是全篇最有教益的一页。这种实验叫**消融实验**（ablation）：做完就知道每个选择值多少分。
 
 # %%
 table_three = [  # group, change, BLEU
@@ -1304,10 +1304,10 @@ check("bert_gpt_difference")
 # %% [markdown]
 # ## 小结
 #
-# - 循环网络每读一个词都要等一次。注意力用固定的步数就让所有词两两比较完，所以在能并行的机器上快。
+# - 循环网络每读一个词都要等一次。用注意力，不管句子多长，都只要固定的步数就能让所有词两两比较完，所以在能并行的机器上快。
 # - 注意力就是软性的查表：比较，除以 $\sqrt{d_k}$，softmax，求平均。用几个头，就能同时问几个问题，计算量不变。
 # - 同一个类，三种用法；掩码决定谁能看到什么。
-# - 其余的部件让模型能够训练：残差连接、归一化、位置编码、预热、暂退法、标签平滑。
+# - 有了其余的部件，模型才训练得起来：残差连接、归一化、位置编码、预热、暂退法、标签平滑。
 # - 损失要有基线，BLEU 要有签名。
 
 # %% [markdown]

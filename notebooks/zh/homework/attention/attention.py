@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 作业 · 注意力
 #
-# 你要写出论文的核心，从 softmax 一直到多个头：80 分钟，只用 torch 和你自己的头脑。先合上[课文](../../03_attention.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要写出论文的核心，从 softmax 一直到多个头。时间 80 分钟，除了 torch，只能靠自己的脑子。先合上[课文](../../03_attention.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，L 是词数，D 是 d_model，H 是头数，Q 和 K 是查询和键的个数。
+# `check` 想运行几次都行。它每次换一批新的数来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。B 是批次大小，L 是词数，D 是 d_model，H 是头数，Q 和 K 是查询和键的个数。
 
 # %%
 import math
@@ -34,7 +34,7 @@ from course.homework import check
 #
 # 把任意的数变成权重：每个数取指数，再除以沿 `dim` 的总和。
 #
-# **为什么重要。** 注意力是加权平均，这就是它的权重。在 float16 里，对大于 11 的数取指数就会溢出，所以数值不稳定的 softmax 会毁掉真正的训练。
+# **为什么重要。** 注意力是加权平均，softmax 算的就是其中的权重。在 float16 里，大于 11 的数一取指数就会溢出；softmax 写得不稳定，真正训练时就会前功尽弃。
 #
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
@@ -45,7 +45,7 @@ from course.homework import check
 #
 # <details><summary>提示 1</summary>
 #
-# 两步：每个数取指数，再除以一个和。如果 dim 是三个维中的中间那个，每个和加的是哪些数？
+# 两步：每个数取指数，再除以一个和。如果 x 有三个维，dim 是中间那个，每个和加的是哪些数？
 #
 # </details>
 #
@@ -57,7 +57,7 @@ from course.homework import check
 #
 # <details><summary>提示 3</summary>
 #
-# 对大于 88 的数取指数会溢出。一行里所有的 x 都减去同一个数，商不变：减去最大的那个，x.amax(dim, keepdim=True)，取指数的数就不会大于 0。
+# 大于 88 的数，取指数会溢出。一行里所有的 x 都减去同一个数，商不变。那就减去最大的那个，x.amax(dim, keepdim=True)，这样要取指数的数都不会大于 0。
 #
 # </details>
 
@@ -78,7 +78,7 @@ assert check("softmax", softmax, strict=True).passed
 # <!-- card: scaled_dot_product_attention -->
 # ## `scaled_dot_product_attention`
 #
-# 论文的公式 1，带掩码。什么都不能关注的查询得到零。
+# 论文的公式 1，带掩码。一个查询如果什么都不能关注，得到的就是零。
 #
 # **为什么重要。** 论文的全部想法就在这三行里：Transformer 的其余部分，不是为它准备输入，就是替它收尾。
 #
@@ -99,13 +99,13 @@ assert check("softmax", softmax, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# scores = query @ key.transpose(-2, -1) / math.sqrt(Dk)。掩码为 False 的地方，分数 -inf 会变成权重 0。
+# scores = query @ key.transpose(-2, -1) / math.sqrt(Dk)。掩码为 False 的地方，分数取 -inf，权重就是 0。
 #
 # </details>
 #
 # <details><summary>提示 3</summary>
 #
-# 整行都遮住时，softmax 之后是 NaN（0 / 0）：weights.masked_fill(~mask, 0) 能补救，别的什么也不变。
+# 一整行都遮住时，softmax 的结果是 NaN（0 / 0）。用 weights.masked_fill(~mask, 0) 补救，别的数都不变。
 #
 # </details>
 
@@ -130,7 +130,7 @@ assert check("scaled_dot_product_attention", scaled_dot_product_attention, stric
 #
 # 把每个词的特征切成 n_heads 等份，并把头的那一维放到词的前面。
 #
-# **为什么重要。** 这样，一次矩阵乘法就能同时算完所有的头：头不过是又一个批次维。
+# **为什么重要。** 这样，头就相当于又一个批次维，一次矩阵乘法就能同时算完所有的头。
 #
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
@@ -153,7 +153,7 @@ assert check("scaled_dot_product_attention", scaled_dot_product_attention, stric
 #
 # <details><summary>提示 3</summary>
 #
-# x.unflatten(-1, (n_heads, -1)) 切开；transpose(1, 2) 交换。
+# 切开用 x.unflatten(-1, (n_heads, -1))；交换用 transpose(1, 2)。
 #
 # </details>
 
@@ -174,7 +174,7 @@ assert check("split_heads", split_heads, strict=True).passed
 # <!-- card: merge_heads -->
 # ## `merge_heads`
 #
-# 撤销 split_heads：对每个词，把各个头的输出并排放好。
+# 把 split_heads 倒过来做：对每个词，把各个头的输出并排放好。
 #
 # **为什么重要。** 这就是论文的 Concat(head_1, ..., head_h)。注意力代码里最隐蔽的错误就出在这里：一个 reshape 把不同的词混在一起，却不报错。
 #
@@ -222,7 +222,7 @@ assert check("merge_heads", merge_heads, strict=True).passed
 #
 # 投影，切成多个头，各自做注意力，合并，再投影一次。
 #
-# **为什么重要。** 一个头只做一个加权平均，所以只能看一个地方。几个头能看几个地方，代价差不多。
+# **为什么重要。** 一个头只做一个加权平均，所以只能看一个地方。几个头就能看几个地方，计算量却差不多。
 #
 # ★★★★☆ · 30 分钟 · 4 分
 #
@@ -272,6 +272,6 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("MultiHeadAttention", MultiHeadAttention, strict=True).passed
 
 # %% [markdown]
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？那你已经写出了论文标题里的那个函数。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[掩码](../masking/masking.ipynb)。
+# 全绿了？那么论文标题说的那个函数，你已经写出来了。成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。接下来是[掩码](../masking/masking.ipynb)。

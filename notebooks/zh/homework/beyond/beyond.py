@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 作业 · 论文之后
 #
-# 你要亲手实现论文之后的模型所做的改动，以及训练句法分析器、给它打分要用的函数：两小时，只用 torch 和你自己的头脑。先合上[课文](../../10_beyond.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 论文之后的模型改了哪些地方，句法分析器怎样训练、怎样打分，你都要亲手写出来。时间两小时，除了 torch，只能靠自己的脑子。先合上[课文](../../10_beyond.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的值来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，H 是头数，L 或 t 是词数，D 是 d_model，Dk 是一个头的宽度，V 是词表大小。
+# `check` 想运行几次都行。它每次换一批新的值来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。B 是批次大小，H 是头数，L 或 t 是词数，D 是 d_model，Dk 是一个头的宽度，V 是词表大小。
 
 # %%
 import math
@@ -37,7 +37,7 @@ from course.homework import check
 #
 # 准备 BERT 的输入和答案：选出 15% 的词。其中 80% 换成 mask_id，10% 换成 0 到 vocab_size - 1 之间的随机编号，10% 不动。labels 在选中的位置写原来的词，没有选中的位置一律是 -100。
 #
-# **为什么重要。** 编码器看得到每个词，问它下一个词就没有意义。BERT 改为把词藏起来：层还是论文里的那些层，只是问的问题不同。-100 是 torch 的 cross_entropy 会跳过的值。
+# **为什么重要。** 编码器看得到每个词，再问它下一个词就没有意义了。BERT 的办法是把词藏起来：层还是论文里的那些层，只是问的问题不同。torch 的 cross_entropy 遇到 -100 就跳过。
 #
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
@@ -50,7 +50,7 @@ from course.homework import check
 #
 # <details><summary>提示 1</summary>
 #
-# 每个词抽两次签：选不选中；选中了，三种处理里是哪一种。labels 只由第一次抽签决定。
+# 每个词抽两次签：先抽选不选中；选中了，再抽用三种处理里的哪一种。labels 只由第一次抽签决定。
 #
 # </details>
 #
@@ -98,7 +98,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # 把一个词的查询和键转一个角度，用来表示它在哪个位置；两个数一对，一对一对地转：(a, b) 变成 (a cos - b sin, a sin + b cos)。
 #
-# **为什么重要。** 两个转过的向量，点积只取决于它们位置之间的距离。今天的大多数语言模型都用这种办法（Su et al. 2021），而不是加正弦。
+# **为什么重要。** 两个向量转过之后，点积只取决于它们的位置相隔多远。今天的语言模型大多用这种办法（Su et al. 2021），不再加正弦。
 #
 # ★★★☆☆ · 20 分钟 · 3 分
 #
@@ -109,13 +109,13 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 1</summary>
 #
-# 哪两个数是一对？第 i 对在位置 p 的角度是多少？就 Dk = 4 把两者都写出来。
+# 哪两个数是一对？第 i 对在位置 p 的角度是多少？取 Dk = 4，把这两样都写出来。
 #
 # </details>
 #
 # <details><summary>提示 2</summary>
 #
-# 一个外积 positions[:, None] * frequencies 给出所有角度，形状 (L, Dk / 2)。x[..., 0::2] 是各对的第一个数，x[..., 1::2] 是第二个。
+# 用外积 positions[:, None] * frequencies 一次算出所有角度，形状 (L, Dk / 2)。x[..., 0::2] 是各对的第一个数，x[..., 1::2] 是第二个。
 #
 # </details>
 #
@@ -155,7 +155,7 @@ assert check("rotary", rotary, strict=True).passed
 #
 # <details><summary>提示 1</summary>
 #
-# 写出三个词的表 |i - j|。哪个头随距离忘得最快？
+# 写出三个词的 |i - j| 表。距离一远，哪个头忘得最快？
 #
 # </details>
 #
@@ -190,7 +190,7 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 #
 # 让一个新词关注它前面的所有词和它自己，前面的词不再重算：一个头，分数除以 D 的平方根。
 #
-# **为什么重要。** 没有缓存，写第 n 个词要付 n 个词的计算量。有了它，生成才有现在这么快。
+# **为什么重要。** 没有缓存，写第 n 个词就要把 n 个词都算一遍。有了缓存，生成才有现在这么快。
 #
 # ★★★☆☆ · 20 分钟 · 3 分
 #
@@ -202,7 +202,7 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 #
 # <details><summary>提示 1</summary>
 #
-# 新词的什么以后还用得着：查询、键，还是值？
+# 新词的查询、键、值，哪些以后还用得着？
 #
 # </details>
 #
@@ -244,13 +244,13 @@ assert check("kv_cache_step", kv_cache_step, strict=True).passed
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V)，总概率达到 top_p 的最小一组词的对数
-#     概率，已重新归一化，其余全是 -inf
+# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V)：取总概率达到 top_p 的最小一组词，给
+#     出它们重新归一化后的对数概率，其余全是 -inf
 # ```
 #
 # <details><summary>提示 1</summary>
 #
-# 把词按概率排序，从最大的加起。最后留下的是哪个词？
+# 把词按概率排序，从最大的加起。最后一个留下的是哪个词？
 #
 # </details>
 #
@@ -262,7 +262,7 @@ assert check("kv_cache_step", kv_cache_step, strict=True).passed
 #
 # <details><summary>提示 3</summary>
 #
-# kept 是排序之后的：torch.zeros_like(kept).scatter(-1, order, kept) 把它放回原来的次序。然后是 masked_fill(~kept, -inf).log_softmax(-1)。
+# kept 是在排好序的次序里得出的，要用 torch.zeros_like(kept).scatter(-1, order, kept) 放回原来的次序。然后是 masked_fill(~kept, -inf).log_softmax(-1)。
 #
 # </details>
 
@@ -285,13 +285,13 @@ assert check("nucleus", nucleus, strict=True).passed
 #
 # 把一棵句法树写成一个序列，这样翻译模型就能写出它。
 #
-# **为什么重要。** 树写成了序列，句法分析就是翻译（Vinyals et al. 2015），论文的 6.3 节就不必改动模型。
+# **为什么重要。** 树写成了序列，句法分析就成了翻译（Vinyals et al. 2015），所以论文的 6.3 节不用改动模型。
 #
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
 # ```text
-# linearise(tree): tree 形如 "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> 符号的列表：短语打开
-#     处是 "(NP"，关闭处是 ")NP"，每个带词性的词是 "XX"
+# linearise(tree): tree 形如 "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> 符号的列表：短语开始
+#     处是 "(NP"，结束处是 ")NP"，每个带词性的词是 "XX"
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -302,7 +302,7 @@ assert check("nucleus", nucleus, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# 右括号不说它关的是谁：把还开着的标签放进一个列表，后开的先关。带词性的词，如 (NN dog)，不打开短语。
+# 只看右括号，看不出它关的是哪个短语：把还没关的标签放进一个列表，后开的先关。带词性的词，如 (NN dog)，不开新短语。
 #
 # </details>
 #
@@ -342,7 +342,7 @@ assert check("linearise", linearise, strict=True).passed
 #
 # <details><summary>提示 1</summary>
 #
-# 三个数就够了：对的括号、预测的括号、标准树里的括号。
+# 数三个数就够了：预测对的括号、预测出的括号、标准树里的括号。
 #
 # </details>
 #
@@ -354,7 +354,7 @@ assert check("linearise", linearise, strict=True).passed
 #
 # <details><summary>提示 3</summary>
 #
-# 100 * 2 * right / (predicted + gold)，在所有句子数完之后；什么都没有时为 0。
+# 所有句子都数完之后，算 100 * 2 * right / (predicted + gold)；一个括号都没有时为 0。
 #
 # </details>
 
@@ -374,7 +374,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("bracket_f1", bracket_f1, strict=True).passed
 
 # %% [markdown]
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
+# 全绿了？成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)。
 

@@ -16,11 +16,11 @@
 # %% [markdown]
 # # 作业 · 解码
 #
-# 你要自己写代码，把概率变成句子，再用一个数来评判句子的好坏：105 分钟，只用 torch 和你自己的头脑。先合上[课文](../../08_decoding.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要自己写代码，把概率变成句子，再用一个数来评判句子的好坏。时间 105 分钟，除了 torch，只能靠自己的脑子。先合上[课文](../../08_decoding.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的模型和文本来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。
+# `check` 想运行几次都行。它每次换一批新的模型和文本来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。
 #
-# 搜索对 Transformer 一无所知，它只拿到一个函数：`next_log_probs(prefixes)`，输入一个 LongTensor，形状 (n, t)，每行是一个以 bos_id 开头的前缀；返回下一个编号的对数概率，形状 (n, V)。课文里同名的函数，**返回**的就是这样一个函数；课文里有许多源句，所以还要用 `rows` 说明哪个前缀属于哪一句。这里只有一个句子，好让你专心想搜索。下面就是这样一个模型，小到可以手算。它认识六个编号。
+# 搜索程序完全不知道 Transformer 是什么，它只拿到一个函数：`next_log_probs(prefixes)`，输入一个 LongTensor，形状 (n, t)，每行是一个以 bos_id 开头的前缀；返回下一个编号的对数概率，形状 (n, V)。课文里同名的函数，**返回**的就是这样一个函数；课文里有许多源句，所以还要用 `rows` 说明哪个前缀属于哪一句。这里只有一个句子，好让你专心想搜索。下面就是这样一个模型，小到可以手算，只认识六个编号。
 
 # %%
 import math
@@ -107,9 +107,9 @@ assert check("greedy_decode", greedy_decode, strict=True).passed
 # <!-- card: beam_search -->
 # ## `beam_search`
 #
-# 保留 `beam` 个概率最大的前缀，每个都接上所有可能的编号，再从全部里面留下最好的 `beam` 个。以 eos 结尾的不再延长，放到一边等结束。
+# 保留 `beam` 个概率最大的前缀，每个后面都接上所有可能的编号，再从得到的全部前缀里留下最好的 `beam` 个。以 eos 结尾的不再延长，放到一边等结束。
 #
-# **为什么重要。** 论文的译文出自束宽 4、长度惩罚 0.6 的束搜索。贪心搜索会被一个好看的开头骗住；没有长度惩罚，短句子又赢得太多。
+# **为什么重要。** 论文的译文是用束搜索得到的，束宽 4，长度惩罚 0.6。第一个词看着好，贪心搜索就会上当；没有长度惩罚，又太容易选中短句子。
 #
 # ★★★★★ · 60 分钟 · 5 分
 #
@@ -124,7 +124,7 @@ assert check("greedy_decode", greedy_decode, strict=True).passed
 #
 # <details><summary>提示 1</summary>
 #
-# 先写一步：从一个由 (ids, sum) 组成的列表，到它们的所有后继里最好的 `beam` 个。以 eos 结尾的候选译文，在这一步该怎么办？
+# 先写一步：输入是由 (ids, sum) 组成的列表，求出它们的所有后继，留下最好的 `beam` 个。以 eos 结尾的候选译文，在这一步该怎么办？
 #
 # </details>
 #
@@ -136,7 +136,7 @@ assert check("greedy_decode", greedy_decode, strict=True).passed
 #
 # <details><summary>提示 3</summary>
 #
-# for _ in range(max_len)：求出所有还活着的前缀的后继，排序，取 [:beam]；已结束的移到 finished；len(finished) >= beam 或者没有活着的了，就停。最后按 total / ((5 + length) / 6) ** length_penalty 排序：sorted(finished or live, ..., reverse=True)。
+# for _ in range(max_len)：求出 live 里所有前缀的后继，排序，取 [:beam]；已结束的移到 finished；len(finished) >= beam 或者 live 空了，就停。最后按 total / ((5 + length) / 6) ** length_penalty 排序：sorted(finished or live, ..., reverse=True)。
 #
 # </details>
 
@@ -174,7 +174,7 @@ for ids, score in beam_search(next_log_probs, 0, 1, 5, beam=2, length_penalty=0.
 #
 # 语料库 BLEU：1 到 4 个词的 n 元语法，次数截断后对所有句子求和，算出精确率；四个精确率取几何平均，再乘以简短惩罚 min(1, exp(1 - r / c))。不做平滑：只要有一个精确率为 0，结果就是 0。
 #
-# **为什么重要。** 论文的表 2 是一张 BLEU 的表。亲手写过它，才知道 28.4 说明了什么，没说明什么。
+# **为什么重要。** 论文的表 2 列的就是 BLEU 值。亲手写过它，才知道 28.4 说明了什么，没说明什么。
 #
 # ★★★☆☆ · 30 分钟 · 3 分
 #
@@ -215,7 +215,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("bleu", bleu, strict=True).passed
 
 # %% [markdown]
-# BLEU 看到的是词，不是意思。一个让意思颠倒的“not”扣不了几分，换个说法的好译文却得零分。
+# BLEU 只看词，不看意思。一个“not”能让意思完全颠倒，却扣不了几分；好译文只是换了个说法，却得零分。
 
 # %%
 reference = str.split("a dog is sleeping on the red sofa in the kitchen .")
@@ -226,6 +226,6 @@ for text in (
     print(f"{bleu([text.split()], [reference]):5.1f}  {text}")
 
 # %% [markdown]
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？那论文 6.1 节所说的你都有了：搜索、它的长度惩罚，还有表 2 里的那个数。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)：从一个空白的单元格开始，写出整个模型。
+# 全绿了？那么论文 6.1 节讲的，你都写出来了：搜索、搜索用的长度惩罚，还有表 2 里的那个数。成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。剩下的是[考试](../exam/exam.ipynb)：从一个空白的单元格开始，写出整个模型。

@@ -18,9 +18,9 @@
 #
 # 一个单元格，一个函数，整篇论文：你要从零写出一个 Transformer。请留出 180 分钟。
 #
-# **规则。** 全部合上：[课文](../../05_transformer.ipynb)、你以前的作业、论文、替你补全代码的助手。能用的只有 torch 和你的头脑。torch 里允许用小部件：`nn.Linear`、`nn.Embedding`、`nn.LayerNorm`、`nn.Dropout`、softmax，还有 `F.scaled_dot_product_attention`。本身就是答案的不能用：`nn.Transformer`、它的各种层、`nn.MultiheadAttention`。卡了半小时？运行 `check`，读一读它说的话，再打开一条提示。这不丢人：记下卡在哪里，那就是要再学一遍的地方。
+# **规则。** [课文](../../05_transformer.ipynb)、你以前的作业、论文，全部合上；替你补全代码的助手，也要关掉。能用的只有 torch 和自己的脑子。torch 里允许用小部件：`nn.Linear`、`nn.Embedding`、`nn.LayerNorm`、`nn.Dropout`、softmax，还有 `F.scaled_dot_product_attention`。本身就是答案的不能用：`nn.Transformer`、它的各种层、`nn.MultiheadAttention`。卡了半小时？运行 `check`，读一读它说的话，再打开一条提示。这不丢人：记下卡在哪里，那就是要再学一遍的地方。
 #
-# **检查**不管你怎么写。后归一化或前归一化，查询、键、值共用一个矩阵或各用一个，正弦曲线或可学习的位置，有没有偏置，全都通得过。它只向你的模型提问。第 3 个词看得到第 5 个词吗？如果每个词只看得到自己的邻居，消息经过三层能传多远？它把部件逐个查一遍，缺哪个就说出哪个。最后，你的模型还得学会一件事：复制一个符号序列，约需 20 秒。
+# **检查**不管你怎么写。后归一化或前归一化，查询、键、值共用一个矩阵或各用一个，正弦曲线或可学习的位置，带不带偏置，全都通得过。它只向你的模型提问。第 3 个词看得到第 5 个词吗？如果每个词只看得到相邻的词，信息经过三层能传多远？它把部件逐个查一遍，缺哪个就说出哪个。最后，你的模型还得学会一件事：复制一个符号序列，约需 20 秒。
 
 # %% [markdown]
 # ## 形状一览
@@ -38,9 +38,9 @@
 # | 分数、权重 | (B, H, Q, K) | 两个掩码都可以直接广播到这个形状 |
 # | logits | (B, T, `tgt_vocab`) | 任意的数：末尾没有 softmax |
 #
-# B 是句子数，D 是 `d_model`，H 是 `n_heads`，F 是 `d_ff`。前馈网络的宽度是 D → F → D，编码器和解码器各有 `n_layers` 层。模型要放得下 60 个词的句子。
+# B 是句子数，D 是 `d_model`，H 是 `n_heads`，F 是 `d_ff`。前馈网络的宽度是 D → F → D，编码器和解码器各有 `n_layers` 层。60 个词的句子，模型要处理得了。
 #
-# 一个好的次序：先写注意力，调用一次，看看形状；再写前馈网络、两种层、模型。每写一步，都打印形状。
+# 建议按这个次序写：先写注意力，调用一次，看看形状；再写前馈网络、两种层、模型。每写一步，都打印形状。
 
 # %%
 import math
@@ -68,10 +68,10 @@ from course.viz import finish
 # build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> 一个 nn.Module，调
 #     用 (src, tgt_in, src_mask, tgt_mask) -> logits (B, T, tgt_vocab)
 # src (B, S) 和 tgt_in (B, T) 是词元编号，tgt_in 已经右移
-# 掩码是布尔型，True = 可以关注：src_mask (B, 1, 1, S)，tgt_mask (B, 1, T, T)，后者由因果掩码与填
-#     充掩码合成。编码器和解码器各有 n_layers 层
+# 掩码是布尔型，True = 可以关注：src_mask (B, 1, 1, S)，tgt_mask (B, 1, T, T)，tgt_mask 由因果掩
+#     码与填充掩码合成。编码器和解码器各有 n_layers 层
 # 如果用了暂退法，eval 模式下要关掉
-# 模型要放得下 60 个词的句子
+# 60 个词的句子，模型要处理得了
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -113,7 +113,7 @@ assert check("build_transformer", build_transformer, strict=True).passed
 #
 # 复制已经学会了。现在让同一个模型学着把序列**倒过来写**：`3 1 2` 变成 `2 1 3`。最先要写的符号，是最后读到的那个。你的模型必须看哪里？
 #
-# 我们不打开它，直接问它：换掉一个源词，量一量每个位置的 logit 变了多少。运行单元格之前，先猜猜图是什么样子（约半分钟）。
+# 不用把模型打开，直接问它就行：换掉一个源词，量一量每个位置的 logit 变了多少。先猜猜图是什么样子，再运行单元格（约半分钟）。
 
 # %%
 def reversal(n: int, length: int = 8) -> tuple[Tensor, ...]:
@@ -178,8 +178,8 @@ else:
     display(finish(figure))
 
 # %% [markdown]
-# 一条亮的对角线，从右上到左下：模型自己找到了该看哪里，没有谁告诉它。可以试一试：去掉编码器里的位置，再运行这两个单元格。两幅图中哪一幅变了？为什么？
+# 图上有一条亮的对角线，从右上到左下：该看哪里，是模型自己找到的，谁也没有告诉它。可以试一试：去掉编码器里的位置信息，再运行这两个单元格。两幅图中哪一幅变了？为什么？
 #
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？那你已经能凭记忆写出 Transformer。谈论它的人很多，写得出的很少。成绩报告会收进这场考试：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。还剩六个问题，问的是理由：[六个问题](../questions/questions.ipynb)。
+# 全绿了？那你已经能凭记忆写出 Transformer。谈论它的人很多，写得出的很少。成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。还剩六个问题，问的是为什么：[六个问题](../questions/questions.ipynb)。

@@ -18,9 +18,9 @@
 #
 # 你要算出一摞卷积能看多远，自己动手写梯度的反向传播（卷积的、随时间的、LSTM 的），还要写出让循环网络真正好用的两种单元：140 分钟，分两次做，只用 torch 和你自己的头脑。先合上[课文](../../01_foundations.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T（在卷积里是 L）是词数，D 是词向量的宽度，H 是状态的宽度，K 是窗口的宽度，O 是卷积输出的宽度。
+# `check` 想运行几次都行。它每次换一批新的数来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。B 是批次大小，T（在卷积里是 L）是词数，D 是词向量的宽度，H 是状态的宽度，K 是窗口的宽度，O 是卷积输出的宽度。
 #
-# 循环单元有一点与课文不同。在课文里，权重按 torch 的存法 (H, D) 存放，用的时候转置。这里的权重**从右边**乘：`x @ w_x`，其中 `w_x` 的形状是 (D, H)。前向计算省了心，反向传播时要多想一次转置。
+# 循环单元的写法，有一点与课文不同。课文里，权重按 torch 的存法 (H, D) 存放，用的时候转置。这里的权重**从右边**乘：`x @ w_x`，其中 `w_x` 的形状是 (D, H)。前向计算省心一些，反向传播时却要多想一次转置。
 
 # %%
 from contextlib import suppress
@@ -34,9 +34,9 @@ from course.homework import check
 # <!-- card: receptive_field -->
 # ## `receptive_field`
 #
-# 一摞卷积能看多远：能影响它某一个输出的词，从第一个到最后一个，一共有多少个。
+# 几层卷积叠起来能看多远：最上面的一个输出，会受哪些词影响？从第一个数到最后一个，一共多少个词。
 #
-# **为什么重要。** 论文第 2 节就用这个数来论证：在 ConvS2S 里，两个词之间的层数随距离增长；在 ByteNet 里，随距离的对数增长。你的函数两种都能数。
+# **为什么重要。** 论文第 2 节就用这个数来论证：要把两个词联系起来，ConvS2S 需要的层数随距离增长，ByteNet 需要的层数随距离的对数增长。你的函数两种都算得出来。
 #
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
@@ -48,13 +48,13 @@ from course.homework import check
 #
 # <details><summary>提示 1</summary>
 #
-# 一层卷积，卷积核宽 K，能看到 K 个相邻的词。上面再叠：每多一层，多看到几个词？它看到的相邻输出，对应的词又相隔多远？
+# 一层卷积，卷积核宽 K，能看到 K 个相邻的词。上面再叠一层：每多叠一层，能多看到几个词？它读到的相邻两个输出，落到词上又相隔多远？
 #
 # </details>
 #
 # <details><summary>提示 2</summary>
 #
-# 记住两个数：field = 1，step = 1（相邻两个之间的距离）。每一层加上 (kernel - 1) 乘以 dilation 乘以 step；再往上一层，相邻两个的距离变成 stride 倍。
+# 记住两个数：field = 1，step = 1（step 是相邻两个之间的距离）。每一层给 field 加上 (kernel - 1) 乘以 dilation 乘以 step；再往上一层，相邻两个的距离变成 stride 倍。
 #
 # </details>
 #
@@ -78,7 +78,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("receptive_field", receptive_field, strict=True).passed
 
 # %% [markdown]
-# 三行代码说完论文第 2 节。两个词相距 500，要叠几层才能相遇？用宽度为 3 的普通层要几层，用间隔（dilation）逐层加倍的层又要几层？**先猜**。
+# 论文第 2 节的道理，三行代码就说完了。两个词相距 500，要叠几层才能相遇？用宽度为 3 的普通层要几层，用间隔（dilation）逐层加倍的层又要几层？**先猜**。
 
 # %%
 with suppress(NotImplementedError):  # quiet until you have written it
@@ -94,7 +94,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # 卷积的反向传播：自己动手写，不用自动求导（autograd）。
 #
-# **为什么重要。** 卷积就是一个用在每个位置上的线性层。从它的梯度里，能同时看到第 01 课的两条规则：一个权重收集所有位置传来的梯度，一个词收集所有看过它的窗口传来的梯度。
+# **为什么重要。** 卷积就是一个用在每个位置上的线性层。看它的梯度，第 01 课的两条规则就都有了：一个权重的梯度，要把所有位置传来的加起来；一个词的梯度，要把所有看过它的窗口传来的加起来。
 #
 # ★★★☆☆ · 25 分钟 · 3 分
 #
@@ -137,7 +137,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("conv1d_backward", conv1d_backward, strict=True).passed
 
 # %% [markdown]
-# 汇合的梯度要相加：让每个窗口给它的三个词各送回一个 1。九个词各收到多少？**先猜**：哪些词收到的比别的少？
+# 梯度汇合时要相加。让每个窗口给自己的三个词各传回一个 1，九个词各收到多少？**先猜**：哪些词收到的比别的少？
 
 # %%
 with suppress(NotImplementedError):  # quiet until you have written it
@@ -195,7 +195,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("rnn_backward", rnn_backward, strict=True).passed
 
 # %% [markdown]
-# 现在看看你的函数能告诉我们什么。损失只看最后一个状态；它的梯度有多少能到达 5、10、20、40 步之前的词？权重 `w_h` 是随机的，先像 torch 初始化的那样小，再取大一些。**先猜**：三种情形里，哪一种梯度消失，哪一种梯度爆炸？
+# 现在用你的函数来看一件事。损失只看最后一个状态；它的梯度传到 5、10、20、40 步之前的词，还剩多少？权重 `w_h` 随机取，先像 torch 初始化的那样小，再取得大一些。**先猜**：三种情形里，哪一种梯度消失，哪一种梯度爆炸？
 
 # %%
 torch.manual_seed(0)
@@ -216,7 +216,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # LSTM 的一步：三个门和一个候选值，新的单元，新的状态。
 #
-# **为什么重要。** 单元靠相加往下传，所以梯度可以毫发无损地走过许多步。Transformer 的残差连接在层与层之间做同样的事。
+# **为什么重要。** 单元靠相加往下传，所以梯度可以毫发无损地走过许多步。Transformer 的残差连接，在层与层之间也是这个道理。
 #
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
@@ -235,7 +235,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 2</summary>
 #
-# chunk(4, dim=-1) 切开。i、f、o 经过 sigmoid，g 经过 tanh。新的单元保留旧单元的一部分（f），写入候选值的一部分（i）。
+# 用 chunk(4, dim=-1) 切开。i、f、o 经过 sigmoid，g 经过 tanh。新的单元里，旧单元留下一部分（f），候选值写进一部分（i）。
 #
 # </details>
 #
@@ -286,7 +286,7 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘法传下去的，是梯度乘以另一个因子：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自经过自己的非线性函数，也就是乘以它在那里的斜率。
+# dc = grad_c + grad_h * o * (1 - tanh(c) ** 2)。乘法往回传时，每个因子得到的是梯度乘以另一个因子：i 得到 dc * g，f 得到 dc * c_old，g 得到 dc * i，o 得到 grad_h * tanh(c)。然后各自经过自己的非线性函数，也就是乘以它在那里的斜率。
 #
 # </details>
 #
@@ -334,7 +334,7 @@ with suppress(NotImplementedError):  # quiet until you have written both
 # <!-- card: gru_cell -->
 # ## `gru_cell`
 #
-# GRU 的一步：两个门，一个候选值，以及新旧的加权平均。
+# GRU 的一步：两个门，一个候选值，再把新旧两者加权平均。
 #
 # **为什么重要。** LSTM 能做的，GRU 几乎都能做，还少一个状态；最早的带注意力的翻译模型，就是用 GRU 读句子的。加权平均 (1 - z) n + z h 就是给梯度走的捷径。
 #
@@ -394,6 +394,6 @@ with suppress(NotImplementedError):  # quiet until you have written it
         print(f"{name}: the cell began with 1 and ends with {c.item():.2f}")
 
 # %% [markdown]
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？那么以后由 autograd 替你做的事，你都亲手写过一遍了，也知道门有什么用。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。
+# 全绿了？那么以后由 autograd 替你做的事，你都亲手写过一遍了，门有什么用也清楚了。成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。接下来是[最早的注意力](../seq2seq/seq2seq.ipynb)。

@@ -16,13 +16,13 @@
 # %% [markdown]
 # # 作业 · 六个问题
 #
-# 关于论文的六个问题，两个小时。每个问题都有一个不超过一分钟的实验，一个写答案的地方，还有一份参考答案供你对照。
+# 六个问题，问的都是这篇论文，一共两个小时。每个问题都配一个不超过一分钟的实验，留一个写答案的地方，还有一份参考答案供你对照。
 #
 # 1. **先猜**，写在纸上。然后运行实验，读图。
 # 2. 写下你的答案：至少 100 个词，或者 100 个汉字，用什么语言都行。说清结论是什么，为什么，实验显示了什么。`answer` 会数字数，并把文字存进你的报告。
-# 3. 要看参考答案，用 `model_answer`。它末尾有一串**要点**：拿它给自己的答案打勾，缺的补上。没有实验数字的答案，只算半个答案。
+# 3. 要看参考答案，用 `model_answer`。它末尾列着几条**要点**：对照着给自己的答案打勾，缺的补上。没有实验数字的答案，只算半个答案。
 #
-# 带 `assert` 的单元格是断言：打印的那句话如果不成立，单元格就会停下。课程里实现过的东西，这里都可以用。会用到的课是[第 03 课](../../03_attention.ipynb)、[第 04 课](../../04_masking.ipynb)和[第 05 课](../../05_transformer.ipynb)。
+# 带 `assert` 的单元格是断言：打印出来的那句话如果不成立，单元格就会报错停下。课程里实现过的东西，这里都可以用。用得着的课是[第 03 课](../../03_attention.ipynb)、[第 04 课](../../04_masking.ipynb)和[第 05 课](../../05_transformer.ipynb)。
 
 # %%
 from course.homework.questions import answer, model_answer
@@ -41,7 +41,7 @@ moved, figure = self_attention.experiment()
 figure
 
 # %% [markdown]
-# 行提问，列回答。比较三张表的行和列各是什么，再看柱形图。
+# 行是提问的一方，列是回答的一方。先比较三张表的行和列各是什么，再看柱形图。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -64,9 +64,9 @@ model_answer(1)
 # %% [markdown]
 # ## 问题 2 · Transformer 为什么要有残差连接？
 #
-# 一摞层读入围成一圈的六个字母（字母表共有八个字母），要在每个位置说出前一个字母是什么。我们训练两次。其他设置完全相同，归一化也一样（前归一化：放在子层之前）；唯一的差别，是把相加 `x + sublayer(norm(x))` 换成 `sublayer(norm(x))`。点线是一无所知的模型的损失：从八个字母里瞎猜一个，ln 8。
+# 六个字母围成一圈（字母表共有八个字母），送进叠起来的若干层，要在每个位置说出前一个字母是什么。我们训练两次。其他设置完全相同，归一化也一样（前归一化：放在子层之前）；唯一的差别，是把相加 `x + sublayer(norm(x))` 换成 `sublayer(norm(x))`。模型如果什么都不知道，只能从八个字母里瞎猜一个，损失就是 ln 8，也就是图上的点线。
 #
-# **先猜**：第 05 课发现，只要有归一化，**刚初始化的**一摞层不论有没有相加，梯度传到底部时大小都合适。那么训练起来，梯度会怎样？损失呢？2 层怎样，24 层又怎样？
+# **先猜**：第 05 课发现，**刚初始化的**网络只要有归一化，不论有没有相加，梯度传到底部时大小都合适。那么训练起来，梯度会怎样？损失呢？2 层怎样，24 层又怎样？
 
 # %%
 from course.homework.questions import residuals
@@ -85,7 +85,7 @@ print("without the sum, two layers learn something and the deepest stack nothing
 print("what reaches its lowest layer is less than a tenth of what the sum lets through")
 
 # %% [markdown]
-# 再看中间那幅图：梯度一开始是有的。你知道的三个理由（梯度的通路，信号的通路，让各个词保持不同），哪一个与此相符？
+# 再看中间那幅图：梯度一开始是有的。你已经知道三个理由（梯度的通路，信号的通路，让各个词保持不同），哪一个与此相符？
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "637c3f32cd2ba7a7f95f112bfa05e516", "grade": true, "grade_id": "answer-2", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
@@ -99,7 +99,7 @@ model_answer(2)
 # %% [markdown]
 # ## 问题 3 · 为什么要几个头，而不是一个？
 #
-# 第 03 课让一层去找两样东西。这里的任务看起来还更容易：求**差**。一个圈上有八个位置，每个位置有八个随机数。在每个位置，这一层要返回**后一个**位置的数减去**前一个**位置的数，也就是说：这里有多陡？
+# 第 03 课让一层去找两样东西。这里的任务看起来还更容易：求**差**。一个圈上有八个位置，每个位置有八个随机数。在每个位置，这一层要返回**后一个**位置的数减去**前一个**位置的数，也就是回答：这里有多陡？
 #
 # **先猜**：一个宽度为 16 的头，与两个宽度为 8 的头，参数一样多。把什么都不做的误差记作 1，只用一个头，误差能降到多少？把它加宽到四倍有用吗？（提示：头的权重都是正数。减号怎么办？）
 
@@ -118,7 +118,7 @@ assert two["error"] < 0.05 and four["error"] < 0.05
 print("one head keeps half of the error, even with four times the parameters; two heads lose it")
 
 # %% [markdown]
-# 为什么是二分之一？所有位置都要经过这个头的**同一个**矩阵 $M$。如果这个头给后一个位置的权重是 $w$，给前一个的是 $1 - w$，它的输出就是 $M(w\,a + (1 - w)\,b)$。要接近 $a - b$，$M$ 对 $a$ 必须是正的，对 $b$ 必须是负的。它最好的办法是 $w = 1$ 或 $w = 0$：一个位置答对，另一个放弃。第一幅图显示它放弃了哪一个。
+# 为什么是二分之一？所有位置都要经过这个头的**同一个**矩阵 $M$。如果这个头给后一个位置的权重是 $w$，给前一个的是 $1 - w$，输出就是 $M(w\,a + (1 - w)\,b)$。要接近 $a - b$，$M$ 对 $a$ 必须是正的，对 $b$ 必须是负的。最好也只能取 $w = 1$ 或 $w = 0$：一个位置答对，另一个放弃。放弃了哪一个，看第一幅图就知道。
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "b2587ad2324a9401d38a51437e42473b", "grade": true, "grade_id": "answer-3", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
@@ -132,7 +132,7 @@ model_answer(3)
 # %% [markdown]
 # ## 问题 4 · 自注意力层的代价是多少？为什么？
 #
-# 第 03 课数的是运算次数。现在来量时间和内存，分两部分：四个**投影**（查询、键、值、输出），以及**注意力**本身（分数、softmax、加权和）。注意力有两种：你自己会写的那种，和 PyTorch 的融合函数。旁边再放一个同样宽度的循环层。时间只算这台机器一个核心真正工作的时间，所以别的程序干扰不大；内存只算训练时为求梯度而保留的那部分。
+# 第 03 课数的是运算次数。现在来量时间和内存，分两部分：四个**投影**（查询、键、值、输出），以及**注意力**本身（分数、softmax、加权和）。注意力量两种：一种是你自己会写的那样，一种是 PyTorch 的融合函数。旁边再放一个同样宽度的循环层。时间只算这台机器的一个核心真正在算的时间，所以别的程序干扰不大；内存只算训练时为求梯度而保留的那部分。
 #
 # **先猜**：句子长度加倍，每一部分的代价变成几倍？模型宽度加倍呢？从什么长度起，注意力本身占的代价比投影大？
 
@@ -143,7 +143,7 @@ exponents, figure = cost.experiment()
 figure
 
 # %% [markdown]
-# 图例里的数是拟合出的指数：`n^2.0` 表示长度加倍，代价变成四倍。曲线在哪里拐弯，那里的代价就不只由运算次数决定。输入短时，要付每次调用的固定开销；表太大，处理器的高速缓存装不下时，代价就比乘法次数所说的高。
+# 图例里的数是拟合出的指数：`n^2.0` 表示长度加倍，代价变成四倍。曲线在哪里拐弯，那里起决定作用的就不再是运算次数。输入短时，主要是每次调用的固定开销；表太大，处理器的高速缓存装不下时，实际代价就比按乘法次数算出来的高。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -169,11 +169,11 @@ model_answer(4)
 # %% [markdown]
 # ## 问题 5 · Transformer 为什么需要掩码？
 #
-# 一个极小的翻译任务：十个源字母，**每个都有两种正确的译法**。输入一行字母，每个字母随机译成它的两个词之一。谁也不可能知道会是哪一个。所以，只要没有作弊，损失就有下限：每个字母 ln 2，结尾为 0，平均每个词 0.59 奈特。
+# 一个极小的翻译任务：十个源字母，**每个都有两种正确的译法**。输入一行字母，每个字母随机译成两个词中的一个。谁也不可能知道会是哪一个。所以，只要没有作弊，损失就有下限：每个字母 ln 2，结尾为 0，平均每个词 0.59 奈特。
 #
-# 我们训练一个带因果掩码的 Transformer，和一个不带的。然后让两个都自己写，一个词一个词地写；两个词里写出哪个都算对。最后取写得好的那个，在它读的时候去掉**填充**掩码。
+# 我们训练两个 Transformer，一个带因果掩码，一个不带。然后让两个都自己写，一个词一个词地写；两种译法写出哪个都算对。最后取写得好的那个，让它读输入时不用**填充**掩码。
 #
-# **先猜**：哪个的训练损失小？哪个写得好？一行后面跟着多少个凑数的词元，译文就坏了？
+# **先猜**：哪个的训练损失小？哪个写得好？一行后面加上多少个凑数的词元，译文就坏了？
 
 # %%
 from course.homework.questions import masks
@@ -192,7 +192,7 @@ print("without the causal mask: a loss that nobody can have, and hardly a row wr
 print("without the padding mask: dummies are read as words")
 
 # %% [markdown]
-# 损失低于下限，是泄漏的最好证据：只要办得到，训练**之前**就把下限算出来。
+# 要证明有泄漏，最好的证据就是损失低于下限。所以只要办得到，训练**之前**就把下限算出来。
 
 # %% deletable=false nbgrader={"cell_type": "code", "checksum": "f9e20bfe6697129d0905d4448d2965b2", "grade": true, "grade_id": "answer-5", "locked": false, "points": 7, "schema_version": 3, "solution": true, "task": false}
 # write between the quotes, in place of the lines that stand there
@@ -239,7 +239,7 @@ positions.source(positions.sinusoids, positions.Sinusoidal)
 #
 # $$x_i \leftarrow x_i + p_i, \qquad p_i \in \mathbb{R}^{d_{model}} \text{ is a learned row}$$
 #
-# 也是绝对的。文本长了，可能出两种错：表里没有那一行（报错），或者有那一行，但训练从没碰过。用一串五个字母训练，表里哪些行会得到梯度？
+# 也是绝对位置。文本长了，可能出两种错：表里没有那一行（报错），或者有那一行，但训练从没碰过。用一行五个字母训练，表里哪些行会得到梯度？
 
 # %%
 positions.source(positions.Learned)
@@ -258,7 +258,7 @@ print("rows of the table that learn:", touched.nonzero().flatten().tolist())
 # $$e_{ij} = \frac{q_i \cdot (k_j + a^K_{ij})}{\sqrt{d_k}}, \qquad
 # z_i = \sum_j \alpha_{ij}\,(v_j + a^V_{ij}), \qquad a_{ij} = w_{\operatorname{clip}(j - i,\,k)}$$
 #
-# 给每个**距离**一个可学习的向量，而不是给每个位置。超过 $k$ 的距离共用最后那个：$\operatorname{clip}(d, k) = \max(-k, \min(k, d))$。所以每个距离都有向量。点积分成两部分，$q_i \cdot k_j$ 和 $q_i \cdot a^K_{ij}$：代码加上的是第二部分。
+# 可学习的向量按**距离**来分，每个距离一个，不再是每个位置一个。超过 $k$ 的距离共用最后那个：$\operatorname{clip}(d, k) = \max(-k, \min(k, d))$。所以不论多远，都有向量可用。点积分成两部分，$q_i \cdot k_j$ 和 $q_i \cdot a^K_{ij}$：代码加上的是第二部分。
 
 # %%
 positions.source(positions.Relative)
@@ -277,7 +277,7 @@ print(rows)
 # \begin{pmatrix} \cos i\,\omega_j & -\sin i\,\omega_j \\ \sin i\,\omega_j & \cos i\,\omega_j \end{pmatrix}
 # \begin{pmatrix} q_{2j} \\ q_{2j+1} \end{pmatrix}, \qquad \omega_j = 10000^{-2j/d_k},$$
 #
-# 每个键也同样处理。就像钟的两根指针，各按自己的位置转动：它们之间的夹角，只取决于两个位置相隔多远。每个向量按自己的位置转（绝对），每个**分数**看到的是距离（相对）。没有参数。
+# 每个键也同样处理。就像钟的两根指针，各按自己的位置转动：它们之间的夹角，只取决于两个位置相隔多远。每个向量按自己的位置转（绝对），每个**分数**却只与距离有关（相对）。没有参数。
 
 # %%
 positions.source(positions.rotate, positions.Rotary)
@@ -314,7 +314,7 @@ print("8 heads, one divided by the slope:", (1 / positions.slopes(8)).int().toli
 # %% [markdown]
 # ### 它们各对分数做了什么
 #
-# 把一行 91 个相同的字母送进刚初始化的模型，不训练。两个查询往回看，一个在位置 40，一个在位置 90。字母都相同，所以只有位置能造成差别。
+# 把一行 91 个相同的字母送进刚初始化的模型，不训练。两个查询往回看，一个在位置 40，一个在位置 90。字母都相同，有差别也只能来自位置。
 #
 # **先猜**：在哪几幅图里，两条曲线重合？
 
@@ -327,16 +327,16 @@ positions.draw_effects()
 # %% [markdown]
 # ### 用短的训练，用长的测试
 #
-# 任务：在每个位置，说出往回数第 1、2、3、4 个字母。共有 8 个字母，所以瞎猜的正确率是 1/8。模型：一个 8 个头的因果层。**它用 16 个字母的行训练，用 128 个字母的行测试。** 掩码是因果的，所以长行的位置 50，就是一行 50 个字母的末尾：只要一个长行，就能测出所有长度。
+# 任务：在每个位置，说出往回数第 1、2、3、4 个字母。共有 8 个字母，所以瞎猜的正确率是 1/8。模型只有一个因果层，8 个头。**训练用 16 个字母的行，测试用 128 个字母的行。** 掩码是因果的，所以长行的位置 50，就相当于一行 50 个字母的末尾：只要一个长行，就能测出所有长度。
 #
-# **先猜**：画六条曲线：正确率随长度的变化，从 5 到 128。哪些在 16 以内达到 1？超过之后哪些会掉下来，是一下子掉还是慢慢掉？（约需一分钟。）
+# **先猜**：画六条曲线，表示正确率随长度的变化，长度从 5 到 128。哪些在 16 以内达到 1？超过 16 之后哪些会掉下来，是一下子掉还是慢慢掉？（约需一分钟。）
 
 # %%
 runs = positions.experiment()
 positions.draw(runs)
 
 # %% [markdown]
-# 色带的上下边，是各个随机种子的最大值和最小值。左边是四个距离的平均；右边每个距离单独画，只画训练过的长度以内。
+# 色带的上下边，是各个随机种子的最大值和最小值。左边是四个距离的平均；右边每个距离单独画，只画到训练时的长度为止。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -357,7 +357,7 @@ for kind, spans in found.items():
     print(f"{kind:10}", *(f"  {name}: {value:.2f}" for name, value in spans.items()))
 
 # %% [markdown]
-# **那么 `none` 呢？** 它比瞎猜好。没有位置的一层，仍能看到前面出现过**哪些**字母，像装在一个袋子里。面对一袋字母，最好的办法是说最常见的那个。这样有多少次能对？不用模型就数得出来。
+# **那么 `none` 呢？** 它比瞎猜好。一层没有位置信息，仍能看到前面出现过**哪些**字母，就像字母都装在一个袋子里。面对一袋字母，最好的办法是说最常见的那个。这样能猜对几成？不用模型就数得出来。
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -368,7 +368,7 @@ for name, span in positions.spans(sizes).items():
 print("none is as good as naming the commonest letter so far")
 
 # %% [markdown]
-# **旋转是相对的，为什么也失败了？** 看学会了往回看一个字母的那个头，还是用一行相同的字母。灰色的是训练时见过的距离。
+# **旋转是相对的，为什么也失败了？** 有一个头学会了往回看一个字母，我们就看它，输入还是一行相同的字母。灰色的是训练时见过的距离。
 
 # %%
 positions.draw_reasons(runs)
@@ -388,9 +388,9 @@ print("rotary: some letter farther than ever seen gets more than all trained dis
 print("relative is held down by its clipping, ALiBi by a line")
 
 # %% [markdown]
-# 训练让那些波在距离 0 到 15 上都对，更远的距离会怎样，训练没有管。波会转回来：一个很远的字母，分数反而高过正确的那个。大模型也有同样的麻烦（Chen et al. 2023）；它们的办法是转得慢一些，让长文本也落在训练时见过的角度之内。“相对”的办法没有这种没见过的距离：截断之后，每个远处的字母用的都是训练时见过的向量。
+# 训练让那些波在距离 0 到 15 上都对，更远的距离会怎样，训练没有管。波会转回来：一个很远的字母，分数反而高过正确的那个。大模型也有同样的麻烦（Chen et al. 2023）；解决办法是转得慢一些，让长文本也落在训练时见过的角度之内。“相对”的办法不会遇到陌生的距离：截断之后，远处的字母用的也都是训练时见过的向量。
 #
-# 提醒一句：这个任务只看附近，这对截断距离 8 和偏向近处的办法有利。换成别的任务，名次就不同（Kazemnejad et al. 2023）。
+# 提醒一句：这个任务只看附近，截断距离取 8 和偏向近处的办法都占了便宜。换成别的任务，名次就不同（Kazemnejad et al. 2023）。
 #
 # > **试一试。**（1）`positions.experiment(["none"], positions.Sizes(n_layers=2), seeds=1)`：有了第二层，因果掩码本身就带来了位置信息。画出来，从哪里看得出这一点？（2）给 `"relative"` 用 `Sizes(clip=2)`：哪些距离会答错？（3）在 `Sizes(distances=...)` 里加上距离 12：ALiBi 会怎样？相对的那种呢？
 
@@ -404,4 +404,4 @@ raise NotImplementedError  # your code
 model_answer(6)
 
 # %% [markdown]
-# 都答完了？那么过一天，把你的六个答案再读一遍，不看参考答案。还能讲给朋友听的，才是你的。成绩报告会把它们收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。
+# 都答完了？那么过一天，把你的六个答案再读一遍，不看参考答案。还能讲给朋友听的，才是你的。答案会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。

@@ -18,7 +18,7 @@
 #
 # 代码通过了检查，你也未必说得清它为什么对。这份作业就要你说清楚：34 个问题，课程的每个大主题各两个，60 分钟。先合上课文。
 #
-# 单元格里还写着 `None`，就是在提问：先运行一次，再把你选的字母写在那里，加引号，然后再运行。它会告诉你什么是对的；选错了，它会说照你的想法会得出什么，课程又在哪里讲到这一点。可以再试，但先想清楚，因为最后一次写的字母才算数。下面的那个单元格用来打分，每题 1 分。*Run All*（全部运行）会在第一个还没答对的问题处停下。
+# 单元格里写着 `None`，就表示这一题还没答：先运行一次看题，再在那里写上你选的字母，加引号，然后再运行。它会告诉你什么是对的；选错了，还会说明照你的想法会得出什么，课程又在哪里讲到这一点。可以再选，但先想清楚，因为最后一次写的字母才算数。下面的那个单元格用来打分，每题 1 分。用 *Run All*（全部运行）时，一遇到还没答对的问题就停在那里。
 #
 # **先写名字。** 选项的次序按名字打乱，所以你的“b”到了同桌那里是另一个答案。名字要让老师认得出（有学号就写学号），写了就不要改：换一个名字，你的字母就指别的选项了。批改的人从这里读你的名字，所以在哪台机器上批改，看到的次序都和你的一样。
 
@@ -165,7 +165,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("cost_why_prefer", cost_why_prefer, strict=True).passed
 
 # %% [markdown]
-# ## 掩码，以及什么可以并行
+# ## 掩码，以及哪些计算可以并行
 #
 # 第 03 课和第 04 课。
 
@@ -370,4 +370,4 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("bert_writes", bert_writes, strict=True).passed
 
 # %% [markdown]
-# 全都答对了？这一页上没有的问题，`python -m course homework list` 会列出来；课文讲到哪里，就会在哪里问你。老师打分，收的是这个笔记本本身，记得先保存。接下来是[六个问题](../questions/questions.ipynb)，那里要写句子，不是选字母。
+# 全都答对了？还有一些问题不在这一页上，`python -m course homework list` 会列出来；课文讲到哪里，就会在哪里问你。老师要打分的话，交的是这个笔记本本身，记得先保存。接下来是[六个问题](../questions/questions.ipynb)，那里要写句子，不是选字母。

@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 作业 · 序列到序列
 #
-# 你要写出最早的注意力，打破瓶颈的就是它；再写出记忆网络的一跳，这种网络会连看好几遍：25 分钟，只用 torch 和你自己的头脑。先合上[课文](../../02_seq2seq.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 先写最早的注意力，打破瓶颈的就是它；再写记忆网络的一跳，这种网络会反复看好几遍。时间 25 分钟，除了 torch，只能靠自己的脑子。先合上[课文](../../02_seq2seq.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，K 是键的个数（源句的词数），D 是向量的宽度，A 是打分的小网络内部的宽度。
+# `check` 想运行几次都行。它每次换一批新的数来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。B 是批次大小，K 是键的个数（源句的词数），D 是向量的宽度，A 是打分的小网络内部的宽度。
 #
 # 在课文里，解码器每一步都问一次，查询的形状是 (B, T, D)。这里总共只问**一次**：查询是解码器在某一步的状态，形状是 (B, D)。
 
@@ -57,7 +57,7 @@ from course.homework import check
 #
 # <details><summary>提示 2</summary>
 #
-# (query @ w_q)[:, None] 的形状是 (B, 1, A)，会对各个键广播。tanh，再 @ v，得到分数 (B, K)。掩码为 False 的地方，分数 -inf 会变成权重 0。
+# (query @ w_q)[:, None] 的形状是 (B, 1, A)，会对各个键广播。tanh，再 @ v，得到分数 (B, K)。掩码为 False 的地方，分数取 -inf，权重就是 0。
 #
 # </details>
 #
@@ -83,7 +83,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("additive_attention", additive_attention, strict=True).passed
 
 # %% [markdown]
-# 注意力能学会该看哪里吗？下面有六个键，每个都带着一个随机的名字（前 4 个数）和一条随机的消息（后 4 个数）。查询是其中一个键的名字，损失只问这个键的消息，至于它排在哪里，谁也不告诉网络。**先猜**：正确的键，训练之前得到多少权重？训练之后呢？
+# 注意力能学会该看哪里吗？下面有六个键，每个都带着一个随机的名字（前 4 个数）和一条随机的消息（后 4 个数）。查询是其中一个键的名字，损失只要求答出这个键的消息；至于它排在哪里，谁也不告诉网络。**先猜**：正确的键，训练之前得到多少权重？训练之后呢？
 
 # %%
 torch.manual_seed(0)
@@ -105,7 +105,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
         optimiser.step()
 
 # %% [markdown]
-# 训练之前，每个键约得六分之一。训练之后，网络会找到名字对得上的键，尽管要的只是消息：看哪里，是梯度教会它的。
+# 训练之前，每个键分到约六分之一的权重。训练之后，虽然要的只是消息，网络却会去找名字对得上的那个键：该看哪里，是梯度教会它的。
 
 # %% [markdown]
 # <!-- card: memory_hop -->
@@ -125,7 +125,7 @@ with suppress(NotImplementedError):  # quiet until you have written it
 #
 # <details><summary>提示 1</summary>
 #
-# 一个事实有两个向量，哪一个拿来与问题比较，哪一个拿来求和？这就是注意力，每个句子只有一个查询。
+# 一个事实有两个向量，哪一个拿来与问题比较，哪一个拿来求和？这其实就是注意力，只是每个句子只有一个查询。
 #
 # </details>
 #
@@ -168,8 +168,8 @@ with suppress(NotImplementedError):  # quiet until you have written it
         print(f"hop {number}: {[round(w, 2) for w in weights[0].tolist()]}")
 
 # %% [markdown]
-# 第三跳同时看两个事实：到那时，*Anna* 和 *kitchen* 在问题里的分量一样重，因为每一跳加进去的东西都不会再消失。训练过的网络会学到能把它们区分开的向量。
+# 第三跳同时看两个事实。每一跳加进问题的东西都不会再消失，所以到第三跳时，*Anna* 和 *kitchen* 在问题里的分量一样重。网络经过训练，会学到能把它们区分开的向量。
 #
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？那么你已经掌握了论文的出发点。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。
+# 全绿了？那么论文是从哪个想法出发的，你已经掌握了。成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。接下来是[不用循环的注意力](../attention/attention.ipynb)。

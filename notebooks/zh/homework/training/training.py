@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 作业 · 训练
 #
-# 你要自己写出训练一个模型所需的各个部件：学习率、损失、Adam 的一步、暂退法（dropout）、检查点的平均。80 分钟，只用 torch 和你自己的头脑。先合上[课文](../../07_training.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 训练一个模型要用到的部件，你都要自己写出来：学习率、损失、Adam 的一步、暂退法（dropout）、检查点的平均。时间 80 分钟，除了 torch，只能靠自己的脑子。先合上[课文](../../07_training.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，T 是目标句的长度，V 是词表大小。
+# `check` 想运行几次都行。它每次换一批新的数来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。B 是批次大小，T 是目标句的长度，V 是词表大小。
 
 # %%
 import matplotlib.pyplot as plt
@@ -94,7 +94,7 @@ finish(plt.gcf())
 #
 # 对软化过的目标求交叉熵：目标给正确的词 1 - epsilon，此外，再给全部 V 个词各 epsilon / V。
 #
-# **为什么重要。** 要求模型给出概率 1，它就会自信过头。平滑让论文的困惑度变差，让译文变好。
+# **为什么重要。** 要求模型给出概率 1，它就会自信过头。用了平滑，论文的困惑度变差了，译文却变好了。
 #
 # ★★★☆☆ · 25 分钟 · 3 分
 #
@@ -137,7 +137,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("label_smoothing_loss", label_smoothing_loss, strict=True).passed
 
 # %% [markdown]
-# 设想一个模型，对 8 个词里正确的那个越来越有把握，其余各词的概率都相同。普通的损失永远奖励这种把握，你写的损失降到某一点又会上升。这一点在哪里？为什么在那里？
+# 设想一个模型，对 8 个词里正确的那个越来越有把握，其余各词的概率都相同。模型越有把握，普通的损失就越低，一直降下去；你写的损失降到某一点又会上升。这一点在哪里？为什么在那里？
 
 # %%
 sure = torch.linspace(0.05, 0.9999, 400)  # the probability of the right word
@@ -160,17 +160,17 @@ finish(plt.gcf())
 # <!-- card: adam_step -->
 # ## `adam_step`
 #
-# Adam 的一步：梯度的滑动平均 m，除以 v 的平方根，v 是梯度平方的滑动平均；两者都从 0 开始，所以都要修正。
+# Adam 的一步：m 是梯度的滑动平均，v 是梯度平方的滑动平均，用 m 除以 v 的平方根。两者都从 0 开始，所以都要修正。
 #
-# **为什么重要。** 几乎每个 Transformer 都用 Adam 或它的后代 AdamW 训练。现在，它的一步怎么走，检查点里必须保存哪些状态，你都一清二楚了。
+# **为什么重要。** Transformer 几乎都是用 Adam 或者由它改进来的 AdamW 训练的。现在，它的一步怎么走，检查点里必须保存哪些状态，你都一清二楚了。
 #
 # ★★★☆☆ · 25 分钟 · 3 分
 #
 # ```text
 # adam_step(param, grad, state, lr, betas, eps) -> 新的参数，形状和类型同 param
 # grad 的形状和类型同 param
-# state 是这个参数的 dict，第一步之前是 {}，放什么由你定，下一步会原样还给你（需要事先备好 state
-#     的函数也能通过：检查时会借给它一些零）
+# state 是这个参数的 dict，第一步之前是 {}，放什么由你定，下一步会原样还给你（如果你的函数要求
+#     state 事先备好，也能通过：检查时会替你填上零）
 # betas (beta_1, beta_2)。就地修改 param，或者返回 (param, state)，也算对
 # ```
 #
@@ -208,7 +208,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("adam_step", adam_step, strict=True).passed
 
 # %% [markdown]
-# 让你写的 Adam 在一条窄谷里走走看，$f(x, y) = (x^2 + 100\,y^2) / 2$。它的梯度是 $(x, 100\,y)$：横穿山谷的方向，比沿着山谷的方向陡一百倍。普通的梯度下降只能按陡的方向选学习率，在另一个方向上就只能慢慢爬。（这里出现 KeyError？说明你的 Adam 读了一个名字，而空的 state 里还没有它。先把它的初值放进 `state`：零张量或 0。）
+# 让你写的 Adam 在一条窄谷里走走看，$f(x, y) = (x^2 + 100\,y^2) / 2$。它的梯度是 $(x, 100\,y)$：横穿山谷的方向，陡度是沿着山谷方向的一百倍。普通的梯度下降只能按陡的方向选学习率，在另一个方向上就只能慢慢爬。（这里出现 KeyError？说明你的 Adam 要读的名字，空的 state 里还没有。先把它的初值放进 `state`：零张量或 0。）
 
 # %%
 def slope(place: Tensor) -> Tensor:
@@ -258,7 +258,7 @@ finish(plt.gcf())
 #
 # <details><summary>提示 2</summary>
 #
-# torch.rand_like(x) 在 0 与 1 之间均匀分布。大于或等于 p 的地方保留。剩下的总和变成 1 - p 倍：用什么来弥补？
+# torch.rand_like(x) 在 0 与 1 之间均匀分布。大于或等于 p 的地方保留。这样一来，总和变成原来的 1 - p 倍：用什么来弥补？
 #
 # </details>
 #
@@ -296,9 +296,9 @@ except NotImplementedError:
 # <!-- card: average_checkpoints -->
 # ## `average_checkpoints`
 #
-# 几个检查点的权重，按名字一个一个求平均，如论文 6.1 节。
+# 把几个检查点的权重按名字一个一个求平均，做法同论文 6.1 节。
 #
-# **为什么重要。** 论文的结果，都是用 5 个或 20 个检查点的平均得出的。翻译时不多花一分代价，还抹平了最后几个批次的噪声。
+# **为什么重要。** 论文的结果，都是用 5 个或 20 个检查点的平均得出的。翻译时不用多算一点东西，还抹平了最后几个批次的噪声。
 #
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
@@ -340,7 +340,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("average_checkpoints", average_checkpoints, strict=True).passed
 
 # %% [markdown]
-# 取平均为什么有用？用数来说：二十个检查点散布在一个好位置周围，各自被最后几个批次的噪声推偏了。它们的平均离这个位置会近多少？
+# 取平均为什么有用？用数字来看：二十个检查点散布在一个好位置周围，各自被最后几个批次的噪声推偏了。取了平均，离这个位置会近多少？
 
 # %%
 good = torch.zeros(1000)
@@ -350,6 +350,6 @@ for count in (1, 5, 20):
     print(f"mean of {count:2} checkpoints: {distance:4.1f} from the good place")
 
 # %% [markdown]
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？那么训练程序里的每一行，你都看得明白了。成绩报告会把这些都收进去：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。
+# 全绿了？那么训练程序里的每一行，你都看得明白了。成绩会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。接下来是[解码](../decoding/decoding.ipynb)：训练好的模型怎样写出句子。

@@ -16,9 +16,9 @@
 # %% [markdown]
 # # 作业 · Transformer
 #
-# 你要写出论文图 1 里围着注意力的那些部件，再写出两种层本身：100 分钟。先合上[课文](../../05_transformer.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
+# 你要写出论文图 1 里注意力周围的那些部件，再写出两种层本身。时间 100 分钟。先合上[课文](../../05_transformer.ipynb)。查资料可以，照抄不行：自己写出来的，才是自己的。
 #
-# `check` 想运行几次就运行几次。它每次用新的数来试，说出哪里错了，常常还说为什么，并给出适合你这个错误的提示（三条提示都在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：*Run All*（全部运行）会在第一道还没通过的练习处停下，并在最后几行说明原因。B 是批次大小，S 和 T 是源句和目标句的词数，D 是 d_model，F 是 d_ff。掩码是布尔型，True 表示可以关注。
+# `check` 想运行几次都行。它每次换一批新的数来试，指出哪里错了，常常还会说明原因，再给一条对症的提示（三条提示全在题卡下面，卡住时再看）。每道练习的第二个 check 单元格用来打分：用 *Run All*（全部运行）时，一遇到还没通过的练习就停在那里，最后几行写着原因。B 是批次大小，S 和 T 是源句和目标句的词数，D 是 d_model，F 是 d_ff。掩码是布尔型，True 表示可以关注。
 
 # %%
 import math
@@ -34,9 +34,9 @@ from course.viz import finish
 # <!-- card: positional_encoding -->
 # ## `positional_encoding`
 #
-# 给每个位置一个由波组成的向量：第 2i 列是 sin(pos / 10000^(2i / d_model))，第 2i + 1 列是同一个角的余弦。
+# 给每个位置配一个向量，每一列是一个波：第 2i 列是 sin(pos / 10000^(2i / d_model))，第 2i + 1 列是同一个角的余弦。
 #
-# **为什么重要。** 注意力不知道词的次序，这些向量告诉它；而且往后移 k 位只是乘一个矩阵，在哪个位置都一样。
+# **为什么重要。** 注意力不知道词的次序，要靠这些向量来告诉它。而且往后移 k 位，就是乘一个矩阵，在哪个位置都是同一个。
 #
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
@@ -113,13 +113,13 @@ finish(plt.gcf())
 #
 # <details><summary>提示 2</summary>
 #
-# 沿 dim=-1 求 mean 和 var，用 keepdim=True。torch 的 var 除以 D - 1，除非写明 unbiased=False。
+# 沿 dim=-1 求 mean 和 var，用 keepdim=True。torch 的 var 默认除以 D - 1，不要这样就写明 unbiased=False。
 #
 # </details>
 #
 # <details><summary>提示 3</summary>
 #
-# (x - mean) / torch.sqrt(variance + eps)，再用增益和偏置，它们会自己广播。
+# (x - mean) / torch.sqrt(variance + eps)，再乘以增益，加上偏置，这两个会自动广播。
 #
 # </details>
 
@@ -140,7 +140,7 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # <!-- card: feed_forward -->
 # ## `feed_forward`
 #
-# 论文的公式 2：把每个词加宽到 F 个数，留下正的，再收窄到 D 个。
+# 论文的公式 2：把每个词的向量加宽到 F 个数，只留正的，再收窄到 D 个。
 #
 # **为什么重要。** 注意力只管收集：权重一旦定下，它就是线性的。模型真正的计算在前馈网络里，编码器层三分之二的权重也在这里。
 #
@@ -161,13 +161,13 @@ assert check("layer_norm", layer_norm, strict=True).passed
 #
 # <details><summary>提示 2</summary>
 #
-# 里面那层是 (..., F)：x @ w_1 + b_1，其中所有负数变成 0。
+# 中间那层的形状是 (..., F)：算出 x @ w_1 + b_1，再把负数都变成 0。
 #
 # </details>
 #
 # <details><summary>提示 3</summary>
 #
-# torch.relu(x @ w_1 + b_1) 是里面那层；用 w_2 和 b_2 再来一次，但不用 relu。
+# torch.relu(x @ w_1 + b_1) 就是中间那层；再用 w_2 和 b_2 照样算一次，这次不用 relu。
 #
 # </details>
 
@@ -187,7 +187,7 @@ assert check("feed_forward", feed_forward, strict=True).passed
 # %% [markdown]
 # ## 编码器层
 #
-# 现在你要把部件拼起来，怎么拼由你：查询、键、值共用一个 Linear 还是用三个，有没有偏置，层归一化放在每个子层之后（论文的做法）还是之前。检查不看你起的名字，只问你的层**做**什么：谁能看到谁，掩码遮住什么，子层的矩阵为零时还剩什么。
+# 现在你要把部件拼起来。怎么拼由你：查询、键、值共用一个 Linear 还是用三个，带不带偏置，层归一化放在每个子层之后（论文的做法）还是之前，都可以。检查不管你起什么名字，只看你的层**做**什么：谁能看到谁，掩码遮住什么，子层的矩阵全为零时还剩什么。
 #
 # 凭记忆再写一遍注意力，写成单独的类：两种层都要用它。这里可以用 `nn.Linear` 和 `nn.LayerNorm`，也可以用 `F.scaled_dot_product_attention`，这个函数你自己写过。`nn.MultiheadAttention` 和现成的层不能用。
 
@@ -197,7 +197,7 @@ assert check("feed_forward", feed_forward, strict=True).passed
 #
 # 多头自注意力，然后前馈网络；两者外面各包一个残差连接和一个层归一化。
 #
-# **为什么重要。** 六个这样的层就是论文的编码器。次序从来不变：先是词互相看，再是每个词各自思考。
+# **为什么重要。** 这样的层叠六个，就是论文的编码器。次序从来不变：先让词互相看，再让每个词各自思考。
 #
 # ★★★★☆ · 35 分钟 · 4 分
 #
@@ -258,9 +258,9 @@ assert check("EncoderLayer", EncoderLayer, strict=True).passed
 # <!-- card: DecoderLayer -->
 # ## `DecoderLayer`
 #
-# 带掩码的自注意力，然后是看编码器输出的交叉注意力，然后是前馈网络；三者外面各包一个残差连接和一个层归一化。
+# 先是带掩码的自注意力，再是看编码器输出的交叉注意力，最后是前馈网络；三者外面各包一个残差连接和一个层归一化。
 #
-# **为什么重要。** 自注意力读已经写出的部分，交叉注意力读源句：两种语言之间，别无其他联系。
+# **为什么重要。** 自注意力读已经写出的部分，交叉注意力读源句。除此之外，两种语言之间再没有别的联系。
 #
 # ★★★★☆ · 35 分钟 · 4 分
 #
@@ -310,7 +310,7 @@ from course.homework import check  # the course's own, whatever stands above
 assert check("DecoderLayer", DecoderLayer, strict=True).passed
 
 # %% [markdown]
-# 在你的解码器层里，谁能看到谁？看梯度就知道。每个方格是一个导数的大小：输出的词（行）对输入的词（列）。白色就是恰好为零。运行之前先想：左图的哪一半是白的？右图的哪一列是白的？
+# 在你的解码器层里，谁能看到谁？看梯度就知道。每个方格表示一个导数有多大：输出的词（行）对输入的词（列）求导。白色表示恰好为零。运行之前先想：左图的哪一半是白的？右图的哪一列是白的？
 
 # %%
 layer = DecoderLayer(32, 4, 64).eval()
@@ -329,6 +329,6 @@ figure.suptitle("Nothing comes from the future, nothing from padding")
 finish(figure)
 
 # %% [markdown]
-# 你点了 *Run All*，页面跳到这里，上面却有些单元格没有编号？运行停在第一道还没通过的练习处；原因写在那道练习第二个 check 单元格下面的信息里。
+# 点了 *Run All*，页面跳到这里，上面却有单元格没有编号？那是运行停在了第一道还没通过的练习；原因写在那道练习的第二个 check 单元格下面。
 #
-# 全绿了？两种层各叠六个，就是论文的模型；考试要你写的就是它。成绩报告会收进通过的练习：`python -m course homework report` 写出 `build/report.html`，给你自己看。老师打分，收的是这个笔记本本身。接下来是送进模型的[文本](../text/text.ipynb)。
+# 全绿了？两种层各叠六个，就是论文的模型；考试要你写的就是它。通过的练习会汇总成报告：运行 `python -m course homework report`，生成 `build/report.html`，留给你自己看。老师要打分的话，交的是这个笔记本本身。接下来是送进模型的[文本](../text/text.ipynb)。
