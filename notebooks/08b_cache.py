@@ -855,10 +855,10 @@ for kind in next(iter(where.values())):
 # in place brings next to nothing at the length of a caption: there is little to copy.
 #
 # The products cannot be left out; all other lines are what could still be saved. They are about half of the time: if all
-# else cost nothing, we would be about twice as fast. CTranslate2, a program made for decoding alone, was 2.2 times as
-# fast with the same weights, greedily, and 2.4 times with a beam of 4 (`assets/results/bench_decode.json`, measured before the cache wrote in
-# place; `python -m course bench decode` measures it on your machine). So 0.8 of its speed would ask for four fifths of all that is not a product: not
-# in plain PyTorch.
+# else cost nothing, we would be about twice as fast. CTranslate2, a program made for decoding alone, was 1.5 times as
+# fast with the same weights, greedily, and 1.8 times with a beam of 4 (`assets/results/bench_decode.json`, two cores with
+# AVX-512; `python -m course bench decode` measures it on your machine). So 0.8 of its greedy speed would ask for a third of all that
+# is not a product.
 
 # %% [markdown]
 # ## What you built
