@@ -72,7 +72,8 @@ COMPOSED = {"course/reasons": ["See lesson {1}, “{2}”", "{1}. Planted: {2}. 
                      "at the word after it", "{1} words away", "layer", "head", "kind",
                      "one cell (cross-attention, layer {1}, head {2}): row {3}, column {4}, "
                      "weight {5}", "Where each head looks: choose one", "width", "target tokens",
-                     "padding mask {1}", "causal mask {1}", "gold",
+                     "padding mask {1}", "padding mask kept", "padding mask forgotten",
+                     "with residuals", "without residuals", "causal mask {1}", "gold",
                      "predicted", "everyone", "healthy", "weights", "output", "German", "English",
                      "encoder self-attention ({1})", "decoder self-attention ({1})",
                      "cross-attention ({1})", "cross-attention", "self-attention",
