@@ -89,8 +89,8 @@ def test_what_a_card_says_of_shapes_is_one_block_with_its_lines_in_the_fence(nam
 
 def test_a_long_line_of_chinese_is_broken_like_one_of_english():
     first, second = wrapped("f(x) -> " + "字" * 60).split("\n")
-    assert first == "f(x) -> " + "字" * 43 and second == "    " + "字" * 17
-    assert wrapped("字" * 47 + "，字；f(x)") == "字" * 46 + "\n    字，字\nf(x)"
+    assert first == "f(x) -> " + "字" * 35 and second == "    " + "字" * 25
+    assert wrapped("字" * 39 + "，字；f(x)") == "字" * 38 + "\n    字，字\nf(x)"
 
 
 @pytest.mark.parametrize("name", EXERCISES)

@@ -44,7 +44,7 @@ def wrapped(signature: str) -> str:
     for part in re.split("; |；", signature):
         line = ""
         for word in re.findall(WORD, part):
-            if line and _width(line) + _width(word.strip()) >= 96:
+            if line and _width(line) + _width(word.strip()) >= 80:
                 lines.append(line)
                 line = "    "
             line += word if line.strip() else word.strip()

@@ -73,9 +73,10 @@ next_log_probs(torch.tensor([[0], [0]])).exp()  # two equal prefixes, two equal 
 # ★★☆☆☆ · 15 minutes · 2 points
 #
 # ```text
-# greedy_decode(next_log_probs, bos_id, eos_id, max_len) -> list of ids: bos, then at most max_len
-#     new ones, the last of them eos if it came. next_log_probs(prefixes) takes a LongTensor (n,
-#     t), prefixes that begin with bos_id, and returns the log-probabilities (n, V) of the next id
+# greedy_decode(next_log_probs, bos_id, eos_id, max_len) -> list of ids: bos, then
+#     at most max_len new ones, the last of them eos if it came.
+#     next_log_probs(prefixes) takes a LongTensor (n, t), prefixes that begin with
+#     bos_id, and returns the log-probabilities (n, V) of the next id
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -122,13 +123,14 @@ assert check("greedy_decode", greedy_decode, strict=True).passed
 # ★★★★★ · 60 minutes · 5 points
 #
 # ```text
-# beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty) -> list of 1 to
-#     `beam` pairs (ids, score), the best first. ids: bos, then new ids, the last one eos, or
-#     max_len of them. score: the sum of their log-probabilities over ((5 + length) / 6) **
-#     length_penalty, length the number of new ids, eos counted (the check also accepts eos not
-#     counted, or bos counted, if all scores do the same). next_log_probs(prefixes) takes a
-#     LongTensor (n, t), prefixes that begin with bos_id, and returns the log-probabilities (n, V)
-#     of the next id
+# beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty) ->
+#     list of 1 to `beam` pairs (ids, score), the best first. ids: bos, then new
+#     ids, the last one eos, or max_len of them. score: the sum of their
+#     log-probabilities over ((5 + length) / 6) ** length_penalty, length the
+#     number of new ids, eos counted (the check also accepts eos not counted, or
+#     bos counted, if all scores do the same). next_log_probs(prefixes) takes a
+#     LongTensor (n, t), prefixes that begin with bos_id, and returns the
+#     log-probabilities (n, V) of the next id
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -191,8 +193,8 @@ for ids, score in beam_search(next_log_probs, 0, 1, 5, beam=2, length_penalty=0.
 #
 # ```text
 # bleu(hypotheses, references) -> a number from 0 to 100
-# both are lists of sentences, a sentence is a list of tokens (strings, compared as they come),
-#     and each has one reference
+# both are lists of sentences, a sentence is a list of tokens (strings, compared
+#     as they come), and each has one reference
 # ```
 #
 # <details><summary>Hint 1</summary>

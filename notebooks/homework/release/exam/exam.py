@@ -76,11 +76,12 @@ from course.viz import finish
 # ★★★★★ · 180 minutes · 5 points
 #
 # ```text
-# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> an nn.Module,
-#     called (src, tgt_in, src_mask, tgt_mask) -> logits (B, T, tgt_vocab)
+# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> an
+#     nn.Module, called (src, tgt_in, src_mask, tgt_mask) -> logits (B, T,
+#     tgt_vocab)
 # src (B, S) and tgt_in (B, T) are token ids, tgt_in shifted already
-# masks are boolean, True = may attend: src_mask (B, 1, 1, S), tgt_mask (B, 1, T, T), causal and
-#     padding together. n_layers layers in each stack
+# masks are boolean, True = may attend: src_mask (B, 1, 1, S), tgt_mask (B, 1, T,
+#     T), causal and padding together. n_layers layers in each stack
 # dropout, if any, is off in eval mode
 # 60 words must fit
 # ```

@@ -46,7 +46,8 @@ from course.homework import check
 # ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
-# padding_mask(tokens, pad_id): tokens (B, K) -> boolean (B, 1, 1, K), True = may attend
+# padding_mask(tokens, pad_id): tokens (B, K) -> boolean (B, 1, 1, K), True = may
+#     attend
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -91,7 +92,8 @@ assert check("padding_mask", padding_mask, strict=True).passed
 # ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
-# causal_mask(size) -> boolean (1, 1, size, size), the last two are (Q, K), True = may attend
+# causal_mask(size) -> boolean (1, 1, size, size), the last two are (Q, K), True =
+#     may attend
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -147,8 +149,8 @@ for sentence in both[:, 0]:
 # ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
-# shift_right(tgt, bos_id): tgt (B, T) -> (B, T), a new tensor: bos_id first, then tgt without its
-#     last column
+# shift_right(tgt, bos_id): tgt (B, T) -> (B, T), a new tensor: bos_id first, then
+#     tgt without its last column
 # ```
 #
 # <details><summary>Hint 1</summary>

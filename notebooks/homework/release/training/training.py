@@ -106,8 +106,8 @@ finish(plt.gcf())
 # ★★★☆☆ · 25 minutes · 3 points
 #
 # ```text
-# label_smoothing_loss(logits, target, pad_id, epsilon): logits (B, T, V), target (B, T) -> scalar
-#     tensor, the mean over all real tokens of the batch, in nats
+# label_smoothing_loss(logits, target, pad_id, epsilon): logits (B, T, V), target
+#     (B, T) -> scalar tensor, the mean over all real tokens of the batch, in nats
 # epsilon is spread over all V words, the right one too
 # positions whose target is pad_id do not count
 # ```
@@ -177,10 +177,11 @@ finish(plt.gcf())
 # ```text
 # adam_step(param, grad, state, lr, betas, eps) -> the new parameter, like param
 # grad like param
-# state a dict of this parameter, {} before the first step, which you fill as you like and get
-#     again at the next step (a function that needs a prepared state passes, too: the check lends
-#     it zeros)
-# betas (beta_1, beta_2). Also right: change param in place, or return (param, state)
+# state a dict of this parameter, {} before the first step, which you fill as you
+#     like and get again at the next step (a function that needs a prepared state
+#     passes, too: the check lends it zeros)
+# betas (beta_1, beta_2). Also right: change param in place, or return (param,
+#     state)
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -316,8 +317,8 @@ except NotImplementedError:
 # ★☆☆☆☆ · 10 minutes · 1 point
 #
 # ```text
-# average_checkpoints(states): list of one or more dicts name -> tensor, the same names and shapes
-#     in each -> a new dict name -> mean, like the tensors
+# average_checkpoints(states): list of one or more dicts name -> tensor, the same
+#     names and shapes in each -> a new dict name -> mean, like the tensors
 # the states stay as they are
 # ```
 #

@@ -47,7 +47,8 @@ from course.viz import finish
 # ★★☆☆☆ · 15 minutes · 2 points
 #
 # ```text
-# positional_encoding(max_len, d_model) -> float32 (max_len, d_model), d_model even
+# positional_encoding(max_len, d_model) -> float32 (max_len, d_model), d_model
+#     even
 # row = position, from 0
 # sines in columns 0, 2, ..., cosines in columns 1, 3, ...
 # ```
@@ -154,10 +155,10 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # ★☆☆☆☆ · 5 minutes · 1 point
 #
 # ```text
-# feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F, D), b_2 (D,) ->
-#     (..., D)
-# weights multiply from the right, x @ w_1, as in the paper's equation 2 (nn.Linear keeps them
-#     transposed)
+# feed_forward(x, w_1, b_1, w_2, b_2): x (..., D), w_1 (D, F), b_1 (F,), w_2 (F,
+#     D), b_2 (D,) -> (..., D)
+# weights multiply from the right, x @ w_1, as in the paper's equation 2
+#     (nn.Linear keeps them transposed)
 # the gradient flows back through every step
 # ```
 #
@@ -215,8 +216,9 @@ assert check("feed_forward", feed_forward, strict=True).passed
 # ★★★★☆ · 35 minutes · 4 points
 #
 # ```text
-# EncoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, mask) with x (B, S, D), mask
-#     boolean (B, 1, 1, S), True = may attend -> (B, S, D), the tensor alone
+# EncoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, mask) with x (B,
+#     S, D), mask boolean (B, 1, 1, S), True = may attend -> (B, S, D), the tensor
+#     alone
 # layer norm behind each sub-layer (post, the paper) or in front (pre)
 # scores divided by sqrt(d_k)
 # names and biases as you like
@@ -278,9 +280,10 @@ assert check("EncoderLayer", EncoderLayer, strict=True).passed
 # ★★★★☆ · 35 minutes · 4 points
 #
 # ```text
-# DecoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, memory, src_mask, tgt_mask) with
-#     x (B, T, D), memory (B, S, D), src_mask (B, 1, 1, S) for memory, tgt_mask (B or 1, 1, T, T)
-#     for x, both boolean, True = may attend -> (B, T, D), the tensor alone
+# DecoderLayer(d_model, n_heads, d_ff): an nn.Module, called (x, memory, src_mask,
+#     tgt_mask) with x (B, T, D), memory (B, S, D), src_mask (B, 1, 1, S) for
+#     memory, tgt_mask (B or 1, 1, T, T) for x, both boolean, True = may attend ->
+#     (B, T, D), the tensor alone
 # layer norm behind each sub-layer (post, the paper) or in front (pre)
 # scores divided by sqrt(d_k)
 # names and biases as you like

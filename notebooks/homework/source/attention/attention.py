@@ -95,8 +95,8 @@ assert check("softmax", softmax, strict=True).passed
 #
 # ```text
 # scaled_dot_product_attention(query, key, value, mask=None) -> (output, weights)
-# query (..., Q, Dk), key (..., K, Dk), value (..., K, Dv), mask boolean, True = may attend,
-#     broadcastable to (..., Q, K)
+# query (..., Q, Dk), key (..., K, Dk), value (..., K, Dv), mask boolean, True =
+#     may attend, broadcastable to (..., Q, K)
 # output (..., Q, Dv), weights (..., Q, K)
 # ```
 #
@@ -250,8 +250,9 @@ assert check("merge_heads", merge_heads, strict=True).passed
 # ```text
 # MultiHeadAttention(d_model, n_heads): an nn.Module with w_q, w_k, w_v, w_o, each
 #     nn.Linear(d_model, d_model), biases as you like
-# called (query, key, value, mask=None) with query (B, Q, D), key and value (B, K, D), mask
-#     broadcastable to (B, H, Q, K) -> (B, Q, D), or a pair of that and the weights
+# called (query, key, value, mask=None) with query (B, Q, D), key and value (B, K,
+#     D), mask broadcastable to (B, H, Q, K) -> (B, Q, D), or a pair of that and
+#     the weights
 # ```
 #
 # <details><summary>Hint 1</summary>

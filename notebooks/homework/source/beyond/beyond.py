@@ -172,7 +172,8 @@ assert check("rotary", rotary, strict=True).passed
 # ★★☆☆☆ · 10 minutes · 2 points
 #
 # ```text
-# alibi_bias(n_heads, length) -> (H, L, L), float: minus slope times |i - j| for query i and key j
+# alibi_bias(n_heads, length) -> (H, L, L), float: minus slope times |i - j| for
+#     query i and key j
 # head h, counted from 1, has the slope 2^(-8h / H)
 # ```
 #
@@ -222,9 +223,9 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 # ★★★☆☆ · 20 minutes · 3 points
 #
 # ```text
-# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D), cache None or (keys, values) each (B, t,
-#     D), weights (D, D), used as x @ w, as in the paper's formulas (nn.Linear keeps them
-#     transposed) -> (output (B, 1, D), new cache)
+# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D), cache None or (keys,
+#     values) each (B, t, D), weights (D, D), used as x @ w, as in the paper's
+#     formulas (nn.Linear keeps them transposed) -> (output (B, 1, D), new cache)
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -278,8 +279,9 @@ assert check("kv_cache_step", kv_cache_step, strict=True).passed
 # ★★★☆☆ · 20 minutes · 3 points
 #
 # ```text
-# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V), log-probabilities of the smallest set
-#     of words that holds top_p, renormalised, -inf for all others
+# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V), log-probabilities of
+#     the smallest set of words that holds top_p, renormalised, -inf for all
+#     others
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -330,8 +332,9 @@ assert check("nucleus", nucleus, strict=True).passed
 # ★★☆☆☆ · 20 minutes · 2 points
 #
 # ```text
-# linearise(tree): tree like "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> list of symbols:
-#     "(NP" where a phrase opens, ")NP" where it closes, "XX" for each word with its tag
+# linearise(tree): tree like "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> list
+#     of symbols: "(NP" where a phrase opens, ")NP" where it closes, "XX" for each
+#     word with its tag
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -387,8 +390,8 @@ assert check("linearise", linearise, strict=True).passed
 # ★★☆☆☆ · 15 minutes · 2 points
 #
 # ```text
-# bracket_f1(predicted, gold): for each sentence a list of brackets (label, start, end), both
-#     lists in the same order of sentences -> F1 in percent, 0 to 100
+# bracket_f1(predicted, gold): for each sentence a list of brackets (label, start,
+#     end), both lists in the same order of sentences -> F1 in percent, 0 to 100
 # ```
 #
 # <details><summary>Hint 1</summary>

@@ -52,9 +52,9 @@ from course.homework import check
 #
 # ```text
 # receptive_field(layers) -> int
-# layers: a list of (kernel, stride, dilation), from the bottom up, all whole numbers, 1 or more.
-#     The result: over how many words one output of the top layer reaches, from the first that it
-#     hears of to the last, both counted
+# layers: a list of (kernel, stride, dilation), from the bottom up, all whole
+#     numbers, 1 or more. The result: over how many words one output of the top
+#     layer reaches, from the first that it hears of to the last, both counted
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -117,11 +117,12 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ★★★☆☆ · 25 minutes · 3 points
 #
 # ```text
-# conv1d_backward(x, weight, bias, grad) -> dict with the keys x, weight, bias, each gradient in
-#     the shape of its tensor
-# x (B, L, D), weight (O, D, K), bias (O,), grad (B, L - K + 1, O), that of the output
-# output p sees the words p to p + K - 1: nothing is padded, the stride is 1, and out[:, p] = bias
-#     + the sum over k of x[:, p + k] @ weight[:, :, k].T
+# conv1d_backward(x, weight, bias, grad) -> dict with the keys x, weight, bias,
+#     each gradient in the shape of its tensor
+# x (B, L, D), weight (O, D, K), bias (O,), grad (B, L - K + 1, O), that of the
+#     output
+# output p sees the words p to p + K - 1: nothing is padded, the stride is 1, and
+#     out[:, p] = bias + the sum over k of x[:, p + k] @ weight[:, :, k].T
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -183,12 +184,12 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ★★★★☆ · 40 minutes · 4 points
 #
 # ```text
-# rnn_backward(x, h0, w_x, w_h, b, grad_h) -> dict with the keys x, h0, w_x, w_h, b, each gradient
-#     in the shape of its tensor
+# rnn_backward(x, h0, w_x, w_h, b, grad_h) -> dict with the keys x, h0, w_x, w_h,
+#     b, each gradient in the shape of its tensor
 # x (B, T, D), h0 (B, H), w_x (D, H), w_h (H, H), b (H,)
-# weights multiply from the right: h_t = tanh(x_t @ w_x + h_{t-1} @ w_h + b), t = 1 to T. grad_h
-#     (B, T, H) is the gradient of the loss by each h_t as an output, without what comes back from
-#     later steps: that is yours to add
+# weights multiply from the right: h_t = tanh(x_t @ w_x + h_{t-1} @ w_h + b), t =
+#     1 to T. grad_h (B, T, H) is the gradient of the loss by each h_t as an
+#     output, without what comes back from later steps: that is yours to add
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -272,8 +273,9 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ```text
 # lstm_cell(x, h, c, w_x, w_h, b) -> (h, c), the new ones
 # x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b (4H,)
-# weights multiply from the right, in four blocks of H columns, torch's order: input gate i,
-#     forget gate f, proposal g, output gate o. One b, where torch adds two
+# weights multiply from the right, in four blocks of H columns, torch's order:
+#     input gate i, forget gate f, proposal g, output gate o. One b, where torch
+#     adds two
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -324,12 +326,12 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 # ★★★★☆ · 35 minutes · 4 points
 #
 # ```text
-# lstm_backward(x, h, c, w_x, w_h, b, grad_h, grad_c) -> dict with the keys x, h, c, w_x, w_h, b,
-#     each gradient in the shape of its tensor
-# the step is lstm_cell's: x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b (4H,), blocks i,
-#     f, g, o
-# grad_h and grad_c (B, H): the gradients of the new h and the new c, each without what comes
-#     through the other
+# lstm_backward(x, h, c, w_x, w_h, b, grad_h, grad_c) -> dict with the keys x, h,
+#     c, w_x, w_h, b, each gradient in the shape of its tensor
+# the step is lstm_cell's: x (B, D), h and c (B, H), w_x (D, 4H), w_h (H, 4H), b
+#     (4H,), blocks i, f, g, o
+# grad_h and grad_c (B, H): the gradients of the new h and the new c, each without
+#     what comes through the other
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -411,9 +413,9 @@ with suppress(NotImplementedError):  # quiet until you have written both
 # ```text
 # gru_cell(x, h, w_x, w_h, b_x, b_h) -> h, the new one
 # x (B, D), h (B, H), w_x (D, 3H), w_h (H, 3H), b_x and b_h (3H,)
-# weights multiply from the right, in three blocks of H columns, torch's order: reset gate r,
-#     update gate z, proposal n. torch's equations: the reset gate acts after the matrix product,
-#     and z = 1 keeps the old state
+# weights multiply from the right, in three blocks of H columns, torch's order:
+#     reset gate r, update gate z, proposal n. torch's equations: the reset gate
+#     acts after the matrix product, and z = 1 keeps the old state
 # ```
 #
 # <details><summary>Hint 1</summary>

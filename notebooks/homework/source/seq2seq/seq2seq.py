@@ -51,8 +51,8 @@ from course.homework import check
 # ```text
 # additive_attention(query, keys, w_q, w_k, v, mask=None) -> (context, weights)
 # query (B, D), keys (B, K, D), w_q and w_k (D, A), v (A,)
-# weights multiply from the right, query @ w_q, as in the formula (nn.Linear keeps them
-#     transposed), there is no bias
+# weights multiply from the right, query @ w_q, as in the formula (nn.Linear keeps
+#     them transposed), there is no bias
 # mask (B, K) boolean, True = may attend
 # each sentence has at least one True. context (B, D), weights (B, K)
 # ```

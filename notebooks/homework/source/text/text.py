@@ -45,11 +45,11 @@ from course.homework import check
 # ★★★☆☆ · 30 minutes · 3 points
 #
 # ```text
-# learn_bpe(word_counts, n_merges): word_counts a dict word -> how often it occurs -> a list of
-#     n_merges pairs of symbols, in the order learned
-# fewer only if no word has two symbols left. Symbols begin as characters, the last one with </w>:
-#     low is l, o, w</w>. Ties go to the lexicographically smallest pair, as Python compares
-#     tuples
+# learn_bpe(word_counts, n_merges): word_counts a dict word -> how often it occurs
+#     -> a list of n_merges pairs of symbols, in the order learned
+# fewer only if no word has two symbols left. Symbols begin as characters, the
+#     last one with </w>: low is l, o, w</w>. Ties go to the lexicographically
+#     smallest pair, as Python compares tuples
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -126,8 +126,8 @@ print(" ".join(a + b for a, b in merges))
 # ★★☆☆☆ · 15 minutes · 2 points
 #
 # ```text
-# apply_bpe(word, merges): merges a list of pairs, as learn_bpe returns it -> the list of the
-#     word's symbols, the last one ending in </w>
+# apply_bpe(word, merges): merges a list of pairs, as learn_bpe returns it -> the
+#     list of the word's symbols, the last one ending in </w>
 # ```
 #
 # <details><summary>Hint 1</summary>
@@ -185,10 +185,11 @@ for n in (0, 5, 15, len(merges)):
 # ★★☆☆☆ · 20 minutes · 2 points
 #
 # ```text
-# token_batches(lengths, max_tokens): lengths a list of numbers of tokens -> a list of batches,
-#     each a list of indices into lengths, every index once. A batch costs its number of sentences
-#     times its longest length, at most max_tokens, and is closed only when the next sentence does
-#     not fit. Similar lengths stand together: of 1000 sentences, less than a tenth is padding. A
+# token_batches(lengths, max_tokens): lengths a list of numbers of tokens -> a
+#     list of batches, each a list of indices into lengths, every index once. A
+#     batch costs its number of sentences times its longest length, at most
+#     max_tokens, and is closed only when the next sentence does not fit. Similar
+#     lengths stand together: of 1000 sentences, less than a tenth is padding. A
 #     sentence longer than max_tokens: ValueError, or a batch of its own
 # ```
 #

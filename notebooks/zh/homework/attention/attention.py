@@ -86,8 +86,8 @@ assert check("softmax", softmax, strict=True).passed
 #
 # ```text
 # scaled_dot_product_attention(query, key, value, mask=None) -> (output, weights)
-# query (..., Q, Dk)，key (..., K, Dk)，value (..., K, Dv)，mask 是布尔型，True = 可以关注，能广
-#     播到 (..., Q, K)
+# query (..., Q, Dk)，key (..., K, Dk)，value (..., K, Dv)，mask 是布尔型，True =
+#     可以关注，能广播到 (..., Q, K)
 # output (..., Q, Dv)，weights (..., Q, K)
 # ```
 #
@@ -227,10 +227,10 @@ assert check("merge_heads", merge_heads, strict=True).passed
 # ★★★★☆ · 30 分钟 · 4 分
 #
 # ```text
-# MultiHeadAttention(d_model, n_heads): 一个 nn.Module，有 w_q、w_k、w_v、w_o，各是
-#     nn.Linear(d_model, d_model)，偏置要不要都行
-# 调用 (query, key, value, mask=None)：query (B, Q, D)，key 和 value (B, K, D)，mask 能广播到 (B,
-#     H, Q, K) -> (B, Q, D)，也可以连同权重返回一对
+# MultiHeadAttention(d_model, n_heads): 一个 nn.Module，有 w_q、w_k、w_v、w_o，各
+#     是 nn.Linear(d_model, d_model)，偏置要不要都行
+# 调用 (query, key, value, mask=None)：query (B, Q, D)，key 和 value (B, K, D)，
+#     mask 能广播到 (B, H, Q, K) -> (B, Q, D)，也可以连同权重返回一对
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -103,7 +103,8 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# rotary(x, positions): x (B, H, L, Dk)，Dk 是偶数，positions (L,) -> 形状和类型同 x
+# rotary(x, positions): x (B, H, L, Dk)，Dk 是偶数，positions (L,) -> 形状和类型
+#     同 x
 # 第 (2i, 2i + 1) 个数为一对，转过的角度是 position * 10000^(-2i / Dk)
 # ```
 #
@@ -149,7 +150,8 @@ assert check("rotary", rotary, strict=True).passed
 # ★★☆☆☆ · 10 分钟 · 2 分
 #
 # ```text
-# alibi_bias(n_heads, length) -> (H, L, L)，float：对查询 i 和键 j，是斜率乘以 |i - j| 再取负
+# alibi_bias(n_heads, length) -> (H, L, L)，float：对查询 i 和键 j，是斜率乘以 |i
+#     - j| 再取负
 # 头 h（从 1 数起）的斜率是 2^(-8h / H)
 # ```
 #
@@ -195,9 +197,9 @@ assert check("alibi_bias", alibi_bias, strict=True).passed
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D)，cache 是 None 或 (keys, values)，两者各 (B,
-#     t, D)，权重 (D, D)（nn.Linear 存的是转置），按论文的公式用作 x @ w -> (output (B, 1, D), 新
-#     的 cache)
+# kv_cache_step(x, cache, w_q, w_k, w_v): x (B, 1, D)，cache 是 None 或 (keys,
+#     values)，两者各 (B, t, D)，权重 (D, D)（nn.Linear 存的是转置），按论文的公
+#     式用作 x @ w -> (output (B, 1, D), 新的 cache)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -244,8 +246,8 @@ assert check("kv_cache_step", kv_cache_step, strict=True).passed
 # ★★★☆☆ · 20 分钟 · 3 分
 #
 # ```text
-# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V)：取总概率达到 top_p 的最小一组词，给
-#     出它们重新归一化后的对数概率，其余全是 -inf
+# nucleus(log_probs, top_p): log_probs (..., V) -> (..., V)：取总概率达到 top_p 的
+#     最小一组词，给出它们重新归一化后的对数概率，其余全是 -inf
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -290,8 +292,8 @@ assert check("nucleus", nucleus, strict=True).passed
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
 # ```text
-# linearise(tree): tree 形如 "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> 符号的列表：短语开始
-#     处是 "(NP"，结束处是 ")NP"，每个带词性的词是 "XX"
+# linearise(tree): tree 形如 "(S (NP (DT a) (NN dog)) (VP (VBZ sleeps)))" -> 符号
+#     的列表：短语开始处是 "(NP"，结束处是 ")NP"，每个带词性的词是 "XX"
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -336,8 +338,8 @@ assert check("linearise", linearise, strict=True).passed
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# bracket_f1(predicted, gold): 每个句子一个括号的列表，括号写作 (label, start, end)，两边句子的次
-#     序相同 -> F1，以百分数计，0 到 100
+# bracket_f1(predicted, gold): 每个句子一个括号的列表，括号写作 (label, start,
+#     end)，两边句子的次序相同 -> F1，以百分数计，0 到 100
 # ```
 #
 # <details><summary>提示 1</summary>

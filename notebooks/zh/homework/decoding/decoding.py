@@ -65,9 +65,10 @@ next_log_probs(torch.tensor([[0], [0]])).exp()  # two equal prefixes, two equal 
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# greedy_decode(next_log_probs, bos_id, eos_id, max_len) -> 编号的列表：先是 bos，再是最多 max_len
-#     个新编号，如果写出了 eos，最后一个就是 eos。next_log_probs(prefixes) 接收一个 LongTensor (n,
-#     t)，是以 bos_id 开头的前缀，返回下一个编号的对数概率 (n, V)
+# greedy_decode(next_log_probs, bos_id, eos_id, max_len) -> 编号的列表：先是 bos，
+#     再是最多 max_len 个新编号，如果写出了 eos，最后一个就是 eos。
+#     next_log_probs(prefixes) 接收一个 LongTensor (n, t)，是以 bos_id 开头的前
+#     缀，返回下一个编号的对数概率 (n, V)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -114,12 +115,13 @@ assert check("greedy_decode", greedy_decode, strict=True).passed
 # ★★★★★ · 60 分钟 · 5 分
 #
 # ```text
-# beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty) -> 列表，1 到 `beam`
-#     对 (ids, score)，最好的在最前。ids：先是 bos，再是新编号，最后一个是 eos，或者写满 max_len
-#     个。score：新编号的对数概率之和，除以 ((5 + length) / 6) ** length_penalty，length 是新编号
-#     的个数，eos 也算（不算 eos，或者算上 bos，检查也接受，只要所有 score 都这样算）。
-#     next_log_probs(prefixes) 接收一个 LongTensor (n, t)，是以 bos_id 开头的前缀，返回下一个编号
-#     的对数概率 (n, V)
+# beam_search(next_log_probs, bos_id, eos_id, max_len, beam, length_penalty) -> 列
+#     表，1 到 `beam` 对 (ids, score)，最好的在最前。ids：先是 bos，再是新编号，
+#     最后一个是 eos，或者写满 max_len 个。score：新编号的对数概率之和，除以 ((5 +
+#     length) / 6) ** length_penalty，length 是新编号的个数，eos 也算（不算 eos，
+#     或者算上 bos，检查也接受，只要所有 score 都这样算）。
+#     next_log_probs(prefixes) 接收一个 LongTensor (n, t)，是以 bos_id 开头的前
+#     缀，返回下一个编号的对数概率 (n, V)
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -180,7 +182,8 @@ for ids, score in beam_search(next_log_probs, 0, 1, 5, beam=2, length_penalty=0.
 #
 # ```text
 # bleu(hypotheses, references) -> 0 到 100 之间的数
-# 两者都是句子的列表，一个句子是词元的列表（字符串，原样比较），每句有一个参考译文
+# 两者都是句子的列表，一个句子是词元的列表（字符串，原样比较），每句有一个参考译
+#     文
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -65,11 +65,12 @@ from course.viz import finish
 # ★★★★★ · 180 分钟 · 5 分
 #
 # ```text
-# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> 一个 nn.Module，调
-#     用 (src, tgt_in, src_mask, tgt_mask) -> logits (B, T, tgt_vocab)
+# build_transformer(src_vocab, tgt_vocab, d_model, n_heads, d_ff, n_layers) -> 一
+#     个 nn.Module，调用 (src, tgt_in, src_mask, tgt_mask) -> logits (B, T,
+#     tgt_vocab)
 # src (B, S) 和 tgt_in (B, T) 是词元编号，tgt_in 已经右移
-# 掩码是布尔型，True = 可以关注：src_mask (B, 1, 1, S)，tgt_mask (B, 1, T, T)，tgt_mask 由因果掩
-#     码与填充掩码合成。编码器和解码器各有 n_layers 层
+# 掩码是布尔型，True = 可以关注：src_mask (B, 1, 1, S)，tgt_mask (B, 1, T, T)，
+#     tgt_mask 由因果掩码与填充掩码合成。编码器和解码器各有 n_layers 层
 # 如果用了暂退法，eval 模式下要关掉
 # 60 个词的句子，模型要处理得了
 # ```

@@ -42,8 +42,9 @@ from course.homework import check
 #
 # ```text
 # receptive_field(layers) -> int
-# layers：由 (kernel, stride, dilation) 组成的列表，从最底层到最顶层，都是不小于 1 的整数。结果：
-#     最顶层的一个输出覆盖多少个词，从它看得到的第一个到最后一个，首尾都算
+# layers：由 (kernel, stride, dilation) 组成的列表，从最底层到最顶层，都是不小于 1
+#     的整数。结果：最顶层的一个输出覆盖多少个词，从它看得到的第一个到最后一个，
+#     首尾都算
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -99,10 +100,11 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ★★★☆☆ · 25 分钟 · 3 分
 #
 # ```text
-# conv1d_backward(x, weight, bias, grad) -> dict，键是 x、weight、bias，各梯度与其张量同形状
+# conv1d_backward(x, weight, bias, grad) -> dict，键是 x、weight、bias，各梯度与
+#     其张量同形状
 # x (B, L, D)，weight (O, D, K)，bias (O,)，grad (B, L - K + 1, O) 是输出的梯度
-# 输出 p 看到第 p 到第 p + K - 1 个词：不填充，步幅为 1，out[:, p] = bias + x[:, p + k] @
-#     weight[:, :, k].T（后一项对 k 求和）
+# 输出 p 看到第 p 到第 p + K - 1 个词：不填充，步幅为 1，out[:, p] = bias + x[:, p
+#     + k] @ weight[:, :, k].T（后一项对 k 求和）
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -155,10 +157,12 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ★★★★☆ · 40 分钟 · 4 分
 #
 # ```text
-# rnn_backward(x, h0, w_x, w_h, b, grad_h) -> dict，键是 x、h0、w_x、w_h、b，各梯度与其张量同形状
+# rnn_backward(x, h0, w_x, w_h, b, grad_h) -> dict，键是 x、h0、w_x、w_h、b，各梯
+#     度与其张量同形状
 # x (B, T, D)，h0 (B, H)，w_x (D, H)，w_h (H, H)，b (H,)
-# 权重从右边乘：h_t = tanh(x_t @ w_x + h_{t-1} @ w_h + b)，t 从 1 到 T。grad_h (B, T, H) 是损失对
-#     各个 h_t 的梯度，只把 h_t 当作输出，不含后面各步传回来的部分：那部分由你加上
+# 权重从右边乘：h_t = tanh(x_t @ w_x + h_{t-1} @ w_h + b)，t 从 1 到 T。grad_h (B,
+#     T, H) 是损失对各个 h_t 的梯度，只把 h_t 当作输出，不含后面各步传回来的部
+#     分：那部分由你加上
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -223,8 +227,8 @@ with suppress(NotImplementedError):  # quiet until you have written it
 # ```text
 # lstm_cell(x, h, c, w_x, w_h, b) -> 新的 (h, c)
 # x (B, D)，h 和 c (B, H)，w_x (D, 4H)，w_h (H, 4H)，b (4H,)
-# 权重从右边乘，分成四块，每块 H 列，次序同 torch：输入门 i，遗忘门 f，候选值 g，输出门 o。b 只有
-#     一个，torch 是两个相加
+# 权重从右边乘，分成四块，每块 H 列，次序同 torch：输入门 i，遗忘门 f，候选值 g，
+#     输出门 o。b 只有一个，torch 是两个相加
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -271,10 +275,10 @@ assert check("lstm_cell", lstm_cell, strict=True).passed
 # ★★★★☆ · 35 分钟 · 4 分
 #
 # ```text
-# lstm_backward(x, h, c, w_x, w_h, b, grad_h, grad_c) -> dict，键是 x、h、c、w_x、w_h、b，各梯度
-#     与其张量同形状
-# 就是 lstm_cell 的那一步：x (B, D)，h 和 c (B, H)，w_x (D, 4H)，w_h (H, 4H)，b (4H,)，四块依次是
-#     i、f、g、o
+# lstm_backward(x, h, c, w_x, w_h, b, grad_h, grad_c) -> dict，键是 x、h、c、
+#     w_x、w_h、b，各梯度与其张量同形状
+# 就是 lstm_cell 的那一步：x (B, D)，h 和 c (B, H)，w_x (D, 4H)，w_h (H, 4H)，b
+#     (4H,)，四块依次是 i、f、g、o
 # grad_h 和 grad_c (B, H)：新的 h 和新的 c 的梯度，各自不含经过对方传来的部分
 # ```
 #
@@ -343,8 +347,8 @@ with suppress(NotImplementedError):  # quiet until you have written both
 # ```text
 # gru_cell(x, h, w_x, w_h, b_x, b_h) -> 新的 h
 # x (B, D)，h (B, H)，w_x (D, 3H)，w_h (H, 3H)，b_x 和 b_h (3H,)
-# 权重从右边乘，分成三块，每块 H 列，次序同 torch：重置门 r，更新门 z，候选值 n。公式也同 torch：
-#     重置门作用在矩阵乘积之后，z = 1 保留旧状态
+# 权重从右边乘，分成三块，每块 H 列，次序同 torch：重置门 r，更新门 z，候选值 n。
+#     公式也同 torch：重置门作用在矩阵乘积之后，z = 1 保留旧状态
 # ```
 #
 # <details><summary>提示 1</summary>

@@ -39,7 +39,8 @@ from course.homework import check
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# padding_mask(tokens, pad_id): tokens (B, K) -> 布尔型 (B, 1, 1, K)，True = 可以关注
+# padding_mask(tokens, pad_id): tokens (B, K) -> 布尔型 (B, 1, 1, K)，True = 可以
+#     关注
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -84,7 +85,8 @@ assert check("padding_mask", padding_mask, strict=True).passed
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# causal_mask(size) -> 布尔型 (1, 1, size, size)，最后两维是 (Q, K)，True = 可以关注
+# causal_mask(size) -> 布尔型 (1, 1, size, size)，最后两维是 (Q, K)，True = 可以
+#     关注
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -138,7 +140,8 @@ for sentence in both[:, 0]:
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# shift_right(tgt, bos_id): tgt (B, T) -> (B, T)，新的张量：先是 bos_id，再是去掉最后一列的 tgt
+# shift_right(tgt, bos_id): tgt (B, T) -> (B, T)，新的张量：先是 bos_id，再是去掉
+#     最后一列的 tgt
 # ```
 #
 # <details><summary>提示 1</summary>

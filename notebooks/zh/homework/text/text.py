@@ -38,10 +38,11 @@ from course.homework import check
 # ★★★☆☆ · 30 分钟 · 3 分
 #
 # ```text
-# learn_bpe(word_counts, n_merges): word_counts 是 dict，键是词，值是出现次数 -> 由 n_merges 对符
-#     号组成的列表，按学到的次序排列
-# 只有当每个词都只剩一个符号时，才可以更少。符号起初是单个字符，最后一个带 </w>：low 是 l、o、
-#     w</w>。次数相同时，取字典序最小的一对，比较方法和 Python 比较元组一样
+# learn_bpe(word_counts, n_merges): word_counts 是 dict，键是词，值是出现次数 ->
+#     由 n_merges 对符号组成的列表，按学到的次序排列
+# 只有当每个词都只剩一个符号时，才可以更少。符号起初是单个字符，最后一个带 </w>：
+#     low 是 l、o、w</w>。次数相同时，取字典序最小的一对，比较方法和 Python 比较
+#     元组一样
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -94,8 +95,8 @@ print(" ".join(a + b for a, b in merges))
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# apply_bpe(word, merges): merges 是各对符号的列表，就像 learn_bpe 返回的那样 -> 这个词切成的符号
-#     的列表，最后一个以 </w> 结尾
+# apply_bpe(word, merges): merges 是各对符号的列表，就像 learn_bpe 返回的那样 ->
+#     这个词切成的符号的列表，最后一个以 </w> 结尾
 # ```
 #
 # <details><summary>提示 1</summary>
@@ -147,11 +148,11 @@ for n in (0, 5, 15, len(merges)):
 # ★★☆☆☆ · 20 分钟 · 2 分
 #
 # ```text
-# token_batches(lengths, max_tokens): lengths 是各句词元数的列表 -> 由批次组成的列表，每个批次又
-#     是一个列表，装着 lengths 的下标，每个下标恰好出现一次。一个批次的代价是句子数乘以其中最长一
-#     句的词元数，不能超过 max_tokens，而且只有下一句装不下了，这个批次才能结束。长度相近的放在一
-#     起：1000 个句子分下来，填充不到十分之一。比 max_tokens 还长的句子：抛出 ValueError，或者自
-#     成一批
+# token_batches(lengths, max_tokens): lengths 是各句词元数的列表 -> 由批次组成的
+#     列表，每个批次又是一个列表，装着 lengths 的下标，每个下标恰好出现一次。一个
+#     批次的代价是句子数乘以其中最长一句的词元数，不能超过 max_tokens，而且只有下
+#     一句装不下了，这个批次才能结束。长度相近的放在一起：1000 个句子分下来，填充
+#     不到十分之一。比 max_tokens 还长的句子：抛出 ValueError，或者自成一批
 # ```
 #
 # <details><summary>提示 1</summary>

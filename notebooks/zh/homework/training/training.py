@@ -99,8 +99,8 @@ finish(plt.gcf())
 # ★★★☆☆ · 25 分钟 · 3 分
 #
 # ```text
-# label_smoothing_loss(logits, target, pad_id, epsilon): logits (B, T, V)，target (B, T) -> 标量
-#     张量，对批次里所有真正的词元取平均，单位是奈特
+# label_smoothing_loss(logits, target, pad_id, epsilon): logits (B, T, V)，target
+#     (B, T) -> 标量张量，对批次里所有真正的词元取平均，单位是奈特
 # epsilon 摊给全部 V 个词，正确的那个也有份
 # target 为 pad_id 的位置不算
 # ```
@@ -169,8 +169,8 @@ finish(plt.gcf())
 # ```text
 # adam_step(param, grad, state, lr, betas, eps) -> 新的参数，形状和类型同 param
 # grad 的形状和类型同 param
-# state 是这个参数的 dict，第一步之前是 {}，放什么由你定，下一步会原样还给你（如果你的函数要求
-#     state 事先备好，也能通过：检查时会替你填上零）
+# state 是这个参数的 dict，第一步之前是 {}，放什么由你定，下一步会原样还给你（如
+#     果你的函数要求 state 事先备好，也能通过：检查时会替你填上零）
 # betas (beta_1, beta_2)。就地修改 param，或者返回 (param, state)，也算对
 # ```
 #
@@ -303,8 +303,9 @@ except NotImplementedError:
 # ★☆☆☆☆ · 10 分钟 · 1 分
 #
 # ```text
-# average_checkpoints(states): states 是列表，里面有一个或多个 dict，键是名字，值是张量，各个 dict
-#     的名字和形状都相同 -> 新的 dict，键是名字，值是平均，形状和类型同原来的张量
+# average_checkpoints(states): states 是列表，里面有一个或多个 dict，键是名字，值
+#     是张量，各个 dict 的名字和形状都相同 -> 新的 dict，键是名字，值是平均，形状
+#     和类型同原来的张量
 # states 保持不变
 # ```
 #

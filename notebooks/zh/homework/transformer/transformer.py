@@ -41,7 +41,8 @@ from course.viz import finish
 # ★★☆☆☆ · 15 分钟 · 2 分
 #
 # ```text
-# positional_encoding(max_len, d_model) -> float32 (max_len, d_model)，d_model 是偶数
+# positional_encoding(max_len, d_model) -> float32 (max_len, d_model)，d_model 是
+#     偶数
 # 行 = 位置，从 0 数起
 # 正弦在第 0, 2, ... 列，余弦在第 1, 3, ... 列
 # ```
@@ -147,8 +148,8 @@ assert check("layer_norm", layer_norm, strict=True).passed
 # ★☆☆☆☆ · 5 分钟 · 1 分
 #
 # ```text
-# feed_forward(x, w_1, b_1, w_2, b_2): x (..., D)，w_1 (D, F)，b_1 (F,)，w_2 (F, D)，b_2 (D,) ->
-#     (..., D)
+# feed_forward(x, w_1, b_1, w_2, b_2): x (..., D)，w_1 (D, F)，b_1 (F,)，w_2 (F,
+#     D)，b_2 (D,) -> (..., D)
 # 权重从右边乘，x @ w_1，与论文的公式 2 一样（nn.Linear 存的是转置）
 # 梯度要能经过每一步传回来
 # ```
@@ -202,8 +203,9 @@ assert check("feed_forward", feed_forward, strict=True).passed
 # ★★★★☆ · 35 分钟 · 4 分
 #
 # ```text
-# EncoderLayer(d_model, n_heads, d_ff): 一个 nn.Module，调用 (x, mask)：x (B, S, D)，mask 是布尔
-#     型 (B, 1, 1, S)，True = 可以关注 -> (B, S, D)，只返回这个张量
+# EncoderLayer(d_model, n_heads, d_ff): 一个 nn.Module，调用 (x, mask)：x (B, S,
+#     D)，mask 是布尔型 (B, 1, 1, S)，True = 可以关注 -> (B, S, D)，只返回这个张
+#     量
 # 层归一化在每个子层之后（post，论文的做法）或之前（pre）
 # 分数除以 sqrt(d_k)
 # 名字和偏置随你
@@ -265,9 +267,10 @@ assert check("EncoderLayer", EncoderLayer, strict=True).passed
 # ★★★★☆ · 35 分钟 · 4 分
 #
 # ```text
-# DecoderLayer(d_model, n_heads, d_ff): 一个 nn.Module，调用 (x, memory, src_mask, tgt_mask)：x
-#     (B, T, D)，memory (B, S, D)，src_mask (B, 1, 1, S) 用于 memory，tgt_mask (B, 1, T, T) 或 (1,
-#     1, T, T) 用于 x，两者都是布尔型，True = 可以关注 -> (B, T, D)，只返回这个张量
+# DecoderLayer(d_model, n_heads, d_ff): 一个 nn.Module，调用 (x, memory, src_mask,
+#     tgt_mask)：x (B, T, D)，memory (B, S, D)，src_mask (B, 1, 1, S) 用于
+#     memory，tgt_mask (B, 1, T, T) 或 (1, 1, T, T) 用于 x，两者都是布尔型，True =
+#     可以关注 -> (B, T, D)，只返回这个张量
 # 层归一化在每个子层之后（post，论文的做法）或之前（pre）
 # 分数除以 sqrt(d_k)
 # 名字和偏置随你
