@@ -87,6 +87,13 @@ def test_what_a_card_says_of_shapes_is_one_block_with_its_lines_in_the_fence(nam
     assert f"```text\n{lines}\n```" in translate.translated(markdown, said.get)
 
 
+def test_what_is_said_behind_a_command_and_of_a_picture_is_translated():
+    page = '```\nmake test  # {}\npython -m course lab\n```\n\n<img src="a.png" alt="{}">\n'.format
+    said = {"every claim": "每条断言", "It runs": "它跑了"}
+    assert translate.translated(page(*said), said.get) == page(*said.values())
+    assert "# 〔英〕every claim" in translate.translated(page(*said), lambda words: None)
+
+
 def test_a_long_line_of_chinese_is_broken_like_one_of_english():
     first, second = wrapped("f(x) -> " + "字" * 60).split("\n")
     assert first == "f(x) -> " + "字" * 35 and second == "    " + "字" * 25

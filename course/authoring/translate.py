@@ -1,9 +1,9 @@
 """The Chinese edition: markdown is cut into blocks, kept in po/zh_CN, and put into notebooks/zh.
 
 A block is what one translates at once: a paragraph, an item of a list, a row of a table, a
-heading, the summary of a fold, the signature on a card of homework. Other fences and displayed
-formulas are copied. Babel keeps the messages; a block that is missing there, or whose English has
-changed, is shown in English with a mark.
+heading, the summary of a fold, the signature on a card of homework, the comment behind a command,
+what a picture shows. Other fences and displayed formulas are copied. Babel keeps the messages; a
+block that is missing there, or whose English has changed, is shown in English with a mark.
 """
 
 import hashlib
@@ -67,7 +67,12 @@ def cut(markdown: str) -> list[Block]:
             margin = " " * 4
         raw, lines = "".join(lines[:count]), lines[count:]
         card = markdown.startswith("<!-- card:") and raw.startswith("```text\n")
-        blocks.append(_signature(raw) if card else _block(raw, kind))
+        if raw.lstrip().startswith("```\n"):
+            blocks += map(_command, raw.splitlines(keepends=True))
+        elif picture := re.fullmatch(r'((?:<a [^>]*>)?<img [^>]*alt=")([^"]+)(".*)', raw, re.S):
+            blocks.append(Block(raw, "picture", *picture.groups()))
+        else:
+            blocks.append(_signature(raw) if card else _block(raw, kind))
     return blocks
 
 
@@ -129,6 +134,12 @@ def _signature(raw: str) -> Block:
     before, after = "```text\n", re.search(r"\n```\s*$", raw)[0]
     words = raw.removeprefix(before).removesuffix(after).replace("\n    ", " ")
     return Block(raw, "signature", before, words.replace("\n", "; "), after)
+
+
+def _command(line: str) -> Block:
+    """Take what a line of a fence says behind its command; the command is copied."""
+    comment = re.fullmatch(r"(.*\S +# +)(.*\S)(\s*)", line)
+    return Block(line, "comment", *comment.groups()) if comment else Block(line)
 
 
 def is_chinese(words: str) -> bool:

@@ -1030,7 +1030,7 @@ if TORCHRUN:
 # 有 4 台机器，每台 8 块 GPU，就在每台上运行同样的命令，写上其中一台的地址：
 #
 # ```
-# export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1   # fresh addresses after a restart
+# export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1   # 重启后换用新的地址
 # torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint first-machine:29500 \
 #     --rdzv-id base-run --max-restarts 3 -m course train --corpus multi30k --preset base --out /shared/runs/base --epochs 30
 # ```
