@@ -66,7 +66,6 @@ def own_page(name: str, edition: str) -> str:
     text = (HERE / f"{name}{'.zh' if edition else ''}.md").read_text("utf-8")
     up = "../" * edition.count("/")
     text = text.replace('src="figures/', f'src="{up}figures/')
-    text = re.sub(r'(?<=alt=")[^"]+', lambda alt: say(alt[0]), text)
     asked = "?lang=zh" if edition else ""
     return text.replace("translator/index.html", f"{up}translator/index.html{asked}")
 
