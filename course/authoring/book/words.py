@@ -21,12 +21,6 @@ CHINESE = {
     "# Glossary · 术语表 · Glossar": "# 术语表 · Glossary · Glossar",
     "The words that stop a first reader, in English, Chinese and German: as textbooks use them.":
         "初读论文时会卡住你的词：中文、英文和德文对照，用的都是教科书里的说法。",
-    "The paper's base model, drawn by lesson 05 from a run of its own code":
-        "论文的 base 模型，由第 05 课运行自己的代码画出",
-    "The translator's page: a German sentence and its translation, the pieces of both, and lines "
-    "from the word boy to Junge, where the decoder looks while it writes it":
-        "翻译器的网页：一个德语句子和它的译文，两边的片段，还有从 boy 连到 Junge 的线：解码器写它时"
-        "就在看那里",
     # on a page
     "Search the book": "在书中搜索",
     "Show the code": "显示代码",
